@@ -1,0 +1,1 @@
+"""HOW images are built and checked: one small file per engine."""

@@ -1,0 +1,1 @@
+"""WHERE images are: keys, a content-addressed store, and registries."""

@@ -1,0 +1,93 @@
+"""Strict reading of TOML (and anything already parsed) into nouns.
+
+An unknown key is an error with a did-you-mean, a wrong type says what was found where.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from kit.errors import InvalidFileError, UnknownNameError
+from kit.suggest import unknown
+
+T = TypeVar("T")
+
+
+def toml(text: str, kind: type[T], where: str) -> T:
+    """A TOML text as a `kind` (a Struct with forbid_unknown_fields). `where` names the file in errors."""
+    return convert(_table(text, where), kind, where)
+
+
+def toml_file(path: Path, kind: type[T]) -> T:
+    """A TOML file as a `kind`."""
+    return toml(_read(path), kind, str(path))
+
+
+def toml_table(path: Path, kind: type[T]) -> dict[str, Any]:
+    """The keys that a TOML file really gives, after the whole was checked against `kind`."""
+    table = _table(_read(path), str(path))
+    convert(table, kind, str(path))
+    return table
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as bad:
+        raise InvalidFileError(f"cannot read {path}: {bad}") from bad
+
+
+def _table(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as bad:
+        raise InvalidFileError(f"{where} is not TOML: {bad}") from bad
+
+
+def convert(data: Any, kind: type[T], where: str) -> T:
+    """Parsed data as a `kind`; every complaint names `where` and the place inside it."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as bad:
+        raise _explained(str(bad), data, kind, where) from bad
+
+
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<at>[^`]*)`)?")
+
+
+def _explained(message: str, data: Any, kind: Any, where: str) -> InvalidFileError | UnknownNameError:
+    found = _UNKNOWN_FIELD.search(message)
+    if not found:
+        return InvalidFileError(f"{where}: {message[0].lower()}{message[1:]}")
+    at = (found["at"] or "").lstrip(".")
+    return unknown("key", found["key"], _fields_at(kind, at), f"{where}, table [{at}]" if at else where)
+
+
+def _fields_at(kind: Any, at: str) -> list[str]:
+    """The field names that `kind` allows at a dotted path such as `base.debian` or `layers[0]`."""
+    info = msgspec.inspect.type_info(kind)
+    for _name in [part for part in re.split(r"\.|(?=\[)", at) if part]:
+        info = _inside(info, _name)
+    fields = getattr(_unwrapped(info), "fields", ())
+    return [field.encode_name for field in fields]
+
+
+def _inside(info: Any, name: str) -> Any:
+    info = _unwrapped(info)
+    for field in getattr(info, "fields", ()):
+        if field.encode_name == name:
+            return field.type
+    return getattr(info, "value_type", getattr(info, "item_type", info))
+
+
+def _unwrapped(info: Any) -> Any:
+    """The first structured member of a union such as `Struct | None`."""
+    for member in getattr(info, "types", ()):
+        if not isinstance(member, msgspec.inspect.NoneType):
+            return member
+    return info

@@ -1,0 +1,153 @@
+"""The one door to subprocesses.
+
+Commands are argv lists; no shell is ever started here. Secrets go through `env` or `stdin`, never argv.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from kit.errors import BuildError, MissingToolError, NoSpaceError, SlipworksError
+
+TAIL = 15  # lines of output that an error quotes
+
+
+class Result(Struct, frozen=True):
+    """What a finished command left: its exit code, and its output as text (undecodable bytes replaced)."""
+
+    code: int
+    out: str
+    err: str
+
+
+def find(program: str, hint: str) -> Path:
+    """The program's path, or MissingToolError with the hint that installs it."""
+    found = shutil.which(program)
+    if found is None:
+        raise MissingToolError(f"{program} is not installed (not on PATH)", hint)
+    return Path(found)
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+    check: bool = True,
+    error: type[SlipworksError] = BuildError,
+) -> Result:
+    """Runs a short command to its end and returns its output.
+
+    `what` completes the sentence "could not …". With `check`, a non-zero exit raises `error` with the last
+    lines of the output. `env` is the whole environment where given.
+    """
+    command = [os.fspath(word) for word in argv]
+    try:
+        done = subprocess.run(
+            command,
+            env=env,
+            cwd=cwd,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            timeout=timeout,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as missing:
+        raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
+    except subprocess.TimeoutExpired as slow:
+        raise error(f"could not {what}: {command[0]} gave no answer in {timeout:g} s") from slow
+    result = Result(done.returncode, _text(done.stdout), _text(done.stderr))
+    if check and result.code:
+        raise _failure(what, command[0], result.code, (result.out + result.err).splitlines(), error)
+    return result
+
+
+def stream(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    on_line: Callable[[str], None],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdout: Path | None = None,
+    check: bool = True,
+    error: type[SlipworksError] = BuildError,
+) -> int:
+    """Runs a long command and hands over each line of its output as it comes; returns the exit code.
+
+    Output is stderr and stdout together, or stderr alone where `stdout` names a file that receives stdout.
+    The child gets a process group of its own; if this process is interrupted the group is ended first.
+    """
+    command = [os.fspath(word) for word in argv]
+    tail: deque[str] = deque(maxlen=TAIL)
+    sink = stdout.open("wb") if stdout else None
+    try:
+        child = subprocess.Popen(
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=sink or subprocess.PIPE, stderr=subprocess.PIPE if sink else subprocess.STDOUT,
+        )  # fmt: skip
+    except FileNotFoundError as missing:
+        raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
+    finally:
+        if sink:
+            sink.close()
+    source = child.stderr if sink else child.stdout
+    assert source is not None
+    try:
+        for raw in source:
+            line = _text(raw).rstrip("\r\n")
+            tail.append(line)
+            on_line(line)
+        code = child.wait()
+    except BaseException:
+        end_group(child)
+        raise
+    if check and code:
+        raise _failure(what, command[0], code, list(tail), error)
+    return code
+
+
+def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
+    """Ends a child that was started in its own session, and all that it started: TERM, then KILL."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, sign)
+        except ProcessLookupError:
+            break
+        timer = threading.Event()
+        try:
+            child.wait(grace)
+        except subprocess.TimeoutExpired:
+            timer.set()
+            continue
+        break
+    child.wait()
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _failure(
+    what: str, program: str, code: int, lines: list[str], error: type[SlipworksError]
+) -> SlipworksError:
+    tail = "\n".join(f"  {line}" for line in lines[-TAIL:] if line.strip())
+    message = f"could not {what}: {program} ended with exit code {code}"
+    if any("No space left on device" in line or "Disk quota exceeded" in line for line in lines):
+        return NoSpaceError(
+            f"could not {what}: no space left on the device", "df -h; runner config | grep cache"
+        )
+    return error(f"{message}, its last lines:\n{tail}" if tail else message)

@@ -1,0 +1,108 @@
+"""Settings, each with its source: flag > environment > user file > cluster file > default.
+
+This module is the one door to the environment for configuration. The user file is
+`$XDG_CONFIG_HOME/slipworks/config.toml`; the variable of a setting is `SLIPWORKS_<NAME>`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct, field, structs
+
+from kit.decode import convert, toml_table
+from kit.errors import InvalidFileError
+
+
+def _cache_default() -> str:
+    return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipworks")
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user can set once for all commands.
+
+    cache        folder of the image store and of all that can be made again
+    engine       docker, podman, buildah or apptainer; None: the first one that works here
+    cluster      a profile of slurm/clusters; None: detected
+    torch_index  additional wheel index for the CUDA 12 torch of arm64 (PyTorch's own); None: not set
+    """
+
+    cache: str = field(default_factory=_cache_default)
+    engine: str | None = None
+    cluster: str | None = None
+    torch_index: str | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        return Path(self.cache).expanduser().absolute()
+
+
+NAMES = tuple(each.name for each in structs.fields(Settings))
+
+
+class Sourced(Struct, frozen=True):
+    """The settings, and for each name where its value came from (for `runner config`)."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+
+def user_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """Where the user's own settings lie, whether or not the file exists."""
+    root = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(root) / "slipworks" / "config.toml"
+
+
+def load(
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] = os.environ,
+    cluster: Mapping[str, Any] | None = None,
+) -> Sourced:
+    """Reads every layer. Unknown keys in the user file and unknown SLIPWORKS_ variables are errors.
+
+    `flags` and `cluster` hold values by setting name; None in `flags` means not given.
+    """
+    path = user_file(environment)
+    layers: list[tuple[str, Mapping[str, Any]]] = [
+        ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
+        ("environment", _from_environment(environment)),
+        (str(path), toml_table(path, Settings) if path.exists() else {}),
+        ("cluster file", cluster or {}),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = dict.fromkeys(NAMES, "default")
+    for source, layer in reversed(layers):
+        for name, value in layer.items():
+            values[name] = value
+            sources[name] = f"SLIPWORKS_{name.upper()}" if source == "environment" else source
+    return Sourced(convert(values, Settings, "the settings"), sources)
+
+
+RESERVED = frozenset({"SLIPWORKS_RANK", "SLIPWORKS_RUN"})
+"""Variables of this prefix that are not settings: the runner sets them for a job's processes."""
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {
+        name.removeprefix("SLIPWORKS_").lower(): value
+        for name, value in environment.items()
+        if name.startswith("SLIPWORKS_") and name not in RESERVED
+    }
+    unknown_names = set(found) - set(NAMES)
+    if unknown_names:
+        from kit.suggest import unknown
+
+        raise unknown(
+            "variable",
+            f"SLIPWORKS_{min(unknown_names).upper()}",
+            [f"SLIPWORKS_{name.upper()}" for name in NAMES],
+            "the environment",
+        )
+    if empty := [name for name, value in found.items() if not value]:
+        raise InvalidFileError(
+            f"SLIPWORKS_{empty[0].upper()} is set but empty", f"unset SLIPWORKS_{empty[0].upper()}"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""One runtime fix a file; see definitions of the contract in runner/fixing.py."""

@@ -1,0 +1,1 @@
+"""Clusters as data, and what speaks to Slurm."""

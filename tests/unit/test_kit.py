@@ -1,0 +1,137 @@
+"""The spine: errors, decoding, settings, processes, files."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from kit import decode, errors, files, process, settings, shell
+from kit.nouns import Platform, key_of
+
+
+def test_one_exit_code_a_class() -> None:
+    classes = errors.SlipworksError.__subclasses__()
+    assert set(errors.EXIT_CODES) == {kind.__name__ for kind in classes}
+    assert len(set(errors.EXIT_CODES.values())) == len(classes)
+    assert all(1 < code < 64 for code in errors.EXIT_CODES.values())
+
+
+class Inner(Struct, forbid_unknown_fields=True):
+    suite: str
+
+
+class Outer(Struct, forbid_unknown_fields=True):
+    name: str
+    inner: dict[str, Inner] = {}
+
+
+def test_unknown_key_is_named_with_its_place_and_what_was_meant() -> None:
+    with pytest.raises(errors.UnknownNameError) as caught:
+        decode.toml('name = "x"\n[inner.debian]\nsuit = "trixie"\n', Outer, "a.toml")
+    assert "suit" in caught.value.message and "a.toml" in caught.value.message
+    assert caught.value.hint == "did you mean 'suite'?"
+
+
+def test_wrong_type_and_broken_toml() -> None:
+    with pytest.raises(errors.InvalidFileError, match=r"a\.toml: expected `str`, got `int`"):
+        decode.toml("name = 3", Outer, "a.toml")
+    with pytest.raises(errors.InvalidFileError, match=r"a\.toml is not TOML"):
+        decode.toml("name = ", Outer, "a.toml")
+
+
+def test_settings_order_and_sources(tmp_path: Path) -> None:
+    file = tmp_path / "slipworks" / "config.toml"
+    files.write(file, 'engine = "podman"\ncluster = "vista"\n')
+    environment = {"XDG_CONFIG_HOME": str(tmp_path), "SLIPWORKS_CLUSTER": "local"}
+    got = settings.load(
+        {"engine": None, "cache": "/c"}, environment, {"torch_index": "t", "engine": "docker"}
+    )
+    assert got.settings == settings.Settings(cache="/c", engine="podman", cluster="local", torch_index="t")
+    assert got.sources == {
+        "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file",
+    }  # fmt: skip
+
+
+def test_settings_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(errors.UnknownNameError) as caught:
+        settings.load(environment={"XDG_CONFIG_HOME": str(tmp_path), "SLIPWORKS_ENGIN": "podman"})
+    assert caught.value.hint == "did you mean 'SLIPWORKS_ENGINE'?"
+    files.write(tmp_path / "slipworks" / "config.toml", "cach = '/x'\n")
+    with pytest.raises(errors.UnknownNameError) as caught:
+        settings.load(environment={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert caught.value.hint == "did you mean 'cache'?"
+
+
+def test_platform() -> None:
+    assert str(Platform.parse("arm64")) == "linux/arm64"
+    assert Platform.parse("linux/amd64").machine == "x86_64"
+    with pytest.raises(errors.UnknownNameError, match="windows/amd64"):
+        Platform.parse("windows/amd64")
+
+
+@given(st.dictionaries(st.text(), st.text()), st.text(), st.text())
+def test_key_depends_on_every_input_and_on_no_order(inputs: dict[str, str], name: str, value: str) -> None:
+    shuffled = dict(reversed(list(inputs.items())))
+    assert key_of(inputs) == key_of(shuffled)
+    if inputs.get(name) != value:
+        assert key_of(inputs) != key_of({**inputs, name: value})
+
+
+@given(st.text().filter(lambda text: "\0" not in text))
+def test_quote_carries_every_value(value: str) -> None:
+    try:
+        raw = value.encode()
+    except UnicodeEncodeError:
+        return
+    done = process.run(["bash", "-c", f"printf %s {shell.quote(value)}"], what="echo")
+    assert done.out == raw.decode()
+
+
+def test_process_failures_are_told() -> None:
+    with pytest.raises(errors.BuildError, match=r"could not fetch: sh ended with exit code 3(.|\n)*told why"):
+        process.run(["sh", "-c", "echo told why >&2; exit 3"], what="fetch")
+    with pytest.raises(errors.MissingToolError, match="no-such-program is not installed"):
+        process.run(["no-such-program"], what="fetch")
+    with pytest.raises(errors.NoSpaceError):
+        process.stream(
+            ["sh", "-c", "echo 'x: No space left on device'; exit 1"], what="x", on_line=lambda _: None
+        )
+    with pytest.raises(errors.BuildError, match=r"no answer in 0\.1 s"):
+        process.run(["sleep", "5"], what="x", timeout=0.1)
+
+
+def test_interrupted_stream_ends_what_it_started(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(line: str) -> None:
+        (tmp_path / "pid").write_text(line)
+        raise Stop
+
+    with pytest.raises(Stop):
+        process.stream(["sh", "-c", "sleep 600 & echo $!; wait"], what="x", on_line=stop)
+    pid = int((tmp_path / "pid").read_text())
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "a 'b\n"
+    files.write(place, "old")
+    with pytest.raises(RuntimeError), files.beside(place) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert place.read_text() == "old" and list(tmp_path.iterdir()) == [place]
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(files, "_fsync", full)
+    with pytest.raises(errors.NoSpaceError):
+        files.write(place, "new")
+    assert place.read_text() == "old" and list(tmp_path.iterdir()) == [place]

@@ -1,0 +1,66 @@
+"""The law of the house, as data: which part may import which."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("kit", "definitions", "containers", "image_cache", "slurm", "runner")
+ALLOWED = {
+    "kit": set(),
+    "definitions": {"kit"},
+    "containers": {"kit"},
+    "image_cache": {"kit"},
+    "slurm": {"kit"},
+    "runner": {"kit", "definitions", "containers", "image_cache", "slurm"},
+}
+# Named doors: the modules of the standard library that only one place may use.
+DOORS = {"subprocess": {"kit/process.py"}}
+FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
+
+
+def sources(part: str) -> list[Path]:
+    return sorted((ROOT / part).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_arrows(part: str) -> None:
+    files = sources(part)
+    assert files, f"no sources in {part}"
+    for path in files:
+        crossing = (imports(path) & set(PARTS)) - {part} - ALLOWED[part]
+        assert not crossing, (
+            f"{path.relative_to(ROOT)} imports {sorted(crossing)}, which {part} must not know"
+        )
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_doors(door: str) -> None:
+    users = {str(path.relative_to(ROOT)) for part in PARTS for path in sources(part) if door in imports(path)}
+    assert users == DOORS[door]
+
+
+def test_no_vague_names() -> None:
+    vague = [path for part in PARTS for path in sources(part) if path.stem in FORBIDDEN_NAMES]
+    assert not vague
+
+
+def test_rooms_stay_small() -> None:
+    """About 300 lines a file; 330 leaves room for a docstring, not for a second subject."""
+    grown = {str(p.relative_to(ROOT)): n for part in PARTS for p in sources(part)
+             if (n := len(p.read_text().splitlines())) > 330}  # fmt: skip
+    assert not grown
