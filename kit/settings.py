@@ -21,18 +21,24 @@ def _cache_default() -> str:
     return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipworks")
 
 
+def _runs_default() -> str:
+    return str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slipworks" / "runs")
+
+
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user can set once for all commands.
 
     cache        folder of the image store and of all that can be made again
     engine       docker, podman, buildah or apptainer; None: the first one that works here
     cluster      a profile of slurm/clusters; None: detected
+    runs         folder under which every job gets a run folder of its own
     torch_index  additional wheel index for the CUDA 12 torch of arm64 (PyTorch's own); None: not set
     """
 
     cache: str = field(default_factory=_cache_default)
     engine: str | None = None
     cluster: str | None = None
+    runs: str = field(default_factory=_runs_default)
     torch_index: str | None = None
 
     @property

@@ -51,9 +51,11 @@ def test_settings_order_and_sources(tmp_path: Path) -> None:
     got = settings.load(
         {"engine": None, "cache": "/c"}, environment, {"torch_index": "t", "engine": "docker"}
     )
-    assert got.settings == settings.Settings(cache="/c", engine="podman", cluster="local", torch_index="t")
+    assert got.settings == settings.Settings(
+        cache="/c", runs=got.settings.runs, engine="podman", cluster="local", torch_index="t"
+    )
     assert got.sources == {
-        "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file",
+        "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file", "runs": "default",
     }  # fmt: skip
 
 
