@@ -55,7 +55,8 @@ def test_settings_order_and_sources(tmp_path: Path) -> None:
         cache="/c", runs=got.settings.runs, engine="podman", cluster="local", torch_index="t"
     )
     assert got.sources == {
-        "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file", "runs": "default",
+        "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file",
+        "runs": "default",
     }  # fmt: skip
 
 
