@@ -87,7 +87,7 @@ def load(
     return Sourced(convert(values, Settings, "the settings"), sources)
 
 
-RESERVED = frozenset({"SLIPWORKS_RANK", "SLIPWORKS_RUN"})
+RESERVED = frozenset({"SLIPWORKS_RANK", "SLIPWORKS_RUN", "SLIPWORKS_TRACE"})
 """Variables of this prefix that are not settings: the runner sets them for a job's processes."""
 
 

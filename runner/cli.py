@@ -1,0 +1,129 @@
+"""The command line: finds the verbs by listing `runner/commands`, and turns every failure into two lines.
+
+Imports stay few here: `runner --help` must answer within 100 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from kit.errors import SlipworksError, UsageError
+
+
+class Command(Protocol):
+    """A module of `runner/commands`. Its top-level imports are light; heavy ones happen inside `run`."""
+
+    HELP: str
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Does it; returns the exit code, or raises a SlipworksError."""
+        ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. A SlipworksError becomes `error:` and `hint:` on stderr and its own exit code."""
+    # A reader that closes our stdout early (`| head`) ends us quietly, as it does every Unix tool.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        args = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        command: Command = args.command
+        return command.run(args)
+    except SlipworksError as failure:
+        return tell(failure)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 128 + signal.SIGINT
+    except OSError as failure:
+        # What no part foresaw is still told in one line, with the place; the trace is for SLIPWORKS_TRACE.
+        if os.environ.get("SLIPWORKS_TRACE"):
+            raise
+        place = f": {failure.filename}" if failure.filename else ""
+        return tell(SlipworksError(f"{failure.strerror or failure}{place}", "SLIPWORKS_TRACE=1 shows where"))
+
+
+def tell(failure: SlipworksError) -> int:
+    """Prints the failure on stderr and returns its exit code."""
+    print(f"error: {failure.message}", file=sys.stderr)  # noqa: T201
+    if failure.hint:
+        print(f"hint: {failure.hint}", file=sys.stderr)  # noqa: T201
+    return failure.code
+
+
+def verbs() -> list[str]:
+    """The names of the commands: the files of `runner/commands`."""
+    folder = Path(__file__).with_name("commands")
+    return sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our error form and a did-you-mean."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(_worded(message), f"{self.prog} --help")
+
+
+def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole parser; where `argv` begins with a verb, only that verb's module is imported."""
+    top = _Parser(
+        prog="runner",
+        description="Builds the exact training image for a GPU and runs reinforcement-learning jobs in it.",
+    )
+    top.add_argument("--version", action=_Version, help="print the version and end")
+    sub = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    names = verbs()
+    wanted = [argv[0]] if argv and argv[0] in names else names
+    if argv and argv[0] not in names and not argv[0].startswith("-"):
+        from kit.suggest import nearest
+
+        meant = nearest(argv[0], names)
+        raise UsageError(
+            f"unknown command {argv[0]!r}: expected one of {', '.join(names)}",
+            f"runner {meant} --help" if meant else "runner --help",
+        )
+    for name in wanted:
+        module = importlib.import_module(f"runner.commands.{name}")
+        entry = sub.add_parser(name, help=module.HELP, description=module.__doc__, allow_abbrev=False,
+                               formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        module.arguments(entry)
+        entry.set_defaults(command=entry.get_default("command") or module)
+    return top
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"runner {version()}")  # noqa: T201
+        parser.exit()
+
+
+def version() -> str:
+    """The kit's version, from its installed metadata; `unknown` in a tree that was never installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("slipworks")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _worded(message: str) -> str:
+    """argparse's own complaint, with what was meant where a choice or an option is misspelt."""
+    if "invalid choice: " in message and "(choose from " in message:
+        from kit.suggest import nearest
+
+        word = message.split("invalid choice: ")[1].split("'")[1]
+        known = [each.strip(" ')") for each in message.split("(choose from ")[1].split(",")]
+        meant = nearest(word, known)
+        return message + (f"; did you mean {meant!r}?" if meant else "")
+    return message
