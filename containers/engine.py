@@ -1,0 +1,152 @@
+"""What every engine can do, and which engines there are.
+
+An engine is one file in containers/engines/ with a class named ENGINE; adding one needs no edit here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from containers.secrets import BuildSecrets
+from kit.errors import InvalidFileError, MissingToolError, SlipworksError, UnsupportedError
+from kit.nouns import Format, Image, Recipe
+from kit.suggest import unknown
+
+Update = Callable[[str], None]
+"""Takes each line of progress."""
+
+Export = Callable[[Image, Path], None]
+"""Writes an image of the store as a `docker save` archive, for engines that cannot read an OCI layout."""
+
+
+class Build(Struct, frozen=True, kw_only=True):
+    """One image to be built.
+
+    base        a bootstrapped base in the store's OCI layout; the engine gets to know it under
+                `recipe.base.reference`. None: the base is pulled.
+    more_bases  further local images by the reference that the texts use (the native twin of a foreign base).
+    layer       a self-contained layer's tar.gz with one top-level folder. Only a SIF build unpacks it: in an
+                OCI image the store appends the same bytes to the manifest.
+    secrets     package index and certificates: seen by build steps, never in the image.
+    out         the file that is made: an OCI or `docker save` archive, or a SIF. Not there after a failure.
+    """
+
+    recipe: Recipe
+    out: Path
+    secrets: BuildSecrets = BuildSecrets()
+    base: Image | None = None
+    more_bases: dict[str, Image] = {}
+    layer: Path | None = None
+
+
+class Bind(Struct, frozen=True):
+    """A folder or file of the host, seen inside at `target` (an absolute path)."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+
+class ContainerRun(Struct, frozen=True, kw_only=True):
+    """One process in a container; what it sees is the same under every engine.
+
+    image     a reference that the engine has (`load`), or a SIF's path.
+    env       values that may be seen in a process list. Nothing of the caller's environment gets inside.
+    env_file  values that may not: a 0600 file holding `Engine.env_text` of them.
+    workdir   absolute; must exist in the image or be bound.
+    name      of the container, where the engine names them.
+    gpus      all GPUs that this process may use.
+    The network and /dev/shm are the host's. Files written to a bind belong to the caller. No container is
+    left behind; TERM to the client ends the process inside.
+    """
+
+    image: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    env_file: Path | None = None
+    binds: tuple[Bind, ...] = ()
+    workdir: str | None = None
+    name: str | None = None
+    gpus: bool = False
+
+
+class Engine(Protocol):
+    """Builds images, and runs them where `runs` says so."""
+
+    name: str
+    formats: tuple[Format, ...]
+    runs: bool
+
+    def check(self) -> str:
+        """Its version, if it works here. MissingToolError or HostError with a hint if not."""
+
+    def build(self, build: Build, update: Update) -> None:
+        """Makes `build.out`; on failure there is no such file, and the error says of which kind it is."""
+
+    def load(self, image: Image, reference: str) -> None:
+        """Makes the store's image known under `reference`. Idempotent, and fast when it is known."""
+
+    def has(self, reference: str) -> str | None:
+        """The engine's own id of the image, None if it has no such image."""
+
+    def env_text(self, values: Mapping[str, str]) -> str:
+        """What an env_file for this engine holds; each engine has its own syntax. Pure."""
+
+    def run_argv(self, run: ContainerRun) -> list[str]:
+        """The command that does it. Pure apart from what was found out about this host."""
+
+
+FIRST = ("podman", "docker", "apptainer", "buildah")
+"""The order in which `detect` tries; engines not named here come after."""
+
+
+def names() -> tuple[str, ...]:
+    """The engines that there are, in the order in which they are tried."""
+    folder = Path(__file__).parent / "engines"
+    there = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    return tuple(sorted(there, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST)))
+
+
+def get(name: str, export: Export | None = None) -> Engine:
+    """The engine of that name, whether or not it works here (`check` says so)."""
+    if name not in names():
+        raise unknown("engine", name, names())
+    made: Engine = importlib.import_module(f"containers.engines.{name}").ENGINE(export)
+    return made
+
+
+def detect(format: Format | None = None, *, to_run: bool = False, export: Export | None = None) -> Engine:
+    """The first engine that works here and makes `format`; with `to_run`, one that runs it as well.
+
+    If none does, one MissingToolError that lists each reason.
+    """
+    failures: list[tuple[str, SlipworksError]] = []
+    for name in names():
+        engine = get(name, export)
+        if (format and format not in engine.formats) or (to_run and not engine.runs):
+            continue
+        try:
+            engine.check()
+        except SlipworksError as reason:
+            failures.append((name, reason))
+            continue
+        return engine
+    if not failures:
+        raise UnsupportedError(f"no engine makes the format {format!r}")
+    wanted = f"no engine for {format} images" if format else "no container engine"
+    raise MissingToolError(
+        f"{wanted} works here: " + "; ".join(f"{name}: {reason.message}" for name, reason in failures),
+        next((reason.hint for _, reason in failures if reason.hint), None),
+    )
+
+
+def refuse_newlines(values: Mapping[str, str]) -> None:
+    """Docker's and podman's env files are lines: a value with a line break would become two variables."""
+    for name, value in values.items():
+        if "\n" in value or "\0" in value:
+            raise InvalidFileError(f"the variable {name} holds a line break, which an env file cannot carry")
