@@ -153,3 +153,47 @@ class Image(Struct, frozen=True, kw_only=True):
     digest: str
     path: Path
     labels: dict[str, str] = {}
+
+
+class LayerSpec(Struct, frozen=True, kw_only=True):
+    """A self-contained layer, as data: what one top-level folder of its own is made of.
+
+    folder       absolute and at the top level ("/slipworks"), so that no entry restates a base's own folder.
+    python       "3.13", as the distribution's packages have it.
+    packages     the distribution's packages whose files are taken; libraries: those opened by name only.
+    entries      command -> "module:function"; each becomes an executable in `folder`/bin.
+    sources      packages of this kit that ride along.
+    leave_out    glob patterns below the standard library.
+    locks, pins  by OCI architecture: a hash lock of wheels; lines of `package version sha256`.
+    """
+
+    name: str
+    folder: str
+    distribution: str
+    suite: str
+    python: str
+    packages: tuple[str, ...]
+    entries: dict[str, str]
+    locks: dict[str, str]
+    pins: dict[str, str]
+    libraries: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+
+
+class LayerBuild(Struct, frozen=True, kw_only=True):
+    """A layer that was built: a gzip-compressed tar at `path`.
+
+    digest, size      of the compressed file; diff_id, unpacked: of the tar inside.
+    packages          distribution package -> "version sha256:…", as really taken.
+    """
+
+    name: str
+    key: str
+    platform: Platform
+    path: Path
+    digest: str
+    size: int
+    diff_id: str
+    unpacked: int
+    packages: dict[str, str]

@@ -1,0 +1,73 @@
+"""Self-contained layers: layers/<name>/ read into a LayerSpec."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from msgspec import Struct
+
+from kit import decode
+from kit.nouns import MACHINES, LayerSpec
+from kit.suggest import unknown
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a layer's interpreter and libraries come from on one distribution."""
+
+    suite: str
+    python: str
+    packages: tuple[str, ...]
+
+
+class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    summary: str
+    folder: str
+    entries: dict[str, str]
+    debian: Source
+    ubuntu: Source
+    sources: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+
+
+def _root() -> Traversable:
+    return resources.files("definitions") / "layers"
+
+
+def names() -> tuple[str, ...]:
+    """The layers there are."""
+    return tuple(sorted(each.name for each in _root().iterdir() if (each / "layer.toml").is_file()))
+
+
+def load(name: str, distribution: str = "debian") -> LayerSpec:
+    """The layer as made from one distribution's packages. Pure: reads our own data files only."""
+    if name not in names():
+        raise unknown("layer", name, names())
+    folder = _root() / name
+    file = decode.toml((folder / "layer.toml").read_text(), _File, f"layers/{name}/layer.toml")
+    by_distribution = {"debian": file.debian, "ubuntu": file.ubuntu}
+    if distribution not in by_distribution:
+        raise unknown("distribution", distribution, by_distribution)
+    source = by_distribution[distribution]
+    tag = "cp" + source.python.replace(".", "")
+    return LayerSpec(
+        name=name,
+        folder=file.folder,
+        distribution=distribution,
+        suite=source.suite,
+        python=source.python,
+        packages=source.packages,
+        entries=file.entries,
+        sources=file.sources,
+        libraries=file.libraries,
+        leave_out=file.leave_out,
+        locks=_by_arch(folder, f"{tag}-{{arch}}.lock"),
+        pins=_by_arch(folder, f"{distribution}-{{arch}}.packages"),
+    )
+
+
+def _by_arch(folder: Traversable, pattern: str) -> dict[str, str]:
+    """OCI architecture -> text, of those files that there are."""
+    files = {arch: folder / pattern.format(arch=arch) for arch in MACHINES}
+    return {arch: file.read_text() for arch, file in files.items() if file.is_file()}
