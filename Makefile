@@ -1,0 +1,70 @@
+# The front door. `make` alone lists what there is. stdout is the answer, stderr the story:
+#     IMAGE=$(make -s image ARCH=h100)
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+RUNNER := .venv/bin/runner
+PYTEST := .venv/bin/python -m pytest
+
+# What was given on the command line or in the environment reaches a recipe as an environment variable with the
+# very characters that were typed: make does not expand it, and no shell line is ever made from it.
+GIVEN := ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM YES
+$(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),\
+	$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${PLATFORM:+--platform="$$PLATFORM"}
+BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
+	$${PUSH:+--push="$$PUSH"}
+
+.PHONY: help kit image sif key render lock pins demo test check lint types unit golden doctor bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo '  variables: ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
+
+demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
+	@./setup.sh demo && $(RUNNER) submit examples/hello-grpo/job.yaml --cluster local
+
+image: kit ## build the image for ARCH (default cpu), or find the one that is built
+	@$(BUILD)
+
+sif: kit ## the same as a SIF file for Apptainer
+	@FORMAT=sif; $(BUILD)
+
+key: kit ## print what goes into the image for ARCH, and the hash of it
+	@$(RUNNER) image key $(RECIPE) --explain
+
+render: kit ## write definitions/rendered from the data
+	@$(RUNNER) image render $${ARCH:+"$$ARCH"}
+
+doctor: kit ## list what this machine has and lacks
+	@$(RUNNER) doctor
+
+test: ## set up what the tests need (YES=1: all of it), and run everything
+	@./setup.sh test $${YES:+--yes} && $(MAKE) lint types && $(PYTEST)
+
+check: lint types unit ## the quick part: lint, types, unit tests
+
+lint: kit ## ruff, and shellcheck where it is installed
+	@.venv/bin/ruff check -q . && .venv/bin/ruff format --check -q .
+	@! command -v shellcheck >/dev/null || shellcheck setup.sh .ci/run tests/live/*.sh
+
+types: kit ## mypy, strict
+	@.venv/bin/mypy
+
+unit: kit ## unit tests
+	@$(PYTEST) tests/unit
+
+bench: kit ## measure what is quick to measure, beside its baselines
+	@.venv/bin/python tests/bench/quick.py
+
+clean: ## remove .venv and what tools left in this checkout (built images stay; see `runner config` for where)
+	@rm -rf .venv .venv.lock build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+kit:
+	@./setup.sh kit
+
+requirements.lock: pyproject.toml
+	@UV_CUSTOM_COMPILE_COMMAND='make requirements.lock' .venv/bin/uv pip compile pyproject.toml --group dev --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links -q -o $@
