@@ -1,0 +1,109 @@
+"""Blobs by digest in a folder: the part of the store that knows nothing of keys and names.
+
+A blob appears under its digest only whole and synced, and never changes. What a process that was killed
+leaves is a temporary file in the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from image_cache import archives, oci, streams
+from image_cache.oci import Descriptor
+from kit import files
+from kit.errors import HashMismatchError, HostError, InvalidFileError
+from kit.nouns import digest as hash_of
+
+
+class Blobs:
+    """The blobs of the layout at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+
+    def blob(self, digest: str) -> Path:
+        """Where a blob lies, whether or not it is there."""
+        return self.blobs / digest.removeprefix("sha256:")
+
+    def has(self, blob: Descriptor) -> bool:
+        """Whether a blob is there in its full size."""
+        return file_size(self.blob(blob.digest)) == blob.size
+
+    def read(self, digest: str) -> bytes:
+        """A small blob (manifest, config), checked against its digest."""
+        try:
+            raw = self.blob(digest).read_bytes()
+        except FileNotFoundError as gone:
+            raise InvalidFileError(f"{self.root} lacks the blob {digest}") from gone
+        if (found := hash_of(raw)) != digest:
+            raise HashMismatchError(f"{self.blob(digest)} is damaged: it hashes to {found}")
+        return raw
+
+    def put_blob(self, pieces: Iterable[bytes], media_type: str, promised: str | None = None) -> Descriptor:
+        """A blob from its pieces, hashed while it is written. HashMismatchError, and nothing put, when it is
+        not the promised one. Of concurrent puts of one blob any may win: they are the same bytes."""
+        seen = streams.Hash()
+        incoming = self.blobs / "incoming"
+        with self.writable(), files.beside(incoming) as temporary:
+            with files.space_named(incoming), temporary.open("xb") as file:
+                for piece in seen.through(pieces):
+                    file.write(piece)
+            if promised not in (None, seen.digest):
+                raise HashMismatchError(f"a blob hashes to {seen.digest}: expected {promised}")
+            temporary.chmod(0o644)
+            files.settle(temporary, self.blob(seen.digest))
+        return Descriptor(media_type, seen.digest, seen.size)
+
+    def put_layer(self, layer: archives.Layer, diff_id: str, where: str) -> Descriptor:
+        if layer.digest and layer.size and layer.media_type != oci.TAR:
+            known = Descriptor(layer.media_type, layer.digest, layer.size)
+            if self.has(known):
+                return known
+        with contextlib.closing(layer.open()) as file:
+            if layer.media_type != oci.TAR:
+                return self.put_blob(streams.pieces(file), layer.media_type, layer.digest)
+            plain = streams.Hash()
+            packed = self.put_blob(streams.packed(plain.through(streams.pieces(file))), oci.GZIP)
+        if plain.digest != diff_id:
+            raise HashMismatchError(
+                f"{where} is damaged: a layer hashes to {plain.digest}, expected {diff_id}"
+            )
+        return packed
+
+    def put_layer_file(self, path: Path) -> tuple[Descriptor, str]:
+        """A layer's file as a blob, packed if it was plain; and its diff_id. InvalidFileError for no tar."""
+        plain = streams.Hash()
+        with path.open("rb") as file:
+            media_type = streams.compression(file.read(4))
+            file.seek(0)
+            tar = plain.through(streams.tar_only(streams.unpacked(file, media_type, str(path)), str(path)))
+            if media_type == oci.TAR:
+                return self.put_blob(streams.packed(tar), oci.GZIP), plain.digest
+            for _ in tar:  # to the end before the put: a damaged file is not taken in
+                pass
+            file.seek(0)
+            return self.put_blob(streams.pieces(file), media_type), plain.digest
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as bad:
+            if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+                raise HostError(
+                    f"cannot write to the image store {self.root}: {bad.strerror}",
+                    "set SLIPWORKS_CACHE to a folder of yours",
+                ) from bad
+            raise
+
+
+def file_size(path: Path) -> int | None:
+    """In bytes; None when there is no such file."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

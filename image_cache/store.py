@@ -1,0 +1,273 @@
+"""The store: one OCI image layout, blobs by digest, and a record for every key.
+
+    <root>/oci-layout, index.json, blobs/sha256/…   readable as oci:<root>:<name>
+    <root>/refs/<key>.<format>.json                 what a key came out as (records.py)
+    <root>/artifacts/<key>.json                     self-contained layers
+    <root>/sif/<name>.sif
+    <root>/claims/…                                 who builds what now (ensure.py)
+
+Any number of processes and hosts may read and write it at once, and any may be killed at any moment: a file
+appears under its name only whole and synced (temporary name in the same folder, fsync, rename), blobs never
+change, a record is written after all that it names. What a killed process leaves is temporary files, which a
+later put clears away once they are a day old. Nothing here relies on flock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from image_cache import archives, oci, streams
+from image_cache.blobs import Blobs, file_size
+from image_cache.oci import Artifact, Descriptor
+from image_cache.records import Record, Records, read
+from kit import files
+from kit.errors import HashMismatchError, InvalidFileError
+from kit.nouns import Format, Image, Platform, digest_file
+from kit.say import say
+
+STALE = 24 * 3600  # seconds without a write after which a temporary file has no living writer
+
+
+class Contents(Struct, frozen=True, kw_only=True):
+    """An image as it lies there, for people to read. size: bytes of all its blobs."""
+
+    image: Image
+    created: str
+    size: int
+    layers: tuple[Descriptor, ...] = ()
+    env: tuple[str, ...] = ()
+    history: tuple[str, ...] = ()
+
+
+class _Layer(Struct, frozen=True):
+    """What artifacts/<key>.json says. No path: another host may see the store elsewhere."""
+
+    blob: Descriptor
+    diff_id: str
+
+
+class Store(Blobs):
+    """A store at `root`; the folder is made by the first put."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.records = Records(root)
+
+    def find(self, key: str, format: Format) -> Image | None:
+        """The image of a key, or None. Fast: sizes are compared, and only the manifest is hashed.
+
+        A record whose blobs are gone or cut short is no hit, and is told. A hit is named in index.json.
+        """
+        record = self.records.get(key, format)
+        if record is None:
+            return None
+        if wrong := self._damage(record):
+            say(f"{record.name} in {self.root} is damaged and counts as missing: {wrong}")
+            return None
+        if format == "oci" and not self.records.indexed(record):
+            self.records.write_index()
+        return self._image(record)
+
+    def list(self) -> tuple[Image, ...]:
+        """All that there is, by name."""
+        return tuple(self._image(record) for record in self.records.all())
+
+    def show(self, image: Image) -> Contents:
+        """What an image is made of. InvalidFileError when it is not there (any more)."""
+        record = self.records.get(image.key, image.format)
+        if record is None:
+            raise InvalidFileError(f"{image.name} is not in {self.root}", "runner image list")
+        if record.format == "sif":
+            return Contents(image=self._image(record), created=record.created, size=record.size)
+        manifest, config = self.opened(image)
+        return Contents(
+            image=self._image(record),
+            created=record.created,
+            size=record.size + sum(blob.size for blob in manifest.blobs),
+            layers=manifest.layers,
+            env=tuple((config.get("config") or {}).get("Env") or ()),
+            history=tuple(str(one.get("created_by", "")) for one in config.get("history") or ()),
+        )
+
+    def opened(self, image: Image) -> tuple[oci.Manifest, dict[str, Any]]:
+        """An image's manifest and config, both checked against their digests."""
+        manifest = oci.manifest(self.read(image.digest), f"{self.root}: {image.name}")
+        return manifest, oci.config(self.read(manifest.config.digest), f"{self.root}: {image.name}")
+
+    def artifact(self, key: str) -> Artifact | None:
+        """The self-contained layer of a key, or None; one whose blob is gone or cut short is None too."""
+        found = read(self._artifact(key), _Layer)
+        if found is None:
+            return None
+        if not self.has(found.blob):
+            say(f"the layer {key[:12]} in {self.root} is damaged and counts as missing")
+            return None
+        return Artifact(
+            key=key,
+            digest=found.blob.digest,
+            diff_id=found.diff_id,
+            size=found.blob.size,
+            media_type=found.blob.media_type,
+            path=self.blob(found.blob.digest),
+        )
+
+    def put_archive(
+        self,
+        path: Path,
+        *,
+        key: str,
+        name: str,
+        platform: Platform,
+        labels: Mapping[str, str] | None = None,
+        append: Sequence[Artifact] = (),
+        env_path_append: str | None = None,
+    ) -> Image:
+        """Takes in what an engine wrote: an OCI archive or layout folder, or a `docker save` archive.
+
+        Compressed layers keep their bytes and digests; plain ones are packed. Idempotent.
+        """
+        with archives.reading(path, platform) as found:
+            ids = oci.diff_ids(found.config, found.where)
+            layers = [self.put_layer(*pair, found.where) for pair in zip(found.layers, ids, strict=True)]
+        for one in append:
+            if not self.has(one.descriptor):
+                with one.path.open("rb") as file:
+                    self.put_blob(streams.pieces(file), one.media_type, one.digest)
+        config = oci.appended(found.config, append, labels=labels, path=env_path_append)
+        layers += [one.descriptor for one in append]
+        return self.put_image(config, layers, key=key, name=name, platform=platform)
+
+    def put_root(
+        self, tar: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None
+    ) -> Image:
+        """A one-layer image from the tar of a root file system. Equal tars give equal digests."""
+        layer, diff_id = self.put_layer_file(tar)
+        config = oci.appended(oci.plain_config(platform, diff_id, "root file system"), labels=labels)
+        return self.put_image(config, [layer], key=key, name=name, platform=platform)
+
+    def put_image(
+        self,
+        config: Mapping[str, Any],
+        layers: Sequence[Descriptor],
+        *,
+        key: str,
+        name: str,
+        platform: Platform,
+    ) -> Image:
+        """Makes an image of a config and of layers whose blobs are already there."""
+        oci.check_platform(config, platform, name)
+        with self.writable():
+            self.records.check_free(key, oci.check_name(name), "oci")
+            blob = self.put_blob([oci.encode(config)], oci.CONFIG)
+            manifest = self.put_blob([oci.encode(oci.Manifest(blob, tuple(layers)))], oci.MANIFEST)
+            return self._put_record(
+                "oci", key, name, platform, manifest.digest, manifest.size, oci.labels(config)
+            )
+
+    def put_sif(
+        self, path: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None
+    ) -> Image:
+        """Takes a finished SIF over: renamed where it lies on the store's file system, else copied."""
+        digest, final = digest_file(path), self._sif(oci.check_name(name))
+        with self.writable():
+            self.records.check_free(key, name, "sif")
+            self.records.drop(key, "sif")  # first: the old record must never stand for the new file
+            with files.beside(final) as temporary, files.space_named(final):
+                _move(path, temporary)
+                temporary.chmod(0o644)
+                size = temporary.stat().st_size
+                files.settle(temporary, final)
+            return self._put_record("sif", key, name, platform, digest, size, dict(labels or {}))
+
+    def put_artifact(self, key: str, file: Path, *, diff_id: str | None = None) -> Artifact:
+        """Takes in a layer (tar, tar.gz or tar.zst). A given `diff_id` must be the one that is found."""
+        blob, found = self.put_layer_file(file)
+        if diff_id not in (None, found):
+            raise HashMismatchError(f"{file} holds a tar that hashes to {found}: expected {diff_id}")
+        with self.writable():
+            files.write(self._artifact(key), oci.encode(_Layer(blob, found)))
+        artifact = self.artifact(key)
+        assert artifact is not None
+        return artifact
+
+    def write_docker_archive(self, image: Image, out: Path) -> None:
+        """A `docker load` archive for engines that read no OCI layout (Docker before 25); atomic."""
+        from image_cache import docker_archive
+
+        docker_archive.write(self, image, out)
+
+    def _put_record(
+        self, format: Format, key: str, name: str, platform: Platform, digest: str, size: int,
+        labels: dict[str, str],
+    ) -> Image:  # fmt: skip
+        record = Record(
+            key=key,
+            name=name,
+            format=format,
+            platform=platform,
+            digest=digest,
+            size=size,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            labels=labels,
+        )
+        self.records.put(record)
+        self._sweep()
+        return self._image(record)
+
+    def _artifact(self, key: str) -> Path:
+        return self.root / "artifacts" / f"{oci.check_name(key)}.json"
+
+    def _sif(self, name: str) -> Path:
+        return self.root / "sif" / f"{name}.sif"
+
+    def _image(self, record: Record) -> Image:
+        return Image(
+            key=record.key,
+            name=record.name,
+            format=record.format,
+            platform=record.platform,
+            digest=record.digest,
+            path=self.root if record.format == "oci" else self._sif(record.name),
+            labels=record.labels,
+        )
+
+    def _damage(self, record: Record) -> str | None:
+        """What is wrong with the files that a record names, or None."""
+        if record.format == "sif":
+            found = file_size(self._sif(record.name))
+            return None if found == record.size else f"{record.name}.sif has {found} bytes of {record.size}"
+        try:
+            manifest = oci.manifest(self.read(record.digest), record.name)
+        except (InvalidFileError, HashMismatchError) as bad:
+            return bad.message
+        for blob in manifest.blobs:
+            if not self.has(blob):
+                return f"blob {blob.digest} has {file_size(self.blob(blob.digest))} bytes of {blob.size}"
+        return None
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left. A living writer's file is written to all the time."""
+        for folder in (self.blobs, self.root / "sif", self.records.folder):
+            for path in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):
+                    if time.time() - path.stat().st_mtime > STALE:
+                        path.unlink()
+
+
+def _move(path: Path, to: Path) -> None:
+    try:
+        path.rename(to)
+    except OSError as other:
+        if other.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(path, to)
+        path.unlink()
