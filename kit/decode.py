@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,22 +50,35 @@ def _table(text: str, where: str) -> dict[str, Any]:
         raise InvalidFileError(f"{where} is not TOML: {bad}") from bad
 
 
-def convert(data: Any, kind: type[T], where: str) -> T:
-    """Parsed data as a `kind`; every complaint names `where` and the place inside it."""
+def convert(data: Any, kind: type[T], where: str, locate: Callable[[str], str] | None = None) -> T:
+    """Parsed data as a `kind`; every complaint names `where` and the place inside it.
+
+    `locate` turns a dotted path such as `ray.args[0]` into a better `where`, with the line's number, say.
+    """
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as bad:
-        raise _explained(str(bad), data, kind, where) from bad
+        raise _explained(str(bad), kind, where, locate) from bad
 
 
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<at>[^`]*)`)?")
 
 
-def _explained(message: str, data: Any, kind: Any, where: str) -> InvalidFileError | UnknownNameError:
+_PLACE = re.compile(r" - at `\$(?P<at>[^`]*)`")
+
+
+def _explained(
+    message: str, kind: Any, where: str, locate: Callable[[str], str] | None
+) -> InvalidFileError | UnknownNameError:
     found = _UNKNOWN_FIELD.search(message)
     if not found:
+        place = _PLACE.search(message)
+        where = locate(place["at"].lstrip(".") if place else "") if locate else where
         return InvalidFileError(f"{where}: {message[0].lower()}{message[1:]}")
     at = (found["at"] or "").lstrip(".")
+    if locate:
+        where = locate(".".join(filter(None, (at, found["key"]))))
+        return unknown("key", found["key"], _fields_at(kind, at), where)
     return unknown("key", found["key"], _fields_at(kind, at), f"{where}, table [{at}]" if at else where)
 
 

@@ -20,6 +20,9 @@ from kit.errors import BuildError, MissingToolError, NoSpaceError, SlipworksErro
 
 TAIL = 15  # lines of output that an error quotes
 
+Child = subprocess.Popen
+"""A running command, for those who may not import subprocess."""
+
 
 class Result(Struct, frozen=True):
     """What a finished command left: its exit code, and its output as text (undecodable bytes replaced)."""
@@ -118,6 +121,33 @@ def stream(
     if check and code:
         raise _failure(what, command[0], code, list(tail), error)
     return code
+
+
+def start(
+    argv: Sequence[str | Path],
+    *,
+    what: str,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts a command that goes on by itself, in a session of its own; its output is appended to `log`.
+
+    The caller ends it, with `end_group` at the latest.
+    """
+    command = [os.fspath(word) for word in argv]
+    with log.open("ab") as sink:
+        try:
+            return subprocess.Popen(
+                command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        except FileNotFoundError as missing:
+            if cwd is not None and not Path(cwd).is_dir():
+                raise MissingToolError(f"could not {what}: there is no folder {cwd}") from missing
+            raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
+        except PermissionError as refused:
+            raise MissingToolError(f"could not {what}: {command[0]} is not executable") from refused
 
 
 def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
