@@ -16,7 +16,7 @@ RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
 	$${PUSH:+--push="$$PUSH"}
 
-.PHONY: help kit image sif key render lock pins demo test check lint types unit golden doctor bench clean
+.PHONY: help kit image sif key render lock pins demo test check lint types unit doctor bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ key: kit ## print what goes into the image for ARCH, and the hash of it
 
 render: kit ## write definitions/rendered from the data
 	@$(RUNNER) image render $${ARCH:+"$$ARCH"}
+
+lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
+	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}
+
+pins: kit ## ask the registries for the digests of the bases, and write them down
+	@$(RUNNER) pins
 
 doctor: kit ## list what this machine has and lacks
 	@$(RUNNER) doctor

@@ -101,6 +101,7 @@ need_engine() { # one that can run a container; which of them works well is `run
     need newuidmap uidmap
     need fuse-overlayfs fuse-overlayfs
     need slirp4netns slirp4netns
+    need catatonit catatonit
 }
 
 need_runc() { # crun, podman's first choice, refuses machines with the older (v1, hybrid) control groups
@@ -155,8 +156,10 @@ find_root() { # sets $sudo, or fails: neither root nor a sudo that this user may
 apt_line() { printf 'apt-get install --no-install-recommends%s' "$missing"; }
 
 tell() {
-    [ -z "$missing" ] || say "setup: these packages of the distribution are missing:$missing"
-    [ -z "$missing" ] || [ -z "$dry" ] || say "setup: would run: $(apt_line)"
+    if [ -n "$missing" ]; then
+        say "setup: these packages of the distribution are missing:$missing"
+        [ -z "$dry" ] || ! have apt-get || say "setup: would run: $(apt_line)"
+    fi
     for step in $steps; do
         if [ -n "$yes" ]; then
             say "setup: and then $(meaning "$step")"
@@ -250,7 +253,11 @@ hold_lock() { # two `make` at once in a fresh checkout: the second waits for the
 
 index_from_pip() { # uv does not read pip's settings; a site's package index is often named only there
     [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] || return 0
-    url=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || :)}
+    url=${PIP_INDEX_URL:-}
+    if [ -z "$url" ]; then # pip may be in the venv alone, or outside it alone
+        url=$("$venv/bin/python" -m pip config get global.index-url 2>/dev/null ||
+            "$python" -m pip config get global.index-url 2>/dev/null || :)
+    fi
     [ -z "$url" ] || export UV_DEFAULT_INDEX="$url"
 }
 
@@ -259,6 +266,21 @@ bootstrap_uv() { # a bare venv, and into it by pip the one package that then doe
     sed -n '/^uv==/,/[^\\]$/p' requirements.lock >"$venv/uv.lock"
     "$venv/bin/python" -m pip install -q --require-hashes --no-deps --only-binary :all: -r "$venv/uv.lock"
     uv=$venv/bin/uv
+}
+
+new_venv() {
+    rm -rf "$venv"
+    mkdir "$venv"
+    : >"$ready"
+    if have uv; then
+        uv=uv
+        uv venv -q --allow-existing --python "$python" "$venv"
+    elif [ "$python" != '>=3.11' ]; then
+        bootstrap_uv
+    else
+        die 20 'no Python 3.11 or newer with venv found, and no uv' \
+            'install either: uv (one program, needs no root), or python3 and python3-venv by the distribution'
+    fi
 }
 
 make_venv() {
@@ -270,20 +292,13 @@ make_venv() {
     if [ -e "$venv" ] && [ ! -e "$ready" ]; then
         die 21 "$PWD/$venv was not made by this set-up, and is left as it is" "mv $venv $venv.other"
     fi
-    rm -rf "$venv"
-    mkdir "$venv"
-    : >"$ready"
     python=$(find_python) || python='>=3.11' # uv finds or fetches one
-    index_from_pip
-    if have uv; then
-        uv=uv
-        uv venv -q --allow-existing --python "$python" "$venv"
-    elif [ "$python" != '>=3.11' ]; then
-        bootstrap_uv
+    if [ -x "$venv/bin/python" ] && [ -x "$venv/bin/uv" ] && [ "$(sed -n 2p "$ready")" = "$(pwd -P)" ]; then
+        uv=$venv/bin/uv # only the lock is another: what is in use stays in place
     else
-        die 20 'no Python 3.11 or newer with venv found, and no uv' \
-            'install either: uv (one program, needs no root), or python3 and python3-venv by the distribution'
+        new_venv
     fi
+    index_from_pip
     "$uv" pip sync -q --python "$venv/bin/python" --require-hashes --only-binary :all: requirements.lock
     "$uv" pip install -q --python "$venv/bin/python" --offline --no-deps --no-build-isolation -e .
     made_from >"$ready.tmp"
