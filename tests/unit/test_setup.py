@@ -14,7 +14,27 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("awk cat cksum cut dirname env grep head id make mkdir mv rm sed sh sleep stat tr uname").split()
+PROGRAMS = [
+    "awk",
+    "cat",
+    "cksum",
+    "cut",
+    "dirname",
+    "env",
+    "grep",
+    "head",
+    "id",
+    "make",
+    "mkdir",
+    "mv",
+    "rm",
+    "sed",
+    "sh",
+    "sleep",
+    "stat",
+    "tr",
+    "uname",
+]
 apt_host = pytest.mark.skipif(not shutil.which("apt-get"), reason="no apt here: set-up names no packages")
 
 
