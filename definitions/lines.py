@@ -1,7 +1,7 @@
 """Lines: the stacks of packages that go into images, each a folder of `stacks/` with its locks.
 
-A lock is for one platform and one Python: every requirement with its exact version and the sha256 of each file
-that may be installed for it, no URLs. It is complete, so it is installed without following dependencies
+A lock is for one platform and one Python: every requirement with its exact version and the sha256 of each
+file that may be installed for it, no URLs. It is complete, so it is installed without following dependencies
 (`--no-deps`): the line's extensions are required by name by others, and are left out all the same.
 """
 
@@ -11,11 +11,12 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 
+from definitions import lockfile
 from kit.decode import toml_file
-from kit.errors import InvalidFileError, UnpinnedError, UnsupportedError
-from kit.nouns import MACHINES, Platform
+from kit.errors import DriftError, InvalidFileError, UnpinnedError, UnsupportedError
+from kit.nouns import MACHINES, Platform, digest
 from kit.suggest import unknown
 
 STACKS = Path(str(files("definitions") / "stacks"))
@@ -24,7 +25,7 @@ STACKS = Path(str(files("definitions") / "stacks"))
 class Pin(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A file that comes from the additional index, and so is not in the resolver's answer.
 
-    sha256   64 hex digits, or empty where no two independent sources for it were found: then no lock is given out
+    sha256   64 hex digits; empty where no two independent sources for it were found: then there is no lock
     sources  where public locks name this file with this hash
     """
 
@@ -95,7 +96,7 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"{platform.machine}-manylinux_{self.glibc.replace('.', '_')}"
 
     def lock_path(self, platform: Platform, python: str) -> Path:
-        """Where the lock lies, whether or not it exists. UnsupportedError for a Python that it does not have."""
+        """Where the lock lies, whether or not it exists. UnsupportedError for a Python it is not made for."""
         if python not in self.pythons:
             raise UnsupportedError(
                 f"line {self.name} cannot be had for Python {python}: its packages are made for"
@@ -104,27 +105,58 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
         return self.folder / f"cp{python.replace('.', '')}-{platform.arch}.lock"
 
-    def lock(self, platform: Platform, python: str) -> Path:
-        """The lock for a platform and a Python.
+    def requirements(self) -> tuple[str, ...]:
+        """The lines of requirements.in, without comments."""
+        path = self.folder / "requirements.in"
+        try:
+            lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as bad:
+            raise InvalidFileError(f"cannot read {path}: {bad}") from bad
+        return tuple(line for line in lines if line)
 
-        UnsupportedError when the line is not made for that Python; UnpinnedError when a hash or the whole file
-        is not recorded yet.
+    def input(self, platform: Platform, python: str) -> str:
+        """The digest of all that decides what the lock says: the requirements and how they are resolved."""
+        difference = self.difference(platform)
+        given = (
+            (python, self.wheel_platform(platform), self.exclude_newer, self.exclude_newer_package),
+            (self.requirements(), difference.requirements, self.constraints, self.overrides),
+            (self.excludes, difference.excludes, self.extensions, self.source),
+            [structs.asdict(pin) for pin in difference.pins],
+        )
+        return digest(json.encode(given, order="sorted"))
+
+    def lock(self, platform: Platform, python: str) -> Path:
+        """The lock for a platform and a Python, made from the input as it is now.
+
+        UnsupportedError when the line is not made for that Python, UnpinnedError when a hash or the whole
+        file is not recorded yet, DriftError when the input changed since it was written.
         """
         path = self.lock_path(platform, python)
-        if unpinned := [pin for pin in self.difference(platform).pins if not pin.sha256]:
-            pin = unpinned[0]
-            raise UnpinnedError(
-                f"line {self.name} on {platform} is not pinned: no two independent public locks were found that"
-                f" agree on the sha256 of {pin.file} (a CUDA build), and the package index has only a CPU build",
-                f"write sha256 and sources of {pin.name} into {self.folder / 'line.toml'}, then make lock"
-                f" LINE={self.name}",
-            )
+        self.check_pinned(platform)
+        command = f"make lock LINE={self.name}"
         if not path.exists():
-            raise UnpinnedError(
-                f"line {self.name} has no lock for {platform} and Python {python}: {path} is missing",
-                f"make lock LINE={self.name}",
+            raise UnpinnedError(f"line {self.name} has no lock for {platform} and Python {python}:"
+                                f" {path} is missing", command)  # fmt: skip
+        found = lockfile.parse(path.read_text(), str(path)).input
+        if found != (wanted := self.input(platform, python)):
+            raise DriftError(
+                f"{path} was made from another input than requirements.in and line.toml give now:"
+                f" found {found}, expected {wanted}",
+                command,
             )
         return path
+
+    def check_pinned(self, platform: Platform) -> None:
+        """UnpinnedError with the reason when a file of the additional index has no hash."""
+        for pin in self.difference(platform).pins:
+            if not pin.sha256:
+                raise UnpinnedError(
+                    f"line {self.name} on {platform} has no hash for {pin.file}: no two independent public"
+                    f" locks that agree on it were found. It is never filled from the package index, whose"
+                    f" {pin.name} for {platform.machine} is another build, without CUDA",
+                    f"write its sha256 and two sources into {self.folder / 'line.toml'},"
+                    f" then make lock LINE={self.name}",
+                )
 
 
 def names() -> tuple[str, ...]:
@@ -133,7 +165,7 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Line:
-    """A line by name; UnknownNameError with a did-you-mean, InvalidFileError for what its file says wrongly."""
+    """A line by name. UnknownNameError with a did-you-mean, InvalidFileError for what its file has wrong."""
     if name not in names():
         raise unknown("line", name, names())
     path = STACKS / name / "line.toml"
