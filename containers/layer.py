@@ -1,0 +1,166 @@
+"""Self-contained layers: from a spec to one tar.gz that holds one top-level folder and runs on any base.
+
+Nothing of the target platform is run, so a layer for arm64 is built on x86 at native speed. Equal inputs give
+equal bytes on every machine, as long as the distribution's archive still carries the pinned packages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec import json, structs
+
+from containers import apt, debs, secrets
+from containers.layer_tree import Layout, fill, library_folders, sources_of, version
+from kit import files, process
+from kit.errors import (
+    BuildError,
+    HashMismatchError,
+    MissingToolError,
+    NetworkError,
+    SlipworksError,
+    UnpinnedError,
+)
+from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
+
+Update = Callable[[str], None]
+_RECIPE = ("elf.py", "layer.py", "layer_pack.py", "layer_tree.py")
+GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is newer
+
+
+def key(spec: LayerSpec, platform: Platform) -> str:
+    """64 hex digits over all that goes in. Builds, downloads and runs nothing; milliseconds."""
+    here = Path(__file__).parent
+    sources = "".join(f"{name} {digest_file(path)}\n" for name, path in sources_of(spec))
+    return key_of(
+        {
+            "spec": json.encode(structs.replace(spec, locks={}, pins={}), order="deterministic").decode(),
+            "lock": spec.locks.get(platform.arch, ""),
+            "pins": spec.pins.get(platform.arch, ""),
+            "platform": str(platform),
+            "recipe": digest(b"".join((here / name).read_bytes() for name in _RECIPE)),
+            "sources": digest(sources.encode()),
+            "version": version(),
+        }
+    )
+
+
+def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> LayerBuild:
+    """Builds the layer and puts it at `out`, atomically. As root or any user; needs apt, uv and patchelf.
+
+    What the layer is made of is written to no file of it but named in the result.
+    """
+    lock = spec.locks.get(platform.arch)
+    if lock is None:
+        raise UnpinnedError(
+            f"layer {spec.name} has no lock for {platform} and Python {spec.python}", "make lock"
+        )
+    patchelf = _tool("patchelf")
+    with files.beside(out.with_name(f"{out.name}.work")) as work:
+        (work / "stage").mkdir(parents=True)
+        layout = Layout(spec, work / "stage")
+        taken = _unpacked(spec, platform, work / "root", update)
+        _wheels(lock, layout, platform, update)
+        update("libraries")
+        fill(layout, platform, work / "root", patchelf)
+        update("byte code, tar, gzip")
+        diff_id, unpacked = _packed(spec, platform, work, out, update)
+    return LayerBuild(
+        name=spec.name,
+        key=key(spec, platform),
+        platform=platform,
+        path=out,
+        digest=digest_file(out),
+        size=out.stat().st_size,
+        diff_id=diff_id,
+        unpacked=unpacked,
+        packages={deb.name: f"{deb.version} sha256:{deb.sha256}" for deb in taken},
+    )
+
+
+def _unpacked(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> list[debs.Deb]:
+    """The distribution's packages, as files below `root`.
+
+    The seam for hosts without apt: any other way to get the same files there (say, from the layers of a
+    pulled base image) can take this function's place; nothing after it asks where they came from.
+    """
+    where = f"layers/{spec.name}/{spec.distribution}-{platform.arch}.packages"
+    pins = debs.read_pins(spec.pins.get(platform.arch, ""), where)
+    with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:
+        return debs.unpacked(opened, spec.packages, pins, root, update)
+
+
+def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> None:
+    """Installs exactly what the lock names, for the target platform, by this machine's uv."""
+    layout.site.mkdir(parents=True)
+    file = layout.stage.with_name("lock")
+    file.write_text(lock)
+    with secrets.gathered() as found:
+        env = {**os.environ, **secrets.index_values(os.environ)}
+        if found.ca:
+            env["SSL_CERT_FILE"] = str(found.ca)
+        argv: list[str | Path] = [
+            _tool("uv"), "pip", "install", "--no-config", "--no-progress", "--no-deps", "--require-hashes",
+            "--only-binary", ":all:", "--link-mode", "copy", "--target", layout.site,
+            "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
+            "--python-version", layout.spec.python, "--requirements", file,
+        ]  # fmt: skip
+        lines: list[str] = []
+
+        def seen(line: str) -> None:
+            lines.append(line)
+            update(line)
+
+        if process.stream(argv, what="install wheels", on_line=seen, env=env, check=False):
+            raise _refused(layout.spec.name, lines)
+    for name in ("bin", ".lock"):  # scripts name this machine's interpreter
+        path = layout.site / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _refused(name: str, lines: list[str]) -> SlipworksError:
+    text = "\n".join(lines)
+    tail = "\n".join(f"  {line}" for line in lines[-process.TAIL :])
+    if "Hash mismatch" in text:
+        return HashMismatchError(f"a wheel of layer {name} is not the locked one; nothing was kept:\n{tail}")
+    if "error sending request" in text or "Failed to fetch" in text or "timed out" in text:
+        return NetworkError(f"could not download the wheels of layer {name}:\n{tail}")
+    return BuildError(f"could not install the wheels of layer {name}:\n{tail}")
+
+
+def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, update: Update) -> tuple[str, int]:
+    """Byte-compiles and packs with the layer's own interpreter; its native twin for a foreign platform."""
+    native, root = Platform.host(), work / "root"
+    if platform != native:
+        root = work / "native"
+        _unpacked(spec, native, root, update)
+    folders = [str(root) + each for each in library_folders(native) if (root / each.lstrip("/")).is_dir()]
+    loader = next(Path(folders[0]).glob("ld-linux*"))
+    with files.beside(out) as temporary:
+        argv: list[str | Path] = [
+            loader, "--library-path", ":".join(folders), root / f"usr/bin/python{spec.python}",
+            "-B", "-P", "-s", "-S", Path(__file__).with_name("layer_pack.py"),
+            work / "stage", spec.folder.lstrip("/"), temporary,
+        ]  # fmt: skip
+        # A fixed seed: the order of sets of constants is marshalled as hashing has it.
+        told = process.run(
+            argv, what=f"pack layer {spec.name}", env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+        )
+        files.settle(temporary, out)
+    hexdigest, size = told.out.split()[-2:]
+    return f"sha256:{hexdigest}", int(size)
+
+
+def _tool(name: str) -> Path:
+    """A program of our own environment, else of PATH."""
+    own = Path(sysconfig.get_path("scripts")) / name
+    if own.is_file():
+        return own
+    found = shutil.which(name)
+    if not found:
+        raise MissingToolError(f"{name} is not installed", f"pip install {name}")
+    return Path(found)
