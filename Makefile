@@ -35,7 +35,7 @@ key: kit ## print what goes into the image for ARCH, and the hash of it
 	@$(RUNNER) image key $(RECIPE) --explain
 
 render: kit ## write definitions/rendered from the data
-	@$(RUNNER) image render $${ARCH:+"$$ARCH"}
+	@$(RUNNER) image render
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}
