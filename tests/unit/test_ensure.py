@@ -61,27 +61,29 @@ def test_eight_processes_build_once(tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) == 1
 
 
-def contend(folder: Path, marker: Path, gate: object) -> None:
-    gate.wait(DEADLINE)  # type: ignore[attr-defined]
-    rounds = 0
-    while rounds < 15:
-        with Claim(folder).taken() as mine:
+ROUNDS = 40
+
+
+def contend(folder: Path, log: Path, gate: object) -> None:
+    for number in range(ROUNDS):
+        claim = Claim(folder / str(number))
+        gate.wait(DEADLINE)  # type: ignore[attr-defined]
+        with claim.taken() as mine:
             if mine:
-                marker.touch(exist_ok=False)
-                marker.unlink()
-                rounds += 1
+                with log.open("a") as file:
+                    file.write(f"{number}\n")
+            gate.wait(DEADLINE)  # type: ignore[attr-defined]
 
 
-def test_never_two_at_once(tmp_path: Path) -> None:
-    gate = FORK.Barrier(6)
-    racing = [
-        FORK.Process(target=contend, args=(tmp_path / "claim", tmp_path / "marker", gate)) for _ in range(6)
-    ]
+def test_of_many_at_once_exactly_one_gets_it(tmp_path: Path) -> None:
+    gate, log = FORK.Barrier(6), tmp_path / "log"
+    racing = [FORK.Process(target=contend, args=(tmp_path / "claim", log, gate)) for _ in range(6)]
     for one in racing:
         one.start()
     for one in racing:
         one.join(DEADLINE)
     assert [one.exitcode for one in racing] == [0] * 6
+    assert log.read_text().splitlines() == [str(number) for number in range(ROUNDS)]
 
 
 def test_a_killed_builder_is_taken_over(tmp_path: Path) -> None:
