@@ -58,11 +58,12 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     image     a reference that the engine has (`load`), or a SIF's path.
     env       values that may be seen in a process list. Nothing of the caller's environment gets inside.
     env_file  values that may not: a 0600 file holding `Engine.env_text` of them.
-    workdir   absolute; must exist in the image or be bound.
+    workdir   absolute; must exist in the image or be bound. None: the image's, / in a SIF.
     name      of the container, where the engine names them.
     gpus      all GPUs that this process may use.
-    The network and /dev/shm are the host's. Files written to a bind belong to the caller. No container is
-    left behind; TERM to the client ends the process inside.
+    The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
+    belong to the caller. No container is left behind; TERM to the client ends the process inside. A SIF is
+    read-only but for binds and a small /tmp: bind a folder to /tmp for more.
     """
 
     image: str
@@ -143,6 +144,17 @@ def detect(format: Format | None = None, *, to_run: bool = False, export: Export
         f"{wanted} works here: " + "; ".join(f"{name}: {reason.message}" for name, reason in failures),
         next((reason.hint for _, reason in failures if reason.hint), None),
     )
+
+
+def bases(build: Build) -> dict[str, Image]:
+    """Every local image that the texts begin from, by the reference that they use."""
+    own = {build.recipe.base.reference: build.base} if build.base else {}
+    return {**build.more_bases, **own}
+
+
+def home(env: Mapping[str, str]) -> dict[str, str]:
+    """With HOME, which would differ between engines: /tmp unless the caller chose one."""
+    return {"HOME": "/tmp", **env}
 
 
 def refuse_newlines(values: Mapping[str, str]) -> None:

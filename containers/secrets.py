@@ -32,7 +32,8 @@ class BuildSecrets(Struct, frozen=True):
 
 # Taken over as they are: how to get out of this network, and how patient to be.
 CARRIED = (
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
+    "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "PIP_TRUSTED_HOST", "UV_INSECURE_HOST", "PIP_DEFAULT_TIMEOUT", "UV_HTTP_TIMEOUT", "UV_INDEX_STRATEGY",
 )  # fmt: skip
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE")
@@ -138,7 +139,8 @@ def _pip_settings(environment: Mapping[str, str], etc: Path) -> dict[str, str]:
 
 
 def _uv(environment: Mapping[str, str], etc: Path) -> Indexes:
-    main, more = "", []
+    main = ""
+    more: list[str] = []
     for path in _uv_files(environment, etc):
         try:
             table = tomllib.loads(path.read_text())

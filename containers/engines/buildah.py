@@ -1,0 +1,139 @@
+"""buildah, by its command line: builds, and runs nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from containers import complaints, host
+from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
+from containers.workplace import config_digest, layout, workplace
+from kit import files, process
+from kit.errors import HostError, MissingToolError, UnsupportedError
+from kit.nouns import Format, Image
+
+
+class Buildah:
+    """Also what podman builds with: the two share one image storage and, for building, one code."""
+
+    name = "buildah"
+    formats: tuple[Format, ...] = ("oci",)
+    runs = False
+    oldest = (1, 24)
+
+    def __init__(self, export: Export | None = None, on: host.Host | None = None) -> None:
+        self.on = on or host.facts()
+
+    def command(self) -> list[str]:
+        """The program, with the flags that this host asks for."""
+        if self.on.runtime_dir == "stale":  # a job often inherits the name of a folder that logind removed
+            return ["env", "-u", "XDG_RUNTIME_DIR", self.name]
+        return [self.name]
+
+    def check(self) -> str:
+        process.find(self.name, host.install_hint(self.name))
+        version = _version(self._ask("--version"))
+        if version < self.oldest:
+            raise MissingToolError(
+                f"{self.name} {_dotted(version)} found, {_dotted(self.oldest)} or newer needed",
+                host.install_hint(self.name),
+            )
+        self._check_rootless()
+        self._ask("info")  # opens the storage and, without root, the user namespace
+        return _dotted(version)
+
+    def build(self, build: Build, update: Update) -> None:
+        recipe = build.recipe
+        for reference, image in bases(build).items():
+            self.load(image, reference)
+        with (
+            workplace(recipe.context, recipe.containerfile, build.secrets) as place,
+            files.beside(build.out) as made,
+        ):
+            made.mkdir()
+            flags = [f"--secret=id={secret},src={secret}" for secret in place.secrets]
+            flags += [f"--label={name}={value}" for name, value in recipe.labels.items()]
+            argv = [
+                *self.command(),
+                *self.BUILD,
+                "--isolation=chroot",  # no runtime, no cgroup; the steps see the host's network
+                "--layers=true",
+                "--format=oci",
+                f"--platform={recipe.platform}",
+                f"--iidfile={place.folder / 'id'}",
+                f"--file={place.text}",
+                *flags,
+                place.context,
+            ]
+            self._told(argv, f"build {recipe.name}", recipe.base.reference, place.folder, update)
+            identity = (place.folder / "id").read_text().strip()
+            argv = [*self.command(), "push", identity, f"oci-archive:archive:{recipe.name}"]
+            self._told(argv, f"write {recipe.name}", recipe.base.reference, made, update)
+            files.settle(made / "archive", build.out)
+
+    BUILD: Sequence[str] = ("bud",)
+    ID: Sequence[str] = ("inspect", "--type=image", "--format={{.FromImageID}}")
+
+    def load(self, image: Image, reference: str) -> None:
+        if self.has(reference) == config_digest(image):
+            return
+        with layout(image) as (folder, source):
+            done = process.run(
+                [*self.command(), "pull", "--quiet", source],
+                what=f"load {image.name} into {self.name}", cwd=folder, check=False,
+            )  # fmt: skip
+        if done.code:
+            raise complaints.explain(f"load {image.name} into {self.name}", done.out + done.err, reference)
+        identity = done.out.split()[-1]
+        self._ask("tag", identity, reference)
+
+    def has(self, reference: str) -> str | None:
+        done = process.run([*self.command(), *self.ID, reference], what=f"ask {self.name}", check=False)
+        identity = done.out.strip()
+        return f"sha256:{identity.removeprefix('sha256:')}" if done.code == 0 and identity else None
+
+    def env_text(self, values: Mapping[str, str]) -> str:
+        """`NAME=value` lines, taken literally to the end of the line."""
+        refuse_newlines(values)
+        return "".join(f"{name}={value}\n" for name, value in values.items())
+
+    def run_argv(self, run: ContainerRun) -> list[str]:
+        raise UnsupportedError("buildah builds images and does not run them", "ENGINE=podman")
+
+    def _ask(self, *words: str) -> str:
+        done = process.run([*self.command(), *words], what=f"ask {self.name}", check=False)
+        if done.code:
+            raise complaints.explain(f"use {self.name}", done.out + done.err, None, error=HostError)
+        return done.out
+
+    def _told(self, argv: list[str], what: str, base: str, cwd: Path, update: Update) -> None:
+        complaints.stream(argv, what=what, base=base, cwd=cwd, update=update)
+
+    def _check_rootless(self) -> None:
+        if self.on.root:
+            return
+        process.find("newuidmap", host.install_hint("uidmap"))
+        if not self.on.user_namespaces:
+            raise HostError(
+                f"{self.name} without root needs user namespaces, and this kernel refuses them",
+                "sudo sysctl -w user.max_user_namespaces=28000",
+            )
+        if self.on.subids < host.ENOUGH_IDS:
+            raise HostError(
+                f"{self.name} without root needs {host.ENOUGH_IDS} subordinate ids in /etc/subuid and "
+                f"/etc/subgid: found {self.on.subids} for {self.on.user}",
+                host.subids_hint(self.on.user),
+            )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    return tuple(int(part) for part in found.groups(default="0")) if found else (0,)
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(str(part) for part in version)
+
+
+ENGINE = Buildah

@@ -1,0 +1,64 @@
+"""podman: builds as buildah does, and runs.
+
+By its command line. The docker SDK speaks to podman only through a service, which clusters do not run and
+which takes longer to start than any question asked here; nor can it read the store's OCI layout, pass secrets
+to a build, or leave a process whose signals and exit code are the container's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from containers import host
+from containers.engine import ContainerRun, home
+from containers.engines.buildah import Buildah
+from containers.mounts import docker_bind
+from kit import process
+from kit.errors import MissingToolError
+
+
+class Podman(Buildah):
+    name = "podman"
+    runs = True
+    oldest = (4, 0)
+    BUILD: Sequence[str] = ("build",)
+    ID: Sequence[str] = ("image", "inspect", "--format={{.Id}}")
+
+    def command(self) -> list[str]:
+        return [*super().command(), *host.podman_flags(self.on)]
+
+    def check(self) -> str:
+        process.find("podman", host.install_hint("podman"))
+        if self.on.cgroups == "hybrid" and "runc" not in self.on.runtimes:
+            raise MissingToolError(
+                "podman cannot run containers here: crun refuses hybrid cgroups, and runc is not installed",
+                host.install_hint("runc"),
+            )
+        return super().check()
+
+    def run_argv(self, run: ContainerRun) -> list[str]:
+        argv = [
+            *self.command(),
+            "run",
+            "--rm",
+            "--pull=never",
+            "--network=host",
+            "--ipc=host",  # /dev/shm is 64 MB otherwise
+            "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
+            *host.podman_run_flags(self.on),
+        ]
+        # Without root, the container's root is the caller. keep-id would copy a 20 GB image to change owners.
+        argv += ["--entrypoint=", *(f"--env={name}={value}" for name, value in home(run.env).items())]
+        if run.env_file:
+            argv.append(f"--env-file={run.env_file}")
+        argv += [word for bind in run.binds for word in docker_bind(bind)]
+        if run.workdir:
+            argv.append(f"--workdir={run.workdir}")
+        if run.name:
+            argv.append(f"--name={run.name}")
+        if run.gpus:  # by the container device interface; nvidia-ctk cdi generate writes its file
+            argv.append("--device=nvidia.com/gpu=all")
+        return [*argv, run.image, *run.argv]
+
+
+ENGINE = Podman
