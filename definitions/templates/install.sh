@@ -52,6 +52,7 @@ PYC_INVALIDATION_MODE=UNCHECKED_HASH "$uv" pip install --python /opt/stack/bin/p
     --require-hashes --only-binary :all: "$@" --build-constraints /build/build.lock \
     --compile-bytecode --requirement "/build/$lock-$arch.lock"
 
+rm -f /opt/stack/.lock /opt/stack/.gitignore /opt/stack/CACHEDIR.TAG
 # The same inputs give the same bytes: the layer holds no build time.
 find /opt/stack -print0 | xargs -0 touch --no-dereference --date=@0
 rm -rf /build/tools
