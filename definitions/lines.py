@@ -152,8 +152,8 @@ class Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if not pin.sha256:
                 raise UnpinnedError(
                     f"line {self.name} on {platform} has no hash for {pin.file}: no two independent public"
-                    f" locks that agree on it were found. It is never filled from the package index, whose"
-                    f" {pin.name} for {platform.machine} is another build, without CUDA",
+                    f" locks that agree on one were found. Nothing is taken from the package index instead,"
+                    f" whose torch for {platform.machine} is a CPU build",
                     f"write its sha256 and two sources into {self.folder / 'line.toml'},"
                     f" then make lock LINE={self.name}",
                 )

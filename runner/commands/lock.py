@@ -47,8 +47,7 @@ def run(args: argparse.Namespace) -> int:
     for line, platform, python in todo:
         with say.step(f"locking {line.name}, Python {python}, {platform}"):
             written = locking.lock(line, [platform], [python], environment, upgrade=args.upgrade)[0]
-        changed = " ".join(written.changed) or "none"
-        say.say(f"{written.packages} packages; of another version: {changed}")
+        say.say(f"{written.packages} packages; changed: {_listed(written.changed)}")
         say.answer(str(written.path))
     return 0
 
@@ -76,3 +75,8 @@ def _asked(arch: str | None, line: str | None) -> Iterator[tuple[Line, Platform]
                 say.say(f"left out: {reason.message}")
                 continue
             yield each, platform
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """A few names, or how many."""
+    return " ".join(names) or "none" if len(names) <= 12 else str(len(names))
