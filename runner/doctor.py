@@ -1,0 +1,138 @@
+"""What this machine has and lacks, found by asking the parts themselves.
+
+Asks and reads only; nothing is changed, and nothing goes over the network unless `network` is given.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+from containers import apt, engine, host, secrets
+from kit import process, settings
+from kit.errors import MissingToolError, NetworkError, SlipworksError
+
+ROOM = 4 << 30  # bytes: a small image, its base, its layer, and the same again while they are being built
+PATIENCE = 30.0  # seconds for a program that may hang, such as nvidia-smi on a machine with a sick GPU
+
+
+class Finding(Struct, frozen=True):
+    """One line of the answer.
+
+    needed  the local job (`make demo`) cannot do without it
+    hint    what helps where it is lacking
+    """
+
+    name: str
+    ok: bool
+    found: str
+    needed: bool = False
+    hint: str | None = None
+
+
+def examine(*, network: bool = False) -> tuple[Finding, ...]:
+    """All findings, in a fixed order: programs, engines, host, room, GPUs, and the network where asked."""
+    return (
+        *_programs(),
+        *_engines(),
+        *(Finding(point.name, point.ok, point.found, hint=point.hint) for point in host.facts().points()),
+        *_room(),
+        _gpus(),
+        *((_index(),) if network else ()),
+    )
+
+
+def verdict(findings: tuple[Finding, ...]) -> None:
+    """Raises MissingToolError, with the first hint, if the local job cannot run here."""
+    lacking = [each for each in findings if each.needed and not each.ok]
+    if lacking:
+        raise MissingToolError(
+            f"the local job cannot run here; lacking: {', '.join(each.name for each in lacking)}",
+            next((each.hint for each in lacking if each.hint), None),
+        )
+
+
+def _programs() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", True,
+                  "./setup.sh kit")  # fmt: skip
+    yield _asked("uv", _uv, needed=True, hint="./setup.sh kit")
+    where = apt.host_distribution()
+    yield Finding("apt", where is not None, where or "not a Debian or Ubuntu host",
+                  hint="a base from a registry needs no apt: make image BASE=python312")  # fmt: skip
+    mmdebstrap = shutil.which("mmdebstrap")
+    yield Finding("mmdebstrap", mmdebstrap is not None, mmdebstrap or "not installed", where is not None,
+                  host.install_hint("mmdebstrap"))  # fmt: skip
+
+
+def _engines() -> Iterator[Finding]:
+    runs = []
+    for name in engine.names():
+        each = engine.get(name)
+        finding = _asked(name, each.check, hint=host.install_hint(name))
+        if finding.ok and each.runs:
+            runs.append(name)
+        yield finding
+    yield Finding("an engine that runs jobs", bool(runs), ", ".join(runs) or "none of them works here",
+                  True, "./setup.sh demo")  # fmt: skip
+
+
+def _room() -> Iterator[Finding]:
+    loaded = settings.load().settings
+    for name, folder in (("cache", loaded.cache_folder), ("runs", Path(loaded.runs).expanduser().absolute())):
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+        free = shutil.disk_usage(there).free
+        wanted = ROOM if name == "cache" else 0
+        told = f"{free / 2**30:.1f} GiB free in {folder}" if writable else f"{there} cannot be written to"
+        yield Finding(f"room for {name}", writable and free >= wanted, told, True,
+                      f"SLIPWORKS_{name.upper()}=/another/folder runner doctor")  # fmt: skip
+
+
+def _gpus() -> Finding:
+    def ask() -> str:
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        listed = process.run(query, what="list the GPUs", timeout=PATIENCE, error=MissingToolError).out
+        names = [" ".join(line.split()) for line in listed.splitlines() if line.strip()]
+        return "; ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "none"
+
+    if not shutil.which("nvidia-smi"):
+        return Finding("GPUs", False, "no nvidia-smi", hint="not needed for ARCH=cpu")
+    return _asked("GPUs", ask, hint="nvidia-smi")
+
+
+def _uv() -> str:
+    from uv import find_uv_bin
+
+    return process.run(
+        [find_uv_bin(), "--version"], what="ask uv for its version", timeout=PATIENCE
+    ).out.strip()
+
+
+def _index() -> Finding:
+    """Asks the package index that this machine's settings name for one small package, past every cache."""
+    from uv import find_uv_bin
+
+    def ask() -> str:
+        argv = [find_uv_bin(), "pip", "compile", "--no-cache", "--no-deps", "--quiet", "-"]
+        environment = {**os.environ, **secrets.index_values(os.environ)}
+        process.run(argv, what="ask the package index", env=environment, stdin=b"iniconfig\n",
+                    timeout=PATIENCE, error=NetworkError)  # fmt: skip
+        return "answers"
+
+    return _asked(
+        "package index", ask, hint="set UV_DEFAULT_INDEX or a proxy, or build where there is internet"
+    )
+
+
+def _asked(name: str, ask: Callable[[], str], *, needed: bool = False, hint: str | None = None) -> Finding:
+    """What `ask` answers; or, as lacking, the first line of why it failed, with the failure's own hint."""
+    try:
+        return Finding(name, True, ask(), needed)
+    except SlipworksError as reason:
+        return Finding(name, False, reason.message.partition("\n")[0], needed, reason.hint or hint)
