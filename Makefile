@@ -16,10 +16,10 @@ RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
 	$${PUSH:+--push="$$PUSH"}
 
-.PHONY: help kit image sif key render lock pins demo test check lint types unit doctor bench clean
+.PHONY: help kit image sif key render reference lock pins demo test check lint types unit doctor bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo '  variables: ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
 
 demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
@@ -36,6 +36,9 @@ key: kit ## print what goes into the image for ARCH, and the hash of it
 
 render: kit ## write definitions/rendered from the data
 	@$(RUNNER) image render
+
+reference: kit ## write docs/reference from the code
+	@.venv/bin/python -m runner.reference
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}

@@ -1,0 +1,21 @@
+"""The committed reference pages say what the code says."""
+
+from __future__ import annotations
+
+import pytest
+
+from kit.errors import EXIT_CODES
+from kit.settings import NAMES
+from runner import cli, reference
+
+
+@pytest.mark.parametrize("name", ["commands.md", "exit-codes.md", "settings.md"])
+def test_no_drift(name: str) -> None:
+    assert (reference.FOLDER / name).read_text() == reference.pages()[name], "make reference"
+
+
+def test_pages_are_complete() -> None:
+    pages = reference.pages()
+    assert all(f"## runner {verb}\n" in pages["commands.md"] for verb in cli.verbs())
+    assert all(f"| {code} | {name} |" in pages["exit-codes.md"] for name, code in EXIT_CODES.items())
+    assert all(f"| `{name}` |" in pages["settings.md"] for name in NAMES)
