@@ -16,7 +16,15 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit import process
-from kit.errors import BuildError, HostError, MissingToolError, NetworkError, NotFoundError
+from kit.errors import (
+    BuildError,
+    HostError,
+    MissingToolError,
+    NetworkError,
+    NoSpaceError,
+    NotFoundError,
+    SlipworksError,
+)
 from kit.nouns import Platform
 
 Update = Callable[[str], None]
@@ -187,7 +195,7 @@ class Apt:
         argv = ["apt-get", *self.options, "-o", "APT::Update::Error-Mode=any", "update"]
         code = process.stream(argv, what="read the package lists", on_line=seen, check=False)
         if code:
-            raise _refused(lines, self.sources)
+            raise refused(lines, self.sources)
 
     def offered(self, packages: Iterable[str]) -> dict[str, dict[str, str]]:
         """package -> {version: sha256} of all that the mirror offers, the newest first; absent if none."""
@@ -208,6 +216,23 @@ class Apt:
         process.stream(argv, what="download packages", on_line=update, cwd=into, error=NetworkError)
         return sorted(into.glob("*.deb"))
 
+    def download_closure(self, packages: Iterable[str], into: Path, update: Update) -> list[Path]:
+        """Downloads packages (names, or apt's patterns) and all that they depend on; checked as above."""
+        (into / "partial").mkdir(parents=True, exist_ok=True)
+        argv = [
+            "apt-get", *self.options, "-o", f"Dir::Cache::archives={into}", "-o", "APT::Install-Recommends=0",
+            "--yes", "--download-only", "install", *packages,
+        ]  # fmt: skip
+        lines: list[str] = []
+
+        def seen(line: str) -> None:
+            lines.append(line)
+            update(line)
+
+        if process.stream(argv, what="download packages", on_line=seen, check=False):
+            raise refused(lines, self.sources)
+        return sorted(into.glob("*.deb"))
+
 
 @contextlib.contextmanager
 def opened(given: Sources, update: Update) -> Iterator[Apt]:
@@ -218,19 +243,27 @@ def opened(given: Sources, update: Update) -> Iterator[Apt]:
         yield apt
 
 
-def _refused(lines: list[str], given: Sources) -> BuildError | NetworkError | NotFoundError | HostError:
-    """Which of apt's failures this is. The mirror's name stays out of the message: it may hold a secret."""
+def refused(lines: list[str], given: Sources) -> SlipworksError:
+    """Which of apt's or mmdebstrap's failures this is. Quotes only lines of apt's own, which name the mirror
+    but never its credentials."""
     text = "\n".join(lines)
-    what = f"could not read the package lists of {given.distribution} {given.suite} for {given.platform}"
-    if "NO_PUBKEY" in text or "not signed" in text:
+    what = f"could not get the packages of {given.distribution} {given.suite} for {given.platform}"
+    if "NO_PUBKEY" in text or "is not signed" in text:
         return HostError(
             f"{what}: signed by a key this machine does not know",
             f"apt-get install --only-upgrade {given.distribution}-archive-keyring",
         )
+    if found := re.search(
+        r"Unable to locate package (\S+)|Package '?(\S+?)'? has no installation candidate", text
+    ):
+        return NotFoundError(f"{what}: there is no {found[1] or found[2]}")
     if "404 " in text or "does not have a Release file" in text:
         return NotFoundError(f"{what}: this machine's mirror does not have them")
     if "No space left" in text:
-        return HostError(
-            f"{what}: no space left in {tempfile.gettempdir()}", f"df -h {tempfile.gettempdir()}"
-        )
-    return NetworkError(f"{what}: the mirror did not answer as expected", "apt-get update shows what it says")
+        return NoSpaceError(f"{what}: no space left", f"df -h {tempfile.gettempdir()}")
+    if re.search(
+        r"Could not (connect|resolve)|Connection (failed|refused|timed out)|Temporary failure", text
+    ):
+        return NetworkError(f"{what}: the mirror cannot be reached", "apt-get update shows what it says")
+    tail = "\n".join(f"  {line}" for line in lines[-process.TAIL :] if line.strip())
+    return BuildError(f"{what}, the last lines:\n{tail}")

@@ -108,7 +108,7 @@ def _interpreter(layout: Layout, root: Path) -> None:
     library = f"lib/python{spec.python}"
     shutil.copytree(root / "usr" / library, layout.top / "python" / library, symlinks=True)
     for pattern in (*spec.leave_out, "**/__pycache__"):
-        for path in list((layout.top / "python" / library).glob(pattern)):
+        for path in list((layout.top / "python").glob(pattern)):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     # With this file the interpreter takes these folders and no others, whoever starts it and in whatever
     # environment: no PYTHONPATH, no user's or base's packages, not the working directory.
@@ -162,13 +162,18 @@ def _patch(layout: Layout, patchelf: Path) -> None:
     for path in tree.files(layout.spec.folder):
         claims = tree.read(path)
         options: list[str] = []
-        if claims.interpreter:
-            options += ["--set-interpreter", f"{layout.lib}/{Path(claims.interpreter).name}"]
-        if claims.interpreter or claims.runpath:
+        if _is_program(claims):
+            options += ["--set-interpreter", f"{layout.lib}/{_LOADERS[claims.machine]}"]
+        if _is_program(claims) or claims.runpath:
             search = ":".join([*claims.rpath, *claims.runpath, layout.lib])
             options += ["--force-rpath", "--set-rpath", search]
         if options:
             process.run([patchelf, *options, path], what=f"set the loader's path of {path.name}")
+
+
+def _is_program(claims: elf.ElfFile) -> bool:
+    """Whether it is there to be started. libc.so.6 names a loader too, but is a library: left as it is."""
+    return claims.interpreter is not None and claims.soname is None
 
 
 def _licenses(layout: Layout, root: Path) -> None:
@@ -184,12 +189,11 @@ def check(layout: Layout, platform: Platform) -> None:
     executable stack. Runs nothing, so it holds for every platform."""
     tree = elf.Tree(layout.stage)
     loader = f"{layout.lib}/{_LOADERS[platform.machine]}"
-    found = tree.files(layout.spec.folder)
-    for path in found:
+    for path in tree.files(layout.spec.folder):
         claims, name = tree.read(path), path.relative_to(layout.stage)
         if claims.machine != platform.machine:
             raise VerifyError(f"{name} is for {claims.machine}, expected {platform.machine}")
-        if claims.interpreter not in (None, loader):
+        if _is_program(claims) and claims.interpreter != loader:
             raise VerifyError(f"{name} is loaded by {claims.interpreter}, expected {loader}")
         if claims.executable_stack:
             raise VerifyError(f"{name} asks for an executable stack, which new loaders refuse")

@@ -163,7 +163,7 @@ class LayerSpec(Struct, frozen=True, kw_only=True):
     packages     the distribution's packages whose files are taken; libraries: those opened by name only.
     entries      command -> "module:function"; each becomes an executable in `folder`/bin.
     sources      packages of this kit that ride along.
-    leave_out    glob patterns below the standard library.
+    leave_out    glob patterns below `folder`/python.
     locks, pins  by OCI architecture: a hash lock of wheels; lines of `package version sha256`.
     """
 
