@@ -164,14 +164,21 @@ class Store(Blobs):
         platform: Platform,
     ) -> Image:
         """Makes an image of a config and of layers whose blobs are already there."""
+        blob = self.put_blob([oci.encode(config)], oci.CONFIG)
+        manifest = oci.encode(oci.Manifest(blob, tuple(layers)))
+        return self.put_manifest(manifest, key=key, name=name, platform=platform)
+
+    def put_manifest(self, raw: bytes, *, key: str, name: str, platform: Platform) -> Image:
+        """Makes an image of an OCI manifest, byte by byte as given, whose blobs are already there."""
+        manifest = oci.manifest(raw, name)
+        config = oci.config(self.read(manifest.config.digest), name)
         oci.check_platform(config, platform, name)
+        if missing := [blob.digest for blob in manifest.blobs if not self.has(blob)]:
+            raise InvalidFileError(f"{name} cannot be put: {self.root} lacks the blob {missing[0]}")
         with self.writable():
             self.records.check_free(key, oci.check_name(name), "oci")
-            blob = self.put_blob([oci.encode(config)], oci.CONFIG)
-            manifest = self.put_blob([oci.encode(oci.Manifest(blob, tuple(layers)))], oci.MANIFEST)
-            return self._put_record(
-                "oci", key, name, platform, manifest.digest, manifest.size, oci.labels(config)
-            )
+            blob = self.put_blob([raw], oci.MANIFEST)
+            return self._put_record("oci", key, name, platform, blob.digest, blob.size, oci.labels(config))
 
     def put_sif(
         self, path: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None

@@ -1,0 +1,160 @@
+"""Images between the store and registries. Only what the other side lacks is moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from image_cache import oci, streams
+from image_cache.oci import Descriptor
+from image_cache.references import Reference
+from image_cache.registry import Registry
+from image_cache.store import Store
+from kit.errors import HashMismatchError, InvalidFileError, NotFoundError, UnsupportedError
+from kit.nouns import Image, Platform, digest, key_of
+
+AT_ONCE = 4  # blobs on their way; registries slow down clients that open more
+
+Progress = Callable[[str], None]
+
+
+def resolve(reference: str, platform: Platform | None = None, *, registry: Registry | None = None) -> str:
+    """The digest that a reference stands for now: of the index if there is one, or, with `platform`, of that
+    platform's manifest. UnsupportedError, naming what there is, when the platform is not."""
+    wanted = Reference.parse(reference)
+    client = registry or Registry(wanted.host)
+    if platform is None:
+        found = client.head(wanted)
+        if found is None:
+            raise NotFoundError(f"{wanted} does not exist", "check the name and the tag")
+        return found
+    return digest(_manifest(client, wanted, platform)[0])
+
+
+def push(
+    store: Store,
+    image: Image,
+    reference: str,
+    *,
+    registry: Registry | None = None,
+    mount_from: Sequence[str] = (),
+    progress: Progress = lambda line: None,
+) -> str:
+    """Pushes an image under a reference with a tag; returns its digest, the store's.
+
+    Blobs that the registry has are not sent; others are mounted from the repositories `mount_from` of the
+    same registry where they are, else uploaded. The manifest goes last, so a tag never stands for half an
+    image, and a push that was broken off goes on with the blobs that are missing. Idempotent.
+    """
+    target = Reference.parse(reference)
+    if image.format != "oci":
+        raise UnsupportedError(
+            f"{image.name} is a {image.format} file: registries take OCI images",
+            "make image FORMAT=oci PUSH=…",
+        )
+    if target.digest:
+        raise InvalidFileError(f"cannot push to {target}: expected a tag, found a digest")
+    client = registry or Registry(target.host)
+    raw = store.read(image.digest)
+    if client.head(target) == image.digest:
+        progress(f"{target} is there already")
+        return image.digest
+    blobs = {blob.digest: blob for blob in oci.manifest(raw, image.name).blobs}
+    for blob in blobs.values():
+        if not store.has(blob):
+            raise InvalidFileError(f"{image.name} in {store.root} is damaged: it lacks {blob.digest}")
+    _each(list(blobs.values()), lambda blob: _push_blob(store, client, target, blob, mount_from, progress))
+    return client.put_manifest(target, raw, oci.MANIFEST)
+
+
+def pull(
+    reference: str,
+    platform: Platform,
+    store: Store,
+    *,
+    key: str | None = None,
+    name: str | None = None,
+    registry: Registry | None = None,
+    progress: Progress = lambda line: None,
+) -> Image:
+    """Brings the image of one platform into the store. Blobs that are there are not asked for.
+
+    An OCI manifest keeps its bytes and its digest; one of Docker's family is written anew as OCI, with the
+    same blobs. Without a key, that is made of the manifest's digest. Idempotent.
+    """
+    wanted = Reference.parse(reference)
+    client = registry or Registry(wanted.host)
+    raw, manifest = _manifest(client, wanted, platform)
+    key = key or key_of({"pulled": digest(raw)})
+    name = name or f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
+    if hit := store.find(key, "oci"):
+        return hit
+    layers = tuple(_as_oci(layer, f"{wanted}") for layer in manifest.layers)
+    config = Descriptor(oci.CONFIG, manifest.config.digest, manifest.config.size)
+
+    def fetch(blob: Descriptor) -> None:
+        if not store.has(blob):
+            pieces = client.blob(wanted.repository, blob)
+            store.put_blob(_told(pieces, blob, "pulling", progress), blob.media_type, blob.digest)
+
+    _each(list({blob.digest: blob for blob in (config, *layers)}.values()), fetch)
+    same = manifest.media_type == oci.MANIFEST
+    bytes_ = raw if same else oci.encode(oci.Manifest(config, layers))
+    return store.put_manifest(bytes_, key=key, name=name, platform=platform)
+
+
+def _manifest(client: Registry, wanted: Reference, platform: Platform) -> tuple[bytes, oci.Manifest]:
+    """The manifest for a platform, through an index where there is one. The config has the last word."""
+    raw, kind = client.manifest(wanted)
+    if kind in (oci.INDEX, oci.DOCKER_LIST):
+        chosen = oci.choose(oci.index(raw, f"{wanted}").manifests, platform, f"{wanted}")[0]
+        wanted = Reference(wanted.host, wanted.repository, None, chosen.digest)
+        raw, kind = client.manifest(wanted)
+    manifest = oci.manifest(raw, f"{wanted}")
+    config = b"".join(client.blob(wanted.repository, manifest.config))
+    if digest(config) != manifest.config.digest:
+        raise HashMismatchError(f"{client.host} sent {digest(config)} for the config of {wanted}")
+    oci.check_platform(oci.config(config, f"{wanted}"), platform, f"{wanted}")
+    return raw, manifest
+
+
+def _as_oci(layer: Descriptor, where: str) -> Descriptor:
+    return Descriptor(oci.layer_type(layer.media_type, where), layer.digest, layer.size)
+
+
+def _push_blob(
+    store: Store,
+    client: Registry,
+    target: Reference,
+    blob: Descriptor,
+    sources: Sequence[str],
+    progress: Progress,
+) -> None:
+    if client.has_blob(target.repository, blob):
+        return
+    if any(client.mount(target.repository, blob, source) for source in sources):
+        return
+
+    def body() -> Iterator[bytes]:
+        with store.blob(blob.digest).open("rb") as file:
+            yield from _told(streams.pieces(file), blob, "pushing", progress)
+
+    client.put_blob(target.repository, blob, body)
+
+
+def _told(pieces: Iterator[bytes], blob: Descriptor, verb: str, progress: Progress) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        yield piece
+        done += len(piece)
+        progress(f"{verb} {blob.digest[7:19]}: {done / 1e6:.1f} of {blob.size / 1e6:.1f} MB")
+
+
+def _each(blobs: Sequence[Descriptor], work: Callable[[Descriptor], None]) -> None:
+    """Some at once, the largest first; the first failure is raised, and what was not begun is left."""
+    pool = ThreadPoolExecutor(AT_ONCE)
+    try:
+        for done in [pool.submit(work, blob) for blob in sorted(blobs, key=lambda blob: -blob.size)]:
+            done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
