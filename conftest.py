@@ -1,3 +1,6 @@
 """Where the fixtures of real parts come from."""
 
-pytest_plugins: list[str] = []
+pytest_plugins = [
+    "tests.live.parts_registry",
+    "tests.live.parts_roots",
+]

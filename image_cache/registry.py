@@ -108,7 +108,9 @@ class Registry:
                 with self._asked("GET", url, what, (repository, "pull"), headers=headers) as answer:
                     self._found(answer, what)
                     skip = at if answer.status_code == 200 else 0  # a registry without ranges begins anew
-                    for piece in answer.iter_raw(2**20):
+                    for (
+                        piece
+                    ) in answer.iter_raw():  # as they come: a gathered one would be lost when it breaks
                         fresh, skip = piece[skip:], max(0, skip - len(piece))
                         at += len(fresh)
                         yield fresh
@@ -269,6 +271,7 @@ def _key(scopes: Scopes) -> str:
     return " ".join(f"{name}:{actions}" for name, actions in scopes)
 
 
+@functools.cache
 def _trusted() -> ssl.SSLContext:
     """The system's certificates (SSL_CERT_FILE wins, as everywhere) and certifi's, for hosts without any."""
     context = ssl.create_default_context()
