@@ -10,6 +10,7 @@ import re
 from msgspec import Struct
 
 from kit.errors import InvalidFileError
+from kit.nouns import digest
 
 
 class Locked(Struct, frozen=True, order=True):
@@ -31,45 +32,53 @@ class Lock(Struct, frozen=True):
         return next((each.version for each in self.packages if each.name == name), None)
 
 
-INPUT = "# input "
+INPUT, CONTENT = "# input ", "# content "
 _PACKAGE = re.compile(r"(?P<name>[a-z0-9]+(?:-[a-z0-9]+)*)==(?P<version>[A-Za-z0-9.+!]+) \\")
 _HASH = re.compile(r"    --hash=sha256:(?P<hex>[0-9a-f]{64})(?P<more> \\)?")
 
 
 def text(lock: Lock, title: str, command: str) -> str:
     """The file's text. `title` says what it is for, `command` what writes it."""
-    lines = [f"# {title}", f"# written by `{command}` from requirements.in and line.toml: edit those",
-             f"{INPUT}{lock.input}"]  # fmt: skip
+    lines = []
     for package in sorted(lock.packages):
         lines.append(f"{package.name}=={package.version} \\")
         lines += [f"    --hash=sha256:{each} \\" for each in sorted(package.sha256)]
         lines[-1] = lines[-1].removesuffix(" \\")
-    return "\n".join(lines) + "\n"
+    body = "".join(f"{line}\n" for line in lines)
+    head = (f"# {title}", f"# written by `{command}` from requirements.in and line.toml: edit those",
+            f"{INPUT}{lock.input}", f"{CONTENT}{digest(body.encode())}")  # fmt: skip
+    return "".join(f"{line}\n" for line in head) + body
 
 
 def parse(raw: str, where: str) -> Lock:
-    """The lock that a text says. InvalidFileError, with the line, for anything `text` would not have written:
-    an unpinned or hashless package, a URL, an option, a conflict marker, another order.
+    """The lock that a text says. InvalidFileError, with the line where there is one, for anything that `text`
+    would not have written: an unpinned or hashless package, a URL, an option, a merge gone wrong, a lost end.
     """
-    found: str | None = None
+    lines = raw.splitlines()
+    given = next((line.removeprefix(INPUT) for line in lines[:4] if line.startswith(INPUT)), None)
+    content = next((line.removeprefix(CONTENT) for line in lines[:4] if line.startswith(CONTENT)), None)
+    packages = _packages(lines[4:], where)
+    body = "".join(raw.splitlines(keepends=True)[4:])
+    if given is None or content != digest(body.encode()):
+        raise InvalidFileError(
+            f"not a whole lock: {where} was edited, merged or cut off since it was written", "make lock"
+        )
+    return Lock(given, tuple(packages))
+
+
+def _packages(body: list[str], where: str) -> list[Locked]:
     packages: list[Locked] = []
-    hashes: list[str] | None = None  # of the package that is being read
-    for number, line in enumerate(raw.splitlines(), 1):
-        if hashes is None and line.startswith("#"):
-            found = line.removeprefix(INPUT) if line.startswith(INPUT) else found
-        elif hashes is None and (package := _PACKAGE.fullmatch(line)):
-            hashes = []
-        elif hashes is not None and (one := _HASH.fullmatch(line)):
+    name, version = "", ""  # of the package that is being read
+    hashes: list[str] = []
+    for number, line in enumerate(body, 5):
+        if not name and (package := _PACKAGE.fullmatch(line)):
+            name, version, hashes = package["name"], package["version"], []
+        elif name and (one := _HASH.fullmatch(line)):
             hashes.append(one["hex"])
             if not one["more"]:
-                assert package is not None
-                packages.append(Locked(package["name"], package["version"], tuple(hashes)))
-                hashes = None
+                packages.append(Locked(name, version, tuple(hashes)))
+                name = ""
         else:
-            raise InvalidFileError(f"not a lock, {where}, line {number}: found {line[:80]!r}, expected"
+            raise InvalidFileError(f"not a lock: {where}, line {number}: found {line[:80]!r}, expected"
                                    " name==version or --hash=sha256:…", "make lock")  # fmt: skip
-    if hashes is not None or found is None or packages != sorted(set(packages)):
-        raise InvalidFileError(
-            f"not a whole lock: {where} is cut off, has no input digest, or is not sorted", "make lock"
-        )
-    return Lock(found, tuple(packages))
+    return packages
