@@ -1,0 +1,102 @@
+"""Run a job: its image is made or found, its nodes are started, Ray is brought up, its command is run.
+
+The job's log goes to stderr as it grows; the last line on stdout is the run folder, which holds all that is
+known of the run. The exit code is the command's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from containers.engine import Engine
+    from runner.job import Job
+    from runner.runs import RunFolder
+    from runner.submission import Chosen
+
+HELP = "run a job file on a cluster, or on this machine"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", type=Path, help="the job file, as examples/hello-grpo/job.yaml")
+    parser.add_argument(
+        "override", nargs="*", metavar="key=value", help="over the job file's: nodes=1 env.A=b"
+    )
+    parser.add_argument("--cluster", help="a file of slurm/clusters (default: the setting, else local)")
+    parser.add_argument("--engine", help="docker, podman or apptainer (default: the first that works)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, and run nothing")
+    parser.add_argument(
+        "--explain", action="store_true", help="print the fixes that apply, with their reasons"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import time
+
+    from kit import say, settings
+    from runner import job as jobs
+    from runner import runs, submission
+    from slurm import clusters
+
+    began = time.time()
+    chosen = settings.load({"cluster": args.cluster, "engine": args.engine}).settings
+    cluster = clusters.load(chosen.cluster or "local")
+    job = jobs.load(args.job, args.override)
+    folder = runs.named(Path(chosen.runs).expanduser().absolute(), job.name)
+    plan = submission.launch(job, cluster, folder.run_id)
+    if args.explain:
+        for line in submission.explained(plan):
+            say.answer(line)
+    scratch = chosen.cache_folder / "scratch"
+    if args.dry_run:
+        return _dry(job, folder, scratch, chosen.engine)
+    secrets = jobs.secret_values(job)
+    engine, image = _image(job, chosen.engine)
+    scratch.mkdir(parents=True, exist_ok=True)
+    submission.write(folder, job, plan, image, secrets)
+    commands = submission.argvs(job, folder, engine, image.reference, scratch)
+    try:
+        return submission.run(folder, job, plan, commands, began)
+    finally:
+        say.answer(str(folder.root))
+
+
+def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
+    """Prints each node's command; an image that was not built yet goes by its recipe's name."""
+    from containers import engine as engines
+    from kit import say, shell
+    from runner import images, submission
+
+    reference = job.image
+    if job.arch:
+        wanted = images.Wanted(arch=job.arch, line=job.line, base=job.base)
+        reference = images.planned(wanted).name
+    assert reference
+    able = engines.get(engine) if engine else engines.detect(to_run=True)
+    for argv in submission.argvs(job, folder, able, reference, scratch):
+        say.answer(shell.line(argv))
+    return 0
+
+
+def _image(job: Job, engine: str | None) -> tuple[Engine, Chosen]:
+    """The job's image, made or found, and the engine that has it."""
+    from containers import engine as engines
+    from kit.errors import NotFoundError
+    from runner import images
+    from runner.submission import Chosen
+
+    if job.arch:
+        made = images.make(job.arch, line=job.line, base=job.base, engine=engine, to_run=True)
+        image = made.image
+        return made.engine, Chosen(
+            reference=made.reference, engine=made.engine.name, arch=job.arch,
+            name=image.name, key=image.key, digest=image.digest,
+        )  # fmt: skip
+    assert job.image
+    able = engines.get(engine) if engine else engines.detect(to_run=True)
+    able.check()
+    if able.has(job.image) is None:
+        raise NotFoundError(f"{able.name} has no image {job.image}", f"{able.name} pull {job.image}")
+    return able, Chosen(reference=job.image, engine=able.name)

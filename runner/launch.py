@@ -1,0 +1,96 @@
+"""What is to be started on the nodes of a job: the plan that fixes change and `runner node` carries out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct, ValidationError, json
+from msgspec.structs import replace
+
+from kit import files
+from kit.errors import InvalidFileError
+from runner.facts import Facts
+
+
+class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How Ray is started on a node. None and {}: not said by the user; a fix or Ray itself decides.
+
+    ports                Ray's name of a port (see rays.PORTS) -> the port.
+    object_store_memory  bytes.
+    args                 further words for `ray start`, on every node.
+    ready_within         seconds until all nodes must have joined.
+    token_file           the job's secret, 0600, in the folder that all nodes see.
+    """
+
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    node_ip: str | None = None
+    temp_dir: str | None = None
+    ports: dict[str, int] = {}
+    object_store_memory: int | None = None
+    plasma_directory: str | None = None
+    args: tuple[str, ...] = ()
+    ready_within: float = 180.0
+    token_file: str | None = None
+
+
+class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One job as a node starts it.
+
+    run_id       8 hex digits, unique to this run; in names of folders, containers and port blocks.
+    nodes_here   how many of the job's nodes share one machine (local: all of them).
+    env          for Ray and for the command; over the container's own environment.
+    command_env  for the command alone (what must not reach Ray's daemons).
+    interface    whose address a node uses; None: the first that is not lo.
+    scratch      a folder, inside the container, for caches that outlive the job.
+    silence      seconds without a sign of life after which a node counts as dead.
+    grace        seconds that the command gets to end after TERM.
+    attended     a launcher watches and gives signs of life; if it dies, so does the job.
+    """
+
+    run_id: str
+    name: str
+    command: tuple[str, ...]
+    nodes: int = 1
+    nodes_here: int = 1
+    workdir: str | None = None
+    env: dict[str, str] = {}
+    command_env: dict[str, str] = {}
+    ray: RayPlan | None = None
+    interface: str | None = None
+    scratch: str | None = None
+    silence: float = 30.0
+    grace: float = 10.0
+    attended: bool = False
+
+
+def write(launch: Launch, path: Path) -> None:
+    """Puts the plan in place, atomically. The environment may be private: 0600."""
+    files.write(path, json.format(json.encode(launch)), mode=0o600)
+
+
+def read(path: Path) -> Launch:
+    """The plan that `write` left."""
+    try:
+        return json.decode(path.read_bytes(), type=Launch)
+    except (OSError, ValidationError) as bad:
+        raise InvalidFileError(f"cannot read the launch plan {path}: {bad}") from bad
+
+
+def said(name: str, facts: Facts, launch: Launch) -> bool:
+    """Whether the user, or the image, has set this variable; then no fix may."""
+    return name in launch.env or name in facts.env
+
+
+def with_env(facts: Facts, launch: Launch, defaults: dict[str, str]) -> Launch:
+    """The launch with those of `defaults` that nobody has set."""
+    missing = {name: value for name, value in defaults.items() if not said(name, facts, launch)}
+    return replace(launch, env={**launch.env, **missing})
+
+
+def with_ray(launch: Launch, **defaults: object) -> Launch:
+    """The launch with Ray's fields set where they are None."""
+    if launch.ray is None:
+        return launch
+    missing = {name: value for name, value in defaults.items() if getattr(launch.ray, name) is None}
+    return replace(launch, ray=replace(launch.ray, **missing))

@@ -1,0 +1,97 @@
+"""Starting Ray on a node, and knowing when it is ready. Ends only what it started; never `ray stop`."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from kit import process
+from kit.errors import LaunchError
+from runner.launch import RayPlan
+
+PORTS = (
+    "port",
+    "node-manager-port",
+    "object-manager-port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+"""The ports that Ray fixes before it binds them, by the name of their option."""
+
+HEAD_ONLY = frozenset({"port", "dashboard-port", "ray-client-server-port"})
+STARTED = re.compile(rb"Ray runtime started\.")  # printed once this node's raylet is registered with the head
+
+
+def argv(plan: RayPlan, head: str | None) -> list[str]:
+    """The command that starts Ray here: as the head, or joining the head at `host:port`."""
+    words = ["ray", "start", "--block", "--disable-usage-stats"]  # --block: its death ends its container
+    if head is None:
+        words += ["--head", "--include-dashboard=false", "--no-monitor"]  # no autoscaler: the nodes are given
+    else:
+        words += [f"--address={head}"]
+    # Workers bind port 0 themselves: no choice to race with, unlike a range that other jobs use too.
+    words += ["--min-worker-port=0", "--max-worker-port=0"]
+    for option, value in (
+        ("node-ip-address", plan.node_ip),
+        ("num-cpus", plan.num_cpus),
+        ("num-gpus", plan.num_gpus),
+        ("object-store-memory", plan.object_store_memory),
+        ("plasma-directory", plan.plasma_directory),
+        ("temp-dir", plan.temp_dir),
+    ):
+        if value is not None:
+            words.append(f"--{option}={value}")
+    words += [
+        f"--{name}={port}" for name, port in plan.ports.items() if head is None or name not in HEAD_ONLY
+    ]
+    return [*words, *plan.args]
+
+
+def address(plan: RayPlan) -> str:
+    """Where the head can be joined."""
+    return f"{plan.node_ip or '127.0.0.1'}:{plan.ports.get('port', 6379)}"
+
+
+def start(plan: RayPlan, head: str | None, log: Path, env: Mapping[str, str]) -> process.Child[bytes]:
+    """Starts Ray in a session of its own; its output goes to `log`."""
+    words = argv(plan, head)
+    program = shutil.which("ray", path=env.get("PATH"))
+    if program is None:
+        raise LaunchError("the image has no `ray` on its PATH", "ray: false in the job file runs without Ray")
+    return process.start([program, *words[1:]], what="start Ray", log=log, env=env)
+
+
+def accepts(where: str) -> bool | None:
+    """True if something accepts connections there; None (not yet) otherwise."""
+    host, _, port = where.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return None
+
+
+def started(log: Path) -> bool | None:
+    """True once `ray start` has said that this node is up and registered; None (not yet) before."""
+    try:
+        return True if STARTED.search(log.read_bytes()) else None
+    except FileNotFoundError:
+        return None
+
+
+def clear(temp_dir: Path, logs: Path | None) -> None:
+    """Removes a node's Ray folder once Ray has ended; its logs are copied to `logs` first, if given."""
+    if logs is not None:
+        for session in temp_dir.glob("session_*/logs"):
+            if not session.parent.is_symlink():
+                with contextlib.suppress(OSError, shutil.Error):
+                    shutil.copytree(session, logs, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(temp_dir, ignore_errors=True)
