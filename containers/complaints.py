@@ -29,6 +29,8 @@ KEPT = 400  # lines of output that are looked at: the cause may stand far above 
 Pattern = tuple[type[SlipworksError], str, str, str]
 """Kind, what matches in the output, what the message says, and the hint. `{base}` is the base's reference."""
 
+QUOTA = r"toomanyrequests|429 Too Many Requests|status code 429|pull rate limit"
+
 KNOWN: tuple[Pattern, ...] = (
     (NoSpaceError, r"no space left on device|disk quota exceeded",
      "no space left on the device", "df -h /var/tmp /tmp; runner config | grep cache"),
@@ -45,7 +47,7 @@ KNOWN: tuple[Pattern, ...] = (
      "crun refuses this machine's hybrid cgroups", "apt-get install runc"),
     (HostError, r"/dev/fuse.*(permission denied|operation not permitted|no such file)",
      "/dev/fuse is closed or missing", "sudo chmod 666 /dev/fuse"),
-    (QuotaError, r"toomanyrequests|429 Too Many Requests|status code 429|pull rate limit",
+    (QuotaError, QUOTA,
      "the registry's quota is used up ({base})", "log in for a higher quota, or try again later"),
     (AuthError, r"reading manifest .*: (unauthorized|denied|authentication required)"
                 r"|40[13] (Unauthorized|Forbidden)|UNAUTHORIZED: |DENIED: |unauthorized: |denied: requested"
@@ -77,13 +79,14 @@ def explain(
     code: int | None = None,
 ) -> SlipworksError:
     """The error for an output: of the kind that it tells of, or `error` with the last lines."""
-    output = "\n".join(line for line in output.splitlines() if not _RETRY.search(line)) or output
     if mismatch := hash_mismatch(output):
         return HashMismatchError(f"could not {what}: {mismatch}; nothing was installed", "runner lock")
-    for kind, pattern, says, hint in KNOWN:
-        if found := re.search(pattern, output, re.IGNORECASE):
-            quoted = _line_of(output, found.start())
-            return kind(f"could not {what}: {says.format(base=base or 'it')}: {quoted}", hint)
+    settled = "\n".join(line for line in output.splitlines() if not _RETRY.search(line))
+    for text in (settled, output):  # what a try ended with counts only if the end itself says nothing
+        for kind, pattern, says, hint in KNOWN:
+            if found := re.search(pattern, text, re.IGNORECASE):
+                quoted = _line_of(text, found.start())
+                return kind(f"could not {what}: {says.format(base=base or 'it')}: {quoted}", hint)
     ended = f": ended with exit code {code}" if code is not None else ""
     lines = [line for line in output.splitlines() if line.strip()][-process.TAIL :]
     tail = "".join(f"\n  {line}" for line in lines)
@@ -127,6 +130,9 @@ def stream(
     def on_line(line: str) -> None:
         said.append(line)
         update(line)
+        if _RETRY.search(line) and re.search(QUOTA, line, re.IGNORECASE):
+            # podman and buildah would go on asking for minutes, each time against the same quota.
+            raise explain(what, line, base)
 
     code = process.stream(argv, what=what, on_line=on_line, cwd=cwd, env=env, check=False)
     if code:

@@ -39,7 +39,7 @@ class Host(Struct, frozen=True, kw_only=True):
     cgroups       "v2", "hybrid" (v1 controllers beside a v2), "v1" or "none"
     capabilities  the effective set, as the kernel's bit mask
     every_capability  this process holds all that the kernel knows
-    limits        hard limits of open files and of processes (-1: none)
+    limits        of open files and of processes: what podman, which lowers its own, may hand on
     fuse          state of /dev/fuse for this user
     subids        subordinate uids and gids of this user, the smaller count
     user_namespaces  whether an ordinary user may make one
@@ -90,7 +90,10 @@ def read(root: Path) -> Host:
         systemd=(root / "run/systemd/system").is_dir(),
         capabilities=effective,
         every_capability=effective == (1 << last + 1) - 1,
-        limits=(resource.getrlimit(resource.RLIMIT_NOFILE)[1], resource.getrlimit(resource.RLIMIT_NPROC)[1]),
+        limits=(
+            _limit(resource.RLIMIT_NOFILE, root / "proc/sys/fs/nr_open"),
+            _limit(resource.RLIMIT_NPROC, root / "proc/sys/kernel/pid_max"),
+        ),
         fuse=_fuse(root / "dev/fuse"),
         subids=min(_subids(root / "etc/subuid", user), _subids(root / "etc/subgid", user, "-g")),
         user_namespaces=_user_namespaces(root / "proc/sys"),
@@ -145,6 +148,12 @@ def _points(host: Host) -> tuple[Point, ...]:
 def subids_hint(user: str) -> str:
     """The administrator's command that gives a user subordinate ids."""
     return f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
+
+
+def _limit(kind: int, ceiling: Path) -> int:
+    """The hard limit, but no more than the kernel has at all."""
+    hard, most = resource.getrlimit(kind)[1], int(_text(ceiling) or "32768")
+    return most if hard == resource.RLIM_INFINITY else min(hard, most)
 
 
 def _cgroups(folder: Path) -> Literal["v2", "hybrid", "v1", "none"]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from containers import complaints, host
 from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
 from containers.workplace import config_digest, layout, workplace
-from kit import files, process
+from kit import files, process, say
 from kit.errors import HostError, MissingToolError, UnsupportedError
 from kit.nouns import Format, Image
 
@@ -40,7 +40,12 @@ class Buildah:
                 host.install_hint(self.name),
             )
         self._check_rootless()
-        self._ask("info")  # opens the storage and, without root, the user namespace
+        driver = self._ask("info", self.DRIVER).strip()  # opens the storage and, without root, a namespace
+        if driver == "vfs":
+            say.once(
+                f"note: {self.name} stores images with vfs here, a full copy of each layer: "
+                'driver = "overlay" in ~/.config/containers/storage.conf is faster and smaller'
+            )
         return _dotted(version)
 
     def build(self, build: Build, update: Update) -> None:
@@ -73,6 +78,7 @@ class Buildah:
             files.settle(made / "archive", build.out)
 
     BUILD: Sequence[str] = ("bud",)
+    DRIVER = "--format={{.store.GraphDriverName}}"
     ID: Sequence[str] = ("inspect", "--type=image", "--format={{.FromImageID}}")
 
     def load(self, image: Image, reference: str) -> None:
@@ -110,10 +116,10 @@ class Buildah:
     def _told(self, argv: list[str], what: str, base: str, cwd: Path, update: Update) -> None:
         complaints.stream(argv, what=what, base=base, cwd=cwd, update=update)
 
-    def _check_rootless(self) -> None:
+    def _check_rootless(self, find: Callable[[str, str], Path] = process.find) -> None:
         if self.on.root:
             return
-        process.find("newuidmap", host.install_hint("uidmap"))
+        find("newuidmap", host.install_hint("uidmap"))
         if not self.on.user_namespaces:
             raise HostError(
                 f"{self.name} without root needs user namespaces, and this kernel refuses them",

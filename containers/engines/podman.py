@@ -22,6 +22,7 @@ class Podman(Buildah):
     runs = True
     oldest = (4, 0)
     BUILD: Sequence[str] = ("build",)
+    DRIVER = "--format={{.Store.GraphDriverName}}"
     ID: Sequence[str] = ("image", "inspect", "--format={{.Id}}")
 
     def command(self) -> list[str]:

@@ -1,0 +1,421 @@
+"""Engines without an engine: what is passed to them, what their complaints mean, what a host lacks."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from containers import complaints, engine, host, mounts, secrets, workplace
+from containers.engine import Bind, ContainerRun
+from kit import errors
+from kit.errors import (
+    AuthError,
+    BuildError,
+    HashMismatchError,
+    HostError,
+    InvalidFileError,
+    MissingToolError,
+    NetworkError,
+    NotFoundError,
+    QuotaError,
+    SlipworksError,
+    UnknownNameError,
+)
+
+RECORDED = Path(__file__).parent / "recorded"
+KINDS = {
+    "401": AuthError,
+    "403": AuthError,
+    "404": NotFoundError,
+    "429": QuotaError,
+    "503": NetworkError,
+    "refused": NetworkError,
+    "name": NetworkError,
+    "hash": HashMismatchError,
+    "space": errors.NoSpaceError,
+    "subids": HostError,
+    "capabilities": HostError,
+}
+
+
+@pytest.mark.parametrize("recorded", sorted(RECORDED.glob("*.txt")), ids=lambda path: path.stem)
+def test_recorded_complaints_are_understood(recorded: Path) -> None:
+    kind = KINDS[recorded.stem.rpartition("-")[2]]
+    found = complaints.explain("build tiny", recorded.read_text(), "localhost/base:1", code=1)
+    assert type(found) is kind, found.message
+    assert found.message.startswith("could not build tiny: ")
+    assert found.hint
+    assert "\n" not in found.message
+
+
+def test_every_kind_was_recorded_from_every_engine() -> None:
+    have = {tuple(path.stem.rsplit("-", 1)) for path in RECORDED.glob("*.txt")}
+    wanted = {
+        (name, kind)
+        for name in ("podman", "docker", "apptainer")
+        for kind in ("401", "403", "404", "429", "503", "refused", "name")
+    }
+    assert wanted <= have
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_a_hash_mismatch_names_package_and_both_hashes(tool: str) -> None:
+    plain = (RECORDED / f"{tool}-hash.txt").read_text()
+    inside_buildkit = "".join(f"#7 1.234 {line}\n" for line in plain.splitlines())
+    for text in (plain, inside_buildkit):
+        found = complaints.explain("build tiny", text, None)
+        assert isinstance(found, HashMismatchError)
+        assert "tinything" in found.message
+        assert "found sha256:a3eedf6b" in found.message
+        assert "expected sha256:0000" in found.message
+        assert "nothing was installed" in found.message
+
+
+def test_an_unknown_complaint_keeps_its_last_lines() -> None:
+    found = complaints.explain("build tiny", "one\n\ntwo\n", None, code=3)
+    assert type(found) is BuildError
+    assert found.message == "could not build tiny: ended with exit code 3, its last lines:\n  one\n  two"
+
+
+def test_a_quoted_line_never_shows_credentials() -> None:
+    text = "error: dial tcp: http://me:hunter2@index.invalid/simple: connection refused"
+    assert "hunter2" not in complaints.explain("build tiny", text, None).message
+
+
+def test_a_failed_retry_does_not_hide_the_real_end() -> None:
+    text = 'msg="Failed, retrying in 2s ... (1/3). Error: dial tcp: connection refused"\nmanifest unknown\n'
+    assert type(complaints.explain("build", text, "x:1")) is NotFoundError
+
+
+# What is passed to an engine
+
+
+def paths() -> list[str]:
+    return ["/plain", "/with space", "/com,ma", "/co:lon", '/quo"te', "/it's", '/all, of: "it"\'s $HOME']
+
+
+@pytest.mark.parametrize("path", paths())
+def test_a_mount_is_one_csv_record(path: str) -> None:
+    option = mounts.mount_option(Bind(Path(path), "/inside, too", read_only=True), "readonly")
+    assert next(csv.reader([option])) == ["type=bind", f"source={path}", "target=/inside, too", "readonly"]
+
+
+def test_a_mount_with_a_line_break_is_refused() -> None:
+    with pytest.raises(InvalidFileError):
+        mounts.mount_option(Bind(Path("/two\nlines"), "/inside"), "ro")
+
+
+VALUES = {"PLAIN": "1", "ODD": 'it\'s "a" $HOME `id` \\n #, ', "EMPTY": ""}
+
+
+def test_apptainers_env_file_is_read_back_by_a_shell() -> None:
+    values = {**VALUES, "TWO": "two\nlines"}
+    text = engine.get("apptainer").env_text(values)
+    assert dict(word.split("=", 1) for word in shlex.split(text, posix=True)) == values
+
+
+@pytest.mark.parametrize("name", ["podman", "docker"])
+def test_an_env_file_of_lines_is_literal_and_refuses_line_breaks(name: str) -> None:
+    made = engine.get(name)
+    assert dict(line.split("=", 1) for line in made.env_text(VALUES).splitlines()) == VALUES
+    with pytest.raises(InvalidFileError, match="TWO"):
+        made.env_text({"TWO": "two\nlines"})
+
+
+def plain_host(**changes: object) -> host.Host:
+    from msgspec import structs
+
+    ordinary = host.Host(
+        root=False, user="ada", cgroups="v2", systemd=True, capabilities=0, every_capability=False,
+        limits=(1024, 4096), fuse="open", subids=65536, user_namespaces=True, runtime_dir="ok",
+        runtimes=("crun",), init=None,
+    )  # fmt: skip
+    return structs.replace(ordinary, **changes)
+
+
+def test_an_ordinary_host_gets_no_adaptation() -> None:
+    on = plain_host()
+    assert host.podman_flags(on) == []
+    assert host.podman_run_flags(on) == []
+    assert all(point.ok for point in on.points() if point.name != "init for containers")
+
+
+def test_odd_hosts_are_adapted_to_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from kit import say
+
+    say._said.clear()
+    on = plain_host(root=True, cgroups="hybrid", systemd=False, runtimes=("crun", "runc"))
+    for _ in range(2):
+        assert host.podman_flags(on) == ["--cgroup-manager", "cgroupfs", "--runtime", "runc"]
+        assert host.podman_run_flags(on) == ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_stale_runtime_folder_is_not_handed_on() -> None:
+    from containers.engines.podman import Podman
+
+    run = ContainerRun(image="x:1", argv=("true",))
+    assert Podman(on=plain_host(runtime_dir="stale")).run_argv(run)[:4] == [
+        "env", "-u", "XDG_RUNTIME_DIR", "podman",
+    ]  # fmt: skip
+    assert Podman(on=plain_host()).run_argv(run)[:2] == ["podman", "run"]
+
+
+def test_no_value_of_an_env_file_reaches_argv(tmp_path: Path) -> None:
+    from containers.engines.apptainer import Apptainer
+    from containers.engines.podman import Podman
+
+    secret = tmp_path / "env file"
+    run = ContainerRun(image="x", argv=("true",), env_file=secret)
+    for made in (Podman(on=plain_host()), Apptainer(on=plain_host())):
+        secret.write_text(made.env_text({"TOKEN": "hunter2"}))
+        argv = made.run_argv(run)
+        assert f"--env-file={secret}" in argv
+        assert "hunter2" not in " ".join(argv)
+
+
+# What a host has
+
+
+def tree(folder: Path, **texts: str) -> Path:
+    for name, text in texts.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def test_a_host_is_read_from_its_files(tmp_path: Path) -> None:
+    made = host.read(
+        tree(
+            tmp_path,
+            proc__self__status="Name:\tx\nCapEff:\t000001fffeffffff\n",
+            proc__sys__kernel__cap_last_cap="40\n",
+            proc__sys__kernel__pid_max="100\n",
+            proc__sys__user__max_user_namespaces="0\n",
+            etc__subuid=f"someone:1:9\n{host._user()}:100000:65536\n",
+            etc__subgid=f"{host._user()}:100000:1000\n",
+            **{"sys__fs__cgroup__unified__cgroup.controllers": ""},
+        )
+    )
+    assert (made.cgroups, made.fuse, made.subids, made.user_namespaces) == ("hybrid", "missing", 1000, False)
+    assert not made.every_capability
+    assert not made.may_raise_limits
+    assert made.limits[1] <= 100
+    lacking = {point.name for point in made.points() if not point.ok}
+    assert {"/dev/fuse", "user namespaces", "init for containers"} <= lacking
+    assert all(point.hint for point in made.points() if not point.ok)
+
+
+def test_ubuntus_switch_against_user_namespaces_is_known(tmp_path: Path) -> None:
+    made = host.read(tree(tmp_path, proc__sys__kernel__apparmor_restrict_unprivileged_userns="1\n"))
+    assert not made.user_namespaces
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "says"),
+    [
+        ({"subids": 0}, HostError, "subordinate ids"),
+        ({"user_namespaces": False}, HostError, "user namespaces"),
+    ],
+)
+def test_rootless_engines_say_what_the_user_lacks(
+    changes: dict[str, object], kind: type[SlipworksError], says: str
+) -> None:
+    from containers.engines.buildah import Buildah
+
+    made = Buildah(on=plain_host(**changes))
+    with pytest.raises(kind, match=says) as raised:
+        made._check_rootless(find=lambda program, hint: Path(program))
+    assert raised.value.hint
+
+
+# Names
+
+
+def test_engines_are_found_by_listing_their_folder() -> None:
+    assert engine.names() == ("podman", "docker", "apptainer", "buildah")
+    assert [engine.get(name).name for name in engine.names()] == list(engine.names())
+
+
+def test_an_unknown_engine_is_met_with_a_guess() -> None:
+    with pytest.raises(UnknownNameError) as raised:
+        engine.get("podmann")
+    assert raised.value.hint == "did you mean 'podman'?"
+
+
+@pytest.fixture
+def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("nothing_installed")
+@pytest.mark.parametrize("name", ["podman", "docker", "apptainer", "buildah"])
+def test_an_engine_that_is_missing_says_how_to_get_it(name: str) -> None:
+    with pytest.raises(MissingToolError, match=name) as raised:
+        engine.get(name).check()
+    assert raised.value.hint
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_without_any_engine_each_reason_is_told() -> None:
+    with pytest.raises(MissingToolError) as raised:
+        engine.detect("oci")
+    for name in ("podman", "docker", "buildah"):
+        assert f"{name}: " in raised.value.message
+    assert "apptainer" not in raised.value.message
+    assert "install podman" in (raised.value.hint or "")
+
+
+OLD = {"podman": "podman version 3.4.4", "buildah": "buildah version 1.19.6 (image-spec 1.0.1-dev)",
+       "apptainer": "apptainer version 1.1.3-1"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_engine_that_is_too_old_names_both_versions(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / name
+    program.write_text(f"#!/bin/sh\necho '{OLD[name]}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(MissingToolError, match=r"found, .* or newer needed") as raised:
+        engine.get(name).check()
+    assert OLD[name].split()[2].split("-")[0] in raised.value.message
+
+
+# The build's own folder
+
+
+def test_a_name_in_the_context_stays_inside() -> None:
+    with (
+        pytest.raises(InvalidFileError, match="inside"),
+        workplace.workplace({"../out": ""}, "", secrets.BuildSecrets()),
+    ):
+        pass
+
+
+# The machine's package index settings
+
+
+Gather = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> Gather:
+    def gather(files: dict[str, str] | None = None, **environment: str) -> dict[str, str]:
+        for name, text in (files or {}).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        torch = environment.pop("torch_index", None)
+        return secrets.index_values({"HOME": str(tmp_path / "home"), **environment}, tmp_path / "etc", torch)
+
+    return gather
+
+
+def test_nothing_set_gives_nothing(values: Gather) -> None:
+    assert values() == {}
+
+
+def test_each_tool_lends_its_index_to_the_other(values: Gather) -> None:
+    assert values({"etc/pip.conf": "[global]\nindex-url = https://a.invalid/simple\n"}) == {
+        "PIP_INDEX_URL": "https://a.invalid/simple",
+        "UV_DEFAULT_INDEX": "https://a.invalid/simple",
+    }
+    assert values(UV_DEFAULT_INDEX="name=https://b.invalid/simple", PIP_CONFIG_FILE=os.devnull) == {
+        "PIP_INDEX_URL": "https://b.invalid/simple",
+        "UV_DEFAULT_INDEX": "name=https://b.invalid/simple",
+    }
+
+
+def test_the_users_file_wins_over_the_machines_and_a_variable_over_both(values: Gather) -> None:
+    both = {
+        "etc/pip.conf": "[global]\nindex-url = https://machine.invalid/\n",
+        "home/.config/pip/pip.conf": "[global]\nindex-url = https://user.invalid/\n",
+    }
+    assert values(both)["PIP_INDEX_URL"] == "https://user.invalid/"
+    assert values(both, PIP_INDEX_URL="https://now.invalid/")["PIP_INDEX_URL"] == "https://now.invalid/"
+
+
+def test_uvs_file_with_named_indexes(values: Gather) -> None:
+    text = """
+[[index]]
+name = "inner"
+url = "https://inner.invalid/simple"
+default = true
+[[index]]
+name = "more"
+url = "https://more.invalid/simple"
+"""
+    found = values({"home/.config/uv/uv.toml": text}, UV_INDEX_MORE_PASSWORD="hunter2")
+    assert found == {
+        "UV_DEFAULT_INDEX": "inner=https://inner.invalid/simple",
+        "UV_INDEX": "more=https://more.invalid/simple",
+        "UV_INDEX_MORE_PASSWORD": "hunter2",
+        "PIP_INDEX_URL": "https://inner.invalid/simple",
+        "PIP_EXTRA_INDEX_URL": "https://more.invalid/simple",
+    }
+
+
+def test_folders_of_this_machine_are_left_out_and_named(
+    values: Gather, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from kit import say
+
+    say._said.clear()
+    assert values(PIP_EXTRA_INDEX_URL="file:///opt/a/simple /opt/b https://c.invalid/") == {
+        "PIP_EXTRA_INDEX_URL": "https://c.invalid/",
+        "UV_INDEX": "https://c.invalid/",
+    }
+    assert (
+        capsys.readouterr().err == "note: package indexes in folders of this machine are not used in builds\n"
+    )
+
+
+def test_the_torch_index_comes_after_the_others(values: Gather) -> None:
+    found = values(UV_INDEX="https://mine.invalid/", torch_index="https://torch.invalid/")
+    assert found["UV_INDEX"] == "https://mine.invalid/ https://torch.invalid/"
+    assert found["UV_INDEX_STRATEGY"] == "unsafe-best-match"
+
+
+def test_a_broken_file_is_named_and_not_quoted(values: Gather) -> None:
+    with pytest.raises(InvalidFileError, match=r"pip\.conf") as raised:
+        values({"etc/pip.conf": "index-url = https://me:hunter2@a.invalid/\n"})
+    assert "hunter2" not in raised.value.message
+
+
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----"
+
+
+def test_certificates_once_each_and_never_a_key(tmp_path: Path) -> None:
+    one, two = CERTIFICATE.format("AAAA"), CERTIFICATE.format("BBBB")
+    key = "-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----"
+    (tmp_path / "a.pem").write_text(f"{key}\n{one}\n")
+    (tmp_path / "b.pem").write_text(f"{one}\n# note\n{two}\n")
+    settings = {"SSL_CERT_FILE": str(tmp_path / "a.pem"), "PIP_CERT": str(tmp_path / "b.pem")}
+    assert secrets.certificates(settings, tmp_path) == f"{one}\n{two}\n"
+
+
+def test_the_two_files_are_private_sourceable_and_gone_afterwards(tmp_path: Path) -> None:
+    from kit import process
+
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text(CERTIFICATE.format("AAAA"))
+    odd = "https://me:it's$HOME\"x@a.invalid/simple"
+    environment = {"PIP_INDEX_URL": odd, "SSL_CERT_FILE": str(bundle), "HOME": str(tmp_path)}
+    with secrets.gathered(None, environment, tmp_path) as found:
+        assert found.index
+        assert found.ca
+        assert {path.stat().st_mode & 0o777 for path in (found.index, found.ca)} == {0o600}
+        sourced = process.run(
+            ["sh", "-c", '. "$1"; printf %s "$PIP_INDEX_URL"', "sh", found.index], what="source"
+        )
+        assert sourced.out == odd
+    assert not found.index.exists()
+    assert not found.index.parent.exists()
