@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from definitions import archs, bases, lines, render
 from definitions.archs import Arch
 from definitions.lines import Line
@@ -67,20 +69,17 @@ def _made(
     context = {name: (render.DEFINITIONS / name).read_text() for name in (render.SCRIPT, render.TOOLS)}
     context[lock[0]] = lock[1]
 
-    def model(here: Base, build_here: Base, labels: dict[str, str]) -> render.Model:
-        return render.Model(
-            arch=arch, line=line, base=here, build_base=build_here, platforms=(target,), labels=labels
-        )
-
-    # Names of local bases and the key's own label are left out of what the key is made of.
+    # The key is made of what goes in, not of names on this machine: local bases, the builder.
     labels = render.labels_of(arch, line, base) | {"slipworks.lock": digest(lock[1].encode())}
-    plain = render.texts(model(ground, ground, {}))
+    plain = render.Model(arch=arch, line=line, base=ground, build_base=ground, platforms=(target,), labels={})
     inputs = _inputs(arch, line, base, target, layer_key)
-    inputs |= {f"text {name}": digest(text.encode()) for name, text in plain.items()}
+    inputs |= {f"text {name}": digest(_without_comments(text)) for name, text in render.texts(plain).items()}
     inputs |= {f"file {name}": digest(text.encode()) for name, text in context.items()}
     inputs |= {f"label {name}": value for name, value in labels.items() if not name.endswith("base.name")}
     labels["slipworks.key"] = key_of(inputs)
-    final = render.texts(model(base, twin, labels))
+    final = render.texts(
+        structs.replace(plain, base=base, build_base=twin, build_platform=build[0], labels=labels)
+    )
     return Recipe(
         arch=arch.name, line=line.name, platform=target, python=base.python, base=base,
         containerfile=final["Containerfile"], apptainer_def=final["apptainer.def"],
@@ -88,6 +87,11 @@ def _made(
         compute_capabilities=arch.compute_capabilities if line.cuda else (),
         driver_floor=render.driver_floor(arch, line),
     )  # fmt: skip
+
+
+def _without_comments(text: str) -> bytes:
+    """What an engine acts on: a reworded comment makes no new image."""
+    return "".join(line for line in text.splitlines(True) if not line.startswith("#")).encode()
 
 
 def _inputs(arch: Arch, line: Line, base: Base, target: Platform, layer_key: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
     base        the image stands on it
     build_base  the first stage runs on it; not `base` only where a bootstrapped base is foreign
+    build_platform  of the machine that builds; None: as the engine says, which buildah 1.28 cannot
     platforms   those that the texts can be built for; with several, the build chooses by its target
     labels      of the image
     """
@@ -38,6 +39,7 @@ class Model(Struct, frozen=True, kw_only=True):
     line: Line
     base: Base
     build_base: Base
+    build_platform: Platform | None = None
     platforms: tuple[Platform, ...]
     labels: dict[str, str]
 
