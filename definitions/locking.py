@@ -6,6 +6,7 @@ such files are pins of the line, with their sources.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -161,8 +162,9 @@ def _resolve(asked: Plan, environment: Mapping[str, str], title: str) -> str:
         folder = Path(name)
         for file, content in asked.files.items():
             files.write(folder / file, content)
-        result = process.run([find_uv_bin(), *asked.arguments], what=f"lock {title}", env=environment,
-                             cwd=folder, check=False)  # fmt: skip
+        # Our own interpreter reads metadata; else uv first looks at every Python of the machine.
+        argv = [find_uv_bin(), *asked.arguments, "--python", sys.executable]
+        result = process.run(argv, what=f"lock {title}", env=environment, cwd=folder, check=False)
         if result.code:
             raise _failure(title, result.err)
         return (folder / ANSWER).read_text()
