@@ -63,7 +63,7 @@ def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> Lay
     with files.beside(out.with_name(f"{out.name}.work")) as work:
         (work / "stage").mkdir(parents=True)
         layout = Layout(spec, work / "stage")
-        taken = _unpacked(spec, platform, work / "root", update)
+        taken = fetched(spec, platform, work / "root", update)
         _wheels(lock, layout, platform, update)
         update("libraries")
         fill(layout, platform, work / "root", patchelf)
@@ -82,7 +82,7 @@ def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> Lay
     )
 
 
-def _unpacked(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> list[debs.Deb]:
+def fetched(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> list[debs.Deb]:
     """The distribution's packages, as files below `root`.
 
     The seam for hosts without apt: any other way to get the same files there (say, from the layers of a
@@ -92,6 +92,13 @@ def _unpacked(spec: LayerSpec, platform: Platform, root: Path, update: Update) -
     pins = debs.read_pins(spec.pins.get(platform.arch, ""), where)
     with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:
         return debs.unpacked(opened, spec.packages, pins, root, update)
+
+
+def newest(spec: LayerSpec, platform: Platform, update: Update) -> str:
+    """The text of a pin file: the packages of the spec as the distribution's archive has them today."""
+    with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:
+        taken, _ = debs.choose(spec.packages, {}, opened.offered(spec.packages))
+    return "".join(f"{deb}\n" for deb in taken)
 
 
 def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> None:
@@ -137,7 +144,7 @@ def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, update: 
     native, root = Platform.host(), work / "root"
     if platform != native:
         root = work / "native"
-        _unpacked(spec, native, root, update)
+        fetched(spec, native, root, update)
     folders = [str(root) + each for each in library_folders(native) if (root / each.lstrip("/")).is_dir()]
     loader = next(Path(folders[0]).glob("ld-linux*"))
     with files.beside(out) as temporary:
