@@ -1,0 +1,363 @@
+"""Archs, bases, recipes and the two texts: all of it without an engine and without network."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from definitions import archs, bases, lines, recipes, render
+from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, UnpinnedError, UnsupportedError
+from kit.nouns import Platform, Recipe
+
+AMD, ARM = Platform("amd64"), Platform("arm64")
+ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+NEW_ARCH = """
+summary = "A GPU that there is not yet"
+platforms = ["linux/arm64", "linux/amd64"]
+compute_capabilities = ["12.0"]
+driver_floor = "590"
+line = "cu13"
+base = "python312"
+"""
+
+
+def recipe(arch: str | archs.Arch, **more: object) -> Recipe:
+    given = {"layer_key": "a-layer", "host": AMD, **more}
+    return recipes.recipe(arch, **given)  # type: ignore[arg-type]
+
+
+def bootstrapped(**more: object) -> Recipe:
+    return recipe("cpu", **{"base_digest": ONE, **more})
+
+
+# --- archs
+
+
+def test_archs_are_those_of_the_mission() -> None:
+    facts = {name: archs.load(name) for name in archs.names()}
+    assert {name: arch.compute_capabilities for name, arch in facts.items()} == {
+        "a100": ("8.0",), "b200": ("10.0",), "cpu": (), "gh200": ("9.0",), "h100": ("9.0",), "h200": ("9.0",),
+        "mig": ("8.0", "9.0"),
+    }  # fmt: skip
+    assert {name for name, arch in facts.items() if ARM in arch.all_platforms()} == {"gh200", "cpu"}
+    assert {name for name, arch in facts.items() if AMD not in arch.all_platforms()} == {"gh200"}
+    assert facts["gh200"].line == "cu13"
+    assert facts["cpu"].base == "bootstrap"
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_defaults_of_an_arch_go_together(name: str) -> None:
+    arch = archs.load(name)
+    for platform in arch.all_platforms():
+        made = recipe(arch, platform=platform, base_digest=ONE)
+        assert (made.line, made.base.name, made.platform) == (arch.line, arch.base, platform)
+
+
+def test_an_arch_is_one_file(tmp_path: Path) -> None:
+    (tmp_path / "gx1.toml").write_text(NEW_ARCH)
+    arch = archs.load("gx1", tmp_path)
+    made = recipe(arch, base_digest=ONE)
+    assert made.platform == AMD
+    assert made.driver_floor == "590"
+    assert made.labels["slipworks.compute-capabilities"] == "12.0"
+    assert recipe(arch, base_digest=ONE, platform=ARM).key != made.key
+    texts = render.render(arch)
+    assert "rendered/gx1/Containerfile" in texts["Containerfile"]
+    assert "A GPU that there is not yet" in texts["apptainer.def"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("summary", "sumary", "unknown key 'sumary'"),
+        ('"12.0"', '"12"', "written like '9.0', found '12'"),
+        ('driver_floor = "590"', "", "compute_capabilities and driver_floor go together"),
+        ('"590"', '"r590"', "found 'r590'"),
+        ('"linux/arm64"', '"linux/arm"', "unknown platform 'linux/arm'"),
+        ('["linux/arm64", "linux/amd64"]', "[]", "platforms is empty"),
+        ("there is not yet", "there\\nis not yet", "line break"),
+    ],
+)
+def test_a_wrong_arch_file_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    (tmp_path / "gx1.toml").write_text(NEW_ARCH.replace(old, new))
+    with pytest.raises((InvalidFileError, UnknownNameError), match=re.escape(said)):
+        archs.load("gx1", tmp_path)
+
+
+# --- bases
+
+
+def test_bases(tmp_path: Path) -> None:
+    assert bases.names() == ("bootstrap", "python312")
+    debian, ubuntu = bases.load("bootstrap"), bases.load("bootstrap", "ubuntu")
+    assert (debian.python, ubuntu.python) == ("3.13", "3.12")
+    assert debian.digest is None
+    assert debian.reference.startswith("localhost/")
+
+
+def test_a_bootstrapped_base_has_a_name_of_its_own_per_platform_and_content() -> None:
+    ground = bases.load("bootstrap")
+    names = {bases.at(ground, platform, digest).reference for platform in (AMD, ARM) for digest in (ONE, TWO)}
+    assert len(names) == 4
+    with pytest.raises(InvalidFileError, match="not a digest in base bootstrap"):
+        bases.at(ground, AMD, "latest")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('kind = "registry"', 'kind = "registri"', "registri"),
+        (r'digest = "[^"]*"', 'digest = "sha256:12"', "not a digest"),
+        (r"sources = \[[^]]*\]", "sources = []", "needs its sources"),
+        ("interpreter", "interpeter", "interpreter"),
+    ],
+)
+def test_a_wrong_base_file_is_told(tmp_path: Path, old: str, new: str, said: str) -> None:
+    text = re.sub(r'digest = "[^"]*"', f'digest = "{ONE}"', bases.FILE.read_text(), count=1)
+    text = re.sub(r"sources = \[[^]]*\]", 'sources = ["here", "there"]', text, count=1)
+    text = re.sub(r'date = "[^"]*"', 'date = "2026-11-20"', text, count=1)
+    file = tmp_path / "bases.toml"
+    file.write_text(text)
+    assert bases.load("python312", file=file).digest == ONE
+    file.write_text(re.sub(old, new, text, count=1))
+    with pytest.raises((InvalidFileError, UnknownNameError)) as told:
+        bases.load("python312", file=file)
+    assert said in f"{told.value.message} {told.value.hint}"
+
+
+def test_an_unpinned_base_is_rendered_by_its_tag_with_a_warning() -> None:
+    found = archs.load("h100")
+    base = structs.replace(bases.load("python312"), digest=None)
+    model = render.Model(
+        arch=found, line=lines.load("cu13"), base=base, build_base=base, platforms=(AMD,), labels={}
+    )
+    for text in render.texts(model).values():
+        assert "WARNING: the base is not pinned" in text
+        assert re.search(rf"(?i)^from:? .*{re.escape(base.reference)}", text, re.MULTILINE)
+    pinned = structs.replace(base, digest=ONE)
+    for text in render.texts(structs.replace(model, base=pinned, build_base=pinned)).values():
+        assert "WARNING" not in text
+        assert f"docker.io/library/python@{ONE}" in text
+
+
+def test_building_on_an_unpinned_base_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    unpinned = structs.replace(bases.load("python312"), digest=None)
+    monkeypatch.setattr(bases, "load", lambda name, distribution="debian": unpinned)
+    with pytest.raises(UnpinnedError) as told:
+        recipe("h100")
+    assert told.value.hint and "make pins" in told.value.hint
+    assert recipe("h100", base_digest=ONE).base.digest == ONE
+
+
+# --- recipes
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "said", "hint"),
+    [
+        ({"arch": "gh20"}, UnknownNameError, "unknown arch 'gh20'", "did you mean 'gh200'?"),
+        ({"arch": "h100", "line": "cu31"}, UnknownNameError, "unknown line 'cu31'", "'cu13'?"),
+        ({"arch": "h100", "base": "pyton312"}, UnknownNameError, "unknown base", "python312"),
+        ({"arch": "h100", "platform": ARM}, UnsupportedError, "not made for linux/arm64", "linux/amd64"),
+        ({"arch": "cpu", "line": "cu13"}, UnsupportedError, "cpu has none", "LINE=cpu"),
+        ({"arch": "h100", "line": "cu12", "base": "bootstrap"}, UnsupportedError, "Python 3.13",
+         "make image ARCH=h100 LINE=cu12 BASE=python312"),
+        ({"arch": "cpu", "distribution": "fedora"}, UnknownNameError, "unknown distribution 'fedora'", None),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(
+    more: dict[str, object], kind: type[SlipworksError], said: str, hint: str | None
+) -> None:
+    with pytest.raises(kind) as told:
+        recipe(**more)  # type: ignore[arg-type]
+    assert said in told.value.message
+    assert hint is None or hint in (told.value.hint or "")
+    assert "\n" not in told.value.message
+
+
+def test_cu12_on_arm64_needs_the_setting_or_the_hashes() -> None:
+    with pytest.raises((UnsupportedError, UnpinnedError)) as told:
+        recipe("gh200", line="cu12")
+    assert "torch" in told.value.message or "hash" in told.value.message
+
+
+def test_the_additional_index_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines.Line, "needs_torch_index", lambda self, platform: True)
+    with pytest.raises(UnsupportedError) as told:
+        bootstrapped()
+    assert "torch_index is not set" in told.value.message
+    assert "SLIPWORKS_TORCH_INDEX" in (told.value.hint or "")
+    assert bootstrapped(torch_index_set=True).line == "cpu"
+
+
+def test_platform_is_the_hosts_where_the_arch_has_it() -> None:
+    assert bootstrapped(host=ARM).platform == ARM
+    assert bootstrapped(host=AMD).platform == AMD
+    assert recipe("gh200", host=AMD).platform == ARM
+    assert recipe("h100", host=ARM).platform == AMD
+
+
+def test_the_key_is_made_of_all_that_goes_in() -> None:
+    plain = bootstrapped()
+    assert bootstrapped().key == plain.key
+    others = [
+        bootstrapped(base_digest=TWO),
+        bootstrapped(layer_key="another"),
+        bootstrapped(platform=ARM),
+        bootstrapped(distribution="ubuntu"),
+        bootstrapped(base="python312"),
+        recipe("h100", line="cpu", base="bootstrap", base_digest=ONE),
+    ]
+    assert len({plain.key, *(other.key for other in others)}) == 1 + len(others)
+    names = {
+        *("arch", "line", "platform", "base", "python", "layer", "text Containerfile", "text apptainer.def"),
+        *("file templates/install.sh", "file tools/build.lock", "file stacks/cpu/cp313-amd64.lock"),
+    }
+    assert names <= set(plain.inputs)
+    assert not any("\n" in value for value in plain.inputs.values())
+
+
+def test_the_key_does_not_know_the_builder() -> None:
+    native = bootstrapped(platform=ARM, host=ARM)
+    foreign = bootstrapped(platform=ARM, host=AMD, build_base_digest=TWO)
+    assert native.key == foreign.key
+    twin = recipes.build_base("bootstrap", host=AMD, digest=TWO)
+    first, last = re.findall(r"^FROM (.*)$", foreign.containerfile, re.MULTILINE)
+    assert first == f"--platform=linux/amd64 {twin.reference} AS stack"
+    assert last == f"--platform=linux/arm64 {foreign.base.reference}"
+
+
+def test_a_reworded_comment_is_no_new_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    arch = archs.load("cpu")
+    noted = structs.replace(arch, quirks=("Something to know.",))
+    assert "# Note: Something to know." in recipe(noted, base_digest=ONE).containerfile
+    assert recipe(noted, base_digest=ONE).key == recipe(arch, base_digest=ONE).key
+
+
+def test_labels_tell_what_is_in_it_and_what_is_not() -> None:
+    made = recipe("gh200")
+    assert made.labels["slipworks.left-out-extensions"].split() == list(lines.load("cu13").extensions)
+    assert made.labels["slipworks.driver-floor"] == made.driver_floor == "580"
+    assert made.labels["slipworks.key"] == made.key
+    assert made.labels["slipworks.lock"] == made.inputs["file stacks/cu13/cp312-arm64.lock"]
+    assert made.labels["org.opencontainers.image.base.digest"] == made.base.digest
+    assert recipe("b200", line="cu12").driver_floor == "570"  # the GPU asks for more than the line
+    assert "slipworks.driver-floor" not in bootstrapped().labels
+    for name, value in made.labels.items():
+        assert f"{name}={shlex.quote(value)}" in made.containerfile
+        assert f"    {name} {value}\n" in made.apptainer_def
+
+
+def test_the_context_holds_all_that_is_copied() -> None:
+    made = bootstrapped()
+    copied = re.search(r"^COPY (.*) /build/$", made.containerfile, re.MULTILINE)
+    assert copied and set(copied[1].split()) == set(made.context)
+    files = re.search(r"%files\n(.*?)\n\n", made.apptainer_def, re.DOTALL)
+    assert files and {line.split()[0] for line in files[1].splitlines()} == set(made.context)
+
+
+# --- texts
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_nothing_runs_in_the_last_stage(name: str) -> None:
+    """On a foreign platform it would be emulated; and what is not copied cannot leak from the first stage."""
+    texts = render.render(name)
+    stage = texts["Containerfile"].rpartition("\nFROM ")[2]
+    words = {line.split()[0] for line in stage.splitlines()[1:] if re.match(r"[A-Z]+\b", line)}
+    assert words == {"COPY", "ENV", "LABEL", "CMD"}
+    assert "\nFROM --platform=$BUILDPLATFORM " in texts["Containerfile"]
+    stage = texts["apptainer.def"].rpartition("\nBootstrap: ")[2]
+    assert set(re.findall(r"^%(\w+)", stage, re.MULTILINE)) == {"files", "environment", "labels", "runscript"}
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_no_index_and_no_certificate_is_written_down(name: str) -> None:
+    text = render.render(name)["Containerfile"]
+    code = [line for line in text.splitlines() if not line.startswith("#")]
+    assert not re.search(
+        r"(?i)index|cert|http", " ".join(code).replace("id=index,target=/run/secrets/index", "")
+    )
+    assert not re.search(r"^(# *syntax|ARG (?!TARGETARCH$))", text, re.MULTILINE)
+
+
+def test_committed_texts_are_what_would_be_rendered() -> None:
+    assert render.drift() == []
+
+
+def test_drift_is_found(tmp_path: Path) -> None:
+    folder = tmp_path / "rendered"
+    assert f"{Path('cpu/Containerfile')} is missing" in render.drift(folder)
+    assert len(render.write(folder)) == 2 * len(archs.names())
+    assert render.write(folder) == render.drift(folder) == []
+    text = (folder / "cpu/Containerfile").read_text()
+    (folder / "cpu/Containerfile").write_text(text.replace("/opt/stack", "/opt/stuck"))
+    (folder / "h100/apptainer.def").write_text((folder / "h100/apptainer.def").read_text() + "\nmore\n")
+    (folder / "gone").mkdir()
+    (folder / "gone/Containerfile").write_text("")
+    told = render.drift(folder)
+    assert [line.split()[0] for line in told] == [
+        "cpu/Containerfile",
+        "h100/apptainer.def",
+        "gone/Containerfile",
+    ]
+    assert "found 'COPY --from=stack /opt/stuck" in told[0]
+    render.write(folder)
+    assert render.drift(folder) == []
+
+
+def test_values_reach_the_image_as_they_are() -> None:
+    summary = """it's "$HOME" `id` \\ é"""
+    made = recipe(structs.replace(archs.load("cpu"), summary=summary), base_digest=ONE)
+    block = made.containerfile.partition("LABEL ")[2].partition("\nCMD")[0]
+    labels = dict(word.split("=", 1) for word in shlex.split(block.replace("\\\n", " ")))
+    assert labels == made.labels
+    assert labels["org.opencontainers.image.description"].startswith(summary)
+    with pytest.raises(InvalidFileError, match="line break"):
+        recipe(structs.replace(archs.load("cpu"), summary="two\nlines"), base_digest=ONE)
+
+
+# --- the script
+
+
+SCRIPT = render.DEFINITIONS / render.SCRIPT
+
+
+def test_the_script_refuses_an_unknown_architecture() -> None:
+    done = subprocess.run(
+        ["sh", SCRIPT, "python3", "cp313", "riscv64", "2.35"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no such architecture: riscv64, expected amd64 or arm64\n"
+
+
+def test_the_script_is_clean() -> None:
+    checker = shutil.which("shellcheck")
+    if not checker:
+        pytest.skip("shellcheck is not installed (apt-get install shellcheck)")
+    done = subprocess.run([checker, "--shell=sh", "--exclude=SC1091", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_script_names_platforms_as_lines_do() -> None:
+    text = SCRIPT.read_text()
+    for platform in (AMD, ARM):
+        assert (
+            f"{platform.arch} | {platform.machine}) arch={platform.arch} machine={platform.machine} ;;"
+            in text
+        )
+        assert lines.load("cpu").wheel_platform(platform) == f"{platform.machine}-manylinux_2_35"
+
+
+def test_the_build_lock_serves_both_platforms_and_holds_hashes_only() -> None:
+    text = (render.DEFINITIONS / render.TOOLS).read_text()
+    assert "http" not in text
+    assert re.findall(r"^([\w-]+)==", text, re.MULTILINE) == ["setuptools", "uv"]
+    assert text.count("--hash=sha256:") > 10
