@@ -90,13 +90,15 @@ class Blobs:
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[None]:
+        """Says in one line that the store may not be written to, or that its disk is full."""
         try:
-            yield
+            with files.space_named(self.blobs):
+                yield
         except OSError as bad:
             if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise HostError(
                     f"cannot write to the image store {self.root}: {bad.strerror}",
-                    "set SLIPWORKS_CACHE to a folder of yours",
+                    "export SLIPWORKS_CACHE=<a folder of yours>",
                 ) from bad
             raise
 

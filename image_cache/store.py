@@ -74,7 +74,8 @@ class Store(Blobs):
             say(f"{record.name} in {self.root} is damaged and counts as missing: {wrong}")
             return None
         if format == "oci" and not self.records.indexed(record):
-            self.records.write_index()
+            with self.writable():
+                self.records.write_index()
         return self._image(record)
 
     def list(self) -> tuple[Image, ...]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
+import secrets
 import shutil
 import socket
 import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,6 +39,84 @@ def locked_registry_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     (folder / "htpasswd").write_text(HTPASSWD)
     auth = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
     yield from _serving(folder, f"auth: {json.dumps(auth)}\n")
+
+
+class Tokens:
+    """A token service that a real registry trusts: it signs what USER asks for, and notes it down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.granted = folder, list[list[str]]()
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        subject = ["-subj", "/CN=tokens", "-days", "2", "-nodes"]
+        making = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            *subject,
+        ]
+        subprocess.run(making, check=True, capture_output=True)
+        self.key, self.certificate = key, certificate
+        tokens = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                right = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+                if self.headers.get("Authorization") != f"Basic {right}":
+                    self.send_error(401)
+                    return
+                query = urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query)
+                tokens.granted.append(query["scope"])
+                body = json.dumps({"token": tokens.signed(query["scope"])}).encode()
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def signed(self, scopes: list[str]) -> str:
+        der = "".join(self.certificate.read_text().splitlines()[1:-1])
+        access = [dict(zip(("type", "name", "actions"), scope.split(":"), strict=True)) for scope in scopes]
+        now = int(time.time())
+        claims = {
+            "iss": "tests", "sub": USER, "aud": "registry", "jti": secrets.token_hex(8),
+            "iat": now, "nbf": now - 10, "exp": now + 300,
+            "access": [{**one, "actions": one["actions"].split(",")} for one in access],
+        }  # fmt: skip
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [der]}
+        text = ".".join(_url64(json.dumps(part).encode()) for part in (header, claims))
+        signing = ["openssl", "dgst", "-sha256", "-sign", str(self.key)]
+        done = subprocess.run(signing, input=text.encode(), check=True, capture_output=True)
+        return f"{text}.{_url64(done.stdout)}"
+
+
+def _url64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@pytest.fixture(scope="session")
+def token_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Tokens]]:
+    """A registry that sends its clients to a token service, as Docker Hub and most others do."""
+    need(shutil.which("openssl"), "openssl is not installed (apt-get install openssl)")
+    folder = tmp_path_factory.mktemp("token registry")
+    tokens = Tokens(folder)
+    realm = f"http://localhost:{tokens.server.server_port}/token"
+    certificate = str(tokens.certificate)
+    auth = {
+        "token": {"realm": realm, "service": "registry", "issuer": "tests", "rootcertbundle": certificate}
+    }
+    for host in _serving(folder, f"auth: {json.dumps(auth)}\n"):
+        yield host, tokens
+    tokens.server.shutdown()
 
 
 def _serving(folder: Path, more: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ from kit.errors import (
 )
 from kit.nouns import Image, Platform
 from tests.live.needs import need
-from tests.live.parts_registry import PASSWORD, USER, Faulty, free_port
+from tests.live.parts_registry import PASSWORD, USER, Faulty, Tokens, free_port
 
 pytestmark = pytest.mark.live
 AMD64, ARM64 = Platform("amd64"), Platform("arm64")
@@ -252,6 +253,33 @@ def test_credentials_open_a_locked_registry(
     assert pull(target, AMD64, Store(tmp_path / "other")).digest == image.digest
 
 
+def test_a_token_is_asked_for_with_the_scopes_that_are_needed(
+    token_registry: tuple[str, Tokens],
+    store: Store,
+    image: Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host, tokens = token_registry
+    log_in(tmp_path, host, "wrong-password", monkeypatch)
+    with pytest.raises(AuthError) as refused:
+        resolve(f"{host}/a/b:c")
+    assert "wrong-password" not in str(refused.value)
+    log_in(tmp_path, host, PASSWORD, monkeypatch)
+    first, second = name(), name()
+    assert push(store, image, f"{host}/{first}:v1") == image.digest
+    assert {tuple(scopes) for scopes in tokens.granted} == {
+        (f"repository:{first}:pull",),
+        (f"repository:{first}:pull,push",),
+    }
+    tokens.granted.clear()
+    client = Registry(host)
+    push(store, image, f"{host}/{second}:v1", registry=client, mount_from=[first])
+    assert client.counts["PUT"] <= 2  # the manifest, perhaps twice for its token: no blob went up
+    assert [f"repository:{second}:pull,push", f"repository:{first}:pull"] in tokens.granted
+    assert pull(f"{host}/{second}:v1", AMD64, Store(tmp_path / "other")).digest == image.digest
+
+
 def asking(faulty: Faulty) -> Registry:
     return Registry(faulty.host, pause=0.001, timeout=0.5)
 
@@ -315,18 +343,63 @@ def test_schema_1_is_named(faulty: Faulty) -> None:
         asking(faulty).manifest(Reference(faulty.host, "a/b", "old"))
 
 
-ENGINES = ["podman", "buildah"]
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """An engine with storage of its own, as the beginning of an argv."""
+    need(shutil.which(request.param), f"{request.param} is not installed")
+    # Not in tmp_path: podman takes no run root of more than 50 characters.
+    with tempfile.TemporaryDirectory() as short:
+        yield [
+            request.param,
+            "--root",
+            f"{short}/root",
+            "--runroot",
+            f"{short}/run",
+            "--storage-driver",
+            "vfs",
+        ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_engines_read_the_layout(engine: str, store: Store, image: Image, tmp_path: Path) -> None:
+def done(argv: list[str]) -> str:
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def pulled(engine: list[str], store: Store, image: Image, tmp_path: Path) -> str:
     """Through a link with a plain name: podman makes a name of the path, and refuses quotes in that."""
-    need(shutil.which(engine), f"{engine} is not installed")
-    link = tmp_path / "layout"
+    link = tmp_path / f"layout-{len(list(tmp_path.iterdir()))}"
     link.symlink_to(store.root)
-    with tempfile.TemporaryDirectory() as short:  # podman takes no run root of more than 50 characters
-        own = ["--root", f"{short}/root", "--runroot", f"{short}/run", "--storage-driver", "vfs"]
-        pull = [engine, *own, "pull", "-q", f"oci:{link}:{image.name}"]
-        done = subprocess.run(pull, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert store.opened(image)[0].config.digest == f"sha256:{done.stdout.split()[-1]}"
+    return done([*engine, "pull", "-q", f"oci:{link}:{image.name}"]).split()[-1]
+
+
+@pytest.mark.parametrize("engine", ["podman", "buildah"], indirect=True)
+def test_engines_read_the_layout(engine: list[str], store: Store, image: Image, tmp_path: Path) -> None:
+    identity = pulled(engine, store, image, tmp_path)
+    assert store.opened(image)[0].config.digest == f"sha256:{identity}"
+
+
+def loaded(engine: list[str], store: Store, image: Image, out: Path) -> str:
+    store.write_docker_archive(image, out)
+    return done([*engine, "pull", "-q", f"docker-archive:{out}"]).split()[-1]
+
+
+@pytest.mark.parametrize("engine", ["podman", "buildah"], indirect=True)
+def test_engines_load_the_docker_archive(
+    engine: list[str], store: Store, image: Image, tmp_path: Path
+) -> None:
+    identity = loaded(engine, store, image, tmp_path / "saved.tar")
+    assert store.opened(image)[0].config.digest == f"sha256:{identity}"
+
+
+@pytest.mark.parametrize("transport", ["oci-archive", "docker-archive", "oci"])
+@pytest.mark.parametrize("engine", ["buildah"], indirect=True)
+def test_what_engines_write_is_taken_in(
+    engine: list[str], transport: str, store: Store, image: Image, tmp_path: Path
+) -> None:
+    identity = pulled(engine, store, image, tmp_path)
+    done([*engine, "push", identity, f"{transport}:{tmp_path}/written"])
+    again = store.put_archive(tmp_path / "written", key="f" * 64, name=transport, platform=AMD64)
+    ids = [oci.diff_ids(store.opened(one)[1], "it") for one in (image, again)]
+    assert ids[0] == ids[1]
+    assert pulled(engine, store, again, tmp_path)  # and what was taken in can be read once more
