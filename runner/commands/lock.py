@@ -43,6 +43,9 @@ def run(args: argparse.Namespace) -> int:
                 todo.append((line, platform, python))
     if args.check and todo:
         raise DriftError(f"{len(todo)} locks do not fit their input", "make lock")
+    if not todo:
+        say.say("every lock fits its input")
+        return 0
     environment = locking.environment(os.environ, secrets.index_values(os.environ))
     for line, platform, python in todo:
         with say.step(f"locking {line.name}, Python {python}, {platform}"):

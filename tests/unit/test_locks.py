@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from packaging.utils import canonicalize_name
 from definitions import lines, lockfile
 from definitions.lines import Line
 from definitions.lockfile import Lock, Locked
-from kit.errors import InvalidFileError
+from kit.errors import DriftError, InvalidFileError, UnknownNameError, UnpinnedError
 from kit.nouns import Platform
+from runner import cli
 
 AMD64, ARM64 = Platform(arch="amd64"), Platform(arch="arm64")
 UNPINNED = {("cu12", "arm64")}
@@ -196,3 +198,34 @@ def test_locks_name_the_command_that_writes_them() -> None:
     assert head[0] == "# line cu13, Python 3.12, linux/arm64, glibc 2.35 or newer"
     assert "`make lock LINE=cu13`" in head[1] and re.fullmatch(r"# input sha256:[0-9a-f]{64}", head[2])
     assert re.fullmatch(r"# content sha256:[0-9a-f]{64}", head[3])
+
+
+def told(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = cli.main(["lock", *argv])
+    return code, *capsys.readouterr()
+
+
+def test_the_command_finds_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says what it leaves out, with the reason; nothing on stdout, for nothing was written."""
+    code, out, err = told(capsys, "--check")
+    assert (code, out) == (0, "")
+    assert "left out: line cu12 on linux/arm64" in err and "every lock fits its input" in err
+
+
+def test_the_command_refuses_what_was_asked_for_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = told(capsys, "--arch", "gh200", "--line", "cu12")
+    assert code == UnpinnedError.code and err.startswith("error: line cu12 on linux/arm64 has no hash")
+    code, _, err = told(capsys, "--line", "cu31")
+    assert code == UnknownNameError.code and "did you mean 'cu13'?" in err
+
+
+def test_the_command_fails_where_an_input_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(lines.STACKS, tmp_path / "stacks")
+    monkeypatch.setattr(lines, "STACKS", tmp_path / "stacks")
+    with (tmp_path / "stacks/cpu/requirements.in").open("a") as file:
+        file.write("six\n")
+    code, _, err = told(capsys, "--check")
+    assert code == DriftError.code and err.count("was made from another input") == 4
+    assert "error: 4 locks do not fit their input\nhint: make lock" in err
