@@ -15,16 +15,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from containers import complaints
 from kit import process
-from kit.errors import (
-    BuildError,
-    HostError,
-    MissingToolError,
-    NetworkError,
-    NoSpaceError,
-    NotFoundError,
-    SlipworksError,
-)
+from kit.errors import HostError, MissingToolError, NetworkError, NotFoundError, SlipworksError
 from kit.nouns import Platform
 
 Update = Callable[[str], None]
@@ -244,8 +237,8 @@ def opened(given: Sources, update: Update) -> Iterator[Apt]:
 
 
 def refused(lines: list[str], given: Sources) -> SlipworksError:
-    """Which of apt's or mmdebstrap's failures this is. Quotes only lines of apt's own, which name the mirror
-    but never its credentials."""
+    """Which of apt's or mmdebstrap's failures this is. Quotes only lines of apt's own, which leave
+    a mirror's credentials out."""
     text = "\n".join(lines)
     what = f"could not get the packages of {given.distribution} {given.suite} for {given.platform}"
     if "NO_PUBKEY" in text or "is not signed" in text:
@@ -259,11 +252,8 @@ def refused(lines: list[str], given: Sources) -> SlipworksError:
         return NotFoundError(f"{what}: there is no {found[1] or found[2]}")
     if "404 " in text or "does not have a Release file" in text:
         return NotFoundError(f"{what}: this machine's mirror does not have them")
-    if "No space left" in text:
-        return NoSpaceError(f"{what}: no space left", f"df -h {tempfile.gettempdir()}")
     if re.search(
         r"Could not (connect|resolve)|Connection (failed|refused|timed out)|Temporary failure", text
     ):
         return NetworkError(f"{what}: the mirror cannot be reached", "apt-get update shows what it says")
-    tail = "\n".join(f"  {line}" for line in lines[-process.TAIL :] if line.strip())
-    return BuildError(f"{what}, the last lines:\n{tail}")
+    return complaints.explain(what.removeprefix("could not "), text, None)

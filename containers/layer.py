@@ -9,22 +9,16 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import json, structs
 
-from containers import apt, debs, secrets
+from containers import apt, complaints, debs, secrets
 from containers.layer_tree import Layout, fill, library_folders, sources_of, version
 from kit import files, process
-from kit.errors import (
-    BuildError,
-    HashMismatchError,
-    MissingToolError,
-    NetworkError,
-    SlipworksError,
-    UnpinnedError,
-)
+from kit.errors import MissingToolError, UnpinnedError
 from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
 
 Update = Callable[[str], None]
@@ -57,7 +51,8 @@ def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> Lay
     lock = spec.locks.get(platform.arch)
     if lock is None:
         raise UnpinnedError(
-            f"layer {spec.name} has no lock for {platform} and Python {spec.python}", "make lock"
+            f"layer {spec.name} has no lock for {platform} and Python {spec.python}",
+            f"runner layer {spec.name}",
         )
     patchelf = _tool("patchelf")
     with files.beside(out.with_name(f"{out.name}.work")) as work:
@@ -101,6 +96,23 @@ def newest(spec: LayerSpec, platform: Platform, update: Update) -> str:
     return "".join(f"{deb}\n" for deb in taken)
 
 
+def locked(requirements: str, python: str, platform: Platform, old: str, update: Update) -> str:
+    """The text of a lock of wheels: versions as in `old` where they still fit, every file's hash, no URL."""
+    with tempfile.TemporaryDirectory(prefix="slipworks-lock-") as work:
+        given, lock = Path(work) / "requirements.in", Path(work) / "lock"
+        given.write_text(requirements)
+        lock.write_text(old)
+        argv = [
+            str(_tool("uv")), "pip", "compile", "--no-config", "--no-progress", "--quiet", "--no-header",
+            "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--only-binary", ":all:",
+            "--python-platform", f"{platform.machine}-manylinux_{GLIBC}", "--python-version", python,
+            "--output-file", str(lock), str(given),
+        ]  # fmt: skip
+        env = {**os.environ, **secrets.index_values(os.environ)}
+        complaints.stream(argv, what="lock the layer's wheels", base=None, update=update, env=env)
+        return lock.read_text()
+
+
 def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> None:
     """Installs exactly what the lock names, for the target platform, by this machine's uv."""
     layout.site.mkdir(parents=True)
@@ -110,33 +122,17 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
         env = {**os.environ, **secrets.index_values(os.environ)}
         if found.ca:
             env["SSL_CERT_FILE"] = str(found.ca)
-        argv: list[str | Path] = [
-            _tool("uv"), "pip", "install", "--no-config", "--no-progress", "--no-deps", "--require-hashes",
-            "--only-binary", ":all:", "--link-mode", "copy", "--target", layout.site,
+        argv = [
+            str(_tool("uv")), "pip", "install", "--no-config", "--no-progress", "--no-deps",
+            "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy", "--target", str(layout.site),
             "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
-            "--python-version", layout.spec.python, "--requirements", file,
+            "--python-version", layout.spec.python, "--requirements", str(file),
         ]  # fmt: skip
-        lines: list[str] = []
-
-        def seen(line: str) -> None:
-            lines.append(line)
-            update(line)
-
-        if process.stream(argv, what="install wheels", on_line=seen, env=env, check=False):
-            raise _refused(layout.spec.name, lines)
+        what = f"install the wheels of layer {layout.spec.name}"
+        complaints.stream(argv, what=what, base=None, update=update, env=env)
     for name in ("bin", ".lock"):  # scripts name this machine's interpreter
         path = layout.site / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _refused(name: str, lines: list[str]) -> SlipworksError:
-    text = "\n".join(lines)
-    tail = "\n".join(f"  {line}" for line in lines[-process.TAIL :])
-    if "Hash mismatch" in text:
-        return HashMismatchError(f"a wheel of layer {name} is not the locked one; nothing was kept:\n{tail}")
-    if "error sending request" in text or "Failed to fetch" in text or "timed out" in text:
-        return NetworkError(f"could not download the wheels of layer {name}:\n{tail}")
-    return BuildError(f"could not install the wheels of layer {name}:\n{tail}")
 
 
 def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, update: Update) -> tuple[str, int]:

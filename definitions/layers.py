@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -44,13 +46,12 @@ def load(name: str, distribution: str = "debian") -> LayerSpec:
     """The layer as made from one distribution's packages. Pure: reads our own data files only."""
     if name not in names():
         raise unknown("layer", name, names())
-    folder = _root() / name
-    file = decode.toml((folder / "layer.toml").read_text(), _File, f"layers/{name}/layer.toml")
+    at = _root() / name
+    file = decode.toml((at / "layer.toml").read_text(), _File, f"layers/{name}/layer.toml")
     by_distribution = {"debian": file.debian, "ubuntu": file.ubuntu}
     if distribution not in by_distribution:
         raise unknown("distribution", distribution, by_distribution)
     source = by_distribution[distribution]
-    tag = "cp" + source.python.replace(".", "")
     return LayerSpec(
         name=name,
         folder=file.folder,
@@ -62,12 +63,27 @@ def load(name: str, distribution: str = "debian") -> LayerSpec:
         sources=file.sources,
         libraries=file.libraries,
         leave_out=file.leave_out,
-        locks=_by_arch(folder, f"{tag}-{{arch}}.lock"),
-        pins=_by_arch(folder, f"{distribution}-{{arch}}.packages"),
+        locks=_by_arch(at, lambda arch: lock_name(source.python, arch)),
+        pins=_by_arch(at, lambda arch: pins_name(distribution, arch)),
     )
 
 
-def _by_arch(folder: Traversable, pattern: str) -> dict[str, str]:
+def lock_name(python: str, arch: str) -> str:
+    """The file that pins the wheels: `cp313-arm64.lock`."""
+    return f"cp{python.replace('.', '')}-{arch}.lock"
+
+
+def pins_name(distribution: str, arch: str) -> str:
+    """The file that pins the distribution's packages: `debian-arm64.packages`."""
+    return f"{distribution}-{arch}.packages"
+
+
+def folder(name: str) -> Path:
+    """Where the layer's files lie, for the command that writes them: in a checkout."""
+    return Path(__file__).parent / "layers" / name
+
+
+def _by_arch(at: Traversable, name: Callable[[str], str]) -> dict[str, str]:
     """OCI architecture -> text, of those files that there are."""
-    files = {arch: folder / pattern.format(arch=arch) for arch in MACHINES}
+    files = {arch: at / name(arch) for arch in MACHINES}
     return {arch: file.read_text() for arch, file in files.items() if file.is_file()}

@@ -67,7 +67,7 @@ def test_nothing_of_the_maker_and_nothing_unread(tmp_path: Path) -> None:
     ]
     gone = [
         "etc/apt/sources.list", "etc/apt/sources.list.d/0000x.list", "etc/apt/apt.conf.d/99mmdebstrap",
-        "etc/hostname", "etc/resolv.conf", "etc/passwd-", "var/log/dpkg.log", "var/lib/apt/lists/mirror_dists",
+        "etc/hostname", "etc/resolv.conf", "etc/passwd-", "var/log/dpkg.log", "var/lib/apt/lists/mirror",
         "var/cache/apt/pkgcache.bin", "usr/share/doc/x/README", "usr/share/man/man1/x.1", "tmp/hook",
     ]  # fmt: skip
     with tar(tmp_path / "a.tar", *((f"./{name}", "file", b"x") for name in left + gone)) as source:
