@@ -127,7 +127,9 @@ need_test() {
     need squashfuse squashfuse
     need_package busybox-static # other packages have a busybox too, but one with libraries
     need shellcheck shellcheck
+    need openssl openssl
     need git git
+    have catatonit || have tini-static || want catatonit # a first process for containers
     if have apt-get && ! have apptainer; then steps="$steps unpack_apptainer"; fi
     if [ -c /dev/fuse ] && [ ! -w /dev/fuse ] || [ "$(stat -c %a /dev/fuse 2>/dev/null)" = 600 ]; then
         steps="$steps open_fuse"
