@@ -124,10 +124,14 @@ def stream(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs a long command of an engine; a failure is explained by all that it said."""
+    """Runs a long command of an engine; a failure is explained by all that it said.
+
+    Lines lose credentials in addresses before anyone sees them: apptainer traces the commands of a %post.
+    """
     said: deque[str] = deque(maxlen=KEPT)
 
     def on_line(line: str) -> None:
+        line = CREDENTIALS.sub("//…@", line)
         said.append(line)
         update(line)
         if _RETRY.search(line) and re.search(QUOTA, line, re.IGNORECASE):
@@ -139,6 +143,7 @@ def stream(
         raise explain(what, "\n".join(said), base, code=code)
 
 
+CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _RETRY = re.compile(r"Failed, retrying in")
 
 
@@ -150,4 +155,4 @@ def _plain(line: str) -> str:
 def _line_of(text: str, at: int) -> str:
     """The line around a position, without what would be long or secret: addresses lose their credentials."""
     line = _plain(text[text.rfind("\n", 0, at) + 1 : (text + "\n").find("\n", at)].strip())
-    return re.sub(r"//[^/@\s]+@", "//…@", line)[-300:]
+    return CREDENTIALS.sub("//…@", line)[-300:]

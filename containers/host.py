@@ -46,6 +46,7 @@ class Host(Struct, frozen=True, kw_only=True):
     runtime_dir   "ok", "absent" (not set) or "stale" (set, but no folder to write in)
     runtimes      OCI runtimes on PATH
     init          a static init for containers, where there is one
+    mqueue        /dev/mqueue is there
     """
 
     root: bool
@@ -61,6 +62,7 @@ class Host(Struct, frozen=True, kw_only=True):
     runtime_dir: Literal["ok", "absent", "stale"]
     runtimes: tuple[str, ...]
     init: str | None
+    mqueue: bool = True
 
     @property
     def may_raise_limits(self) -> bool:
@@ -100,6 +102,7 @@ def read(root: Path) -> Host:
         runtime_dir=_runtime_dir(os.environ.get("XDG_RUNTIME_DIR")),
         runtimes=tuple(name for name in ("crun", "runc") if shutil.which(name)),
         init=next((path for path in INITS if (root / path[1:]).exists()), None),
+        mqueue=(root / "dev/mqueue").exists(),
     )
 
 
@@ -121,6 +124,10 @@ def podman_run_flags(host: Host) -> list[str]:
         files, processes = host.limits
         flags += [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
         say.once("note: root lacks CAP_SYS_RESOURCE here: containers keep this shell's limits")
+    if host.root or host.mqueue:  # /dev/shm is 64 MB otherwise
+        flags.append("--ipc=host")
+    else:  # which a podman without root needs to share the host's IPC
+        flags.append("--volume=/dev/shm:/dev/shm")
     if host.init:
         flags += ["--init", "--init-path", host.init]
     return flags

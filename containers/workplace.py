@@ -10,12 +10,13 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 
 from msgspec import Struct, json
 
 from containers.secrets import BuildSecrets
 from kit import files
-from kit.errors import InvalidFileError
+from kit.errors import InvalidFileError, NotFoundError
 from kit.nouns import Image
 
 
@@ -55,11 +56,32 @@ def workplace(context: Mapping[str, str], text: str, secrets: BuildSecrets) -> I
 
 @contextlib.contextmanager
 def layout(image: Image) -> Iterator[tuple[Path, str]]:
-    """A folder and a word: from inside that folder, `oci:` and the word name the store's image."""
+    """A folder and a word: to commands started in that folder, the word names the store's image.
+
+    It is a layout of that image alone, on the store's own blobs: engines disagree on how to name one of many
+    (podman and apptainer 1.3 want `oci:path:name`, apptainer 1.4 `oci:path@digest`).
+    """
+    blob = image.path / "blobs" / image.digest.replace(":", "/")
+    try:
+        manifest = {"mediaType": _media_type(blob), "digest": image.digest, "size": blob.stat().st_size}
+    except OSError as reason:
+        raise NotFoundError(f"the store has no readable {image.name}: {blob}: {reason.strerror}") from reason
     with tempfile.TemporaryDirectory(prefix="slipworks-layout-") as name:
         folder = Path(name)
-        (folder / "layout").symlink_to(image.path.absolute())
-        yield folder, f"oci:layout:{image.name}"
+        place = (
+            folder / f"layout-{token_hex(6)}"
+        )  # podman makes an image name of it, which must be ours alone
+        place.mkdir()
+        (place / "oci-layout").write_bytes(json.encode({"imageLayoutVersion": "1.0.0"}))
+        (place / "index.json").write_bytes(json.encode({"schemaVersion": 2, "manifests": [manifest]}))
+        (place / "blobs").symlink_to((image.path / "blobs").absolute())
+        yield folder, f"oci:{place.name}"
+
+
+def _media_type(manifest: Path) -> str:
+    """What the manifest says of itself; OCI allows it to say nothing."""
+    found = json.decode(manifest.read_bytes()).get("mediaType")
+    return found or "application/vnd.oci.image.manifest.v1+json"
 
 
 def config_digest(image: Image) -> str:

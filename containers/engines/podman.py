@@ -44,7 +44,6 @@ class Podman(Buildah):
             "--rm",
             "--pull=never",
             "--network=host",
-            "--ipc=host",  # /dev/shm is 64 MB otherwise
             "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
             *host.podman_run_flags(self.on),
         ]

@@ -141,7 +141,7 @@ def plain_host(**changes: object) -> host.Host:
 def test_an_ordinary_host_gets_no_adaptation() -> None:
     on = plain_host()
     assert host.podman_flags(on) == []
-    assert host.podman_run_flags(on) == []
+    assert host.podman_run_flags(on) == ["--ipc=host"]
     assert all(point.ok for point in on.points() if point.name != "init for containers")
 
 
@@ -152,8 +152,16 @@ def test_odd_hosts_are_adapted_to_and_said_once(capsys: pytest.CaptureFixture[st
     on = plain_host(root=True, cgroups="hybrid", systemd=False, runtimes=("crun", "runc"))
     for _ in range(2):
         assert host.podman_flags(on) == ["--cgroup-manager", "cgroupfs", "--runtime", "runc"]
-        assert host.podman_run_flags(on) == ["--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
+        assert host.podman_run_flags(on) == [
+            "--ulimit=nofile=1024:1024",
+            "--ulimit=nproc=4096:4096",
+            "--ipc=host",
+        ]
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_without_mqueue_only_shm_is_shared() -> None:
+    assert host.podman_run_flags(plain_host(mqueue=False)) == ["--volume=/dev/shm:/dev/shm"]
 
 
 def test_a_stale_runtime_folder_is_not_handed_on() -> None:
