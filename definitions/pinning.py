@@ -19,7 +19,9 @@ def pinned(text: str, name: str, digest: str, date: str, sources: tuple[str, ...
     table = text[head.end() : end]
     quoted = "[" + ", ".join(f'"{source}"' for source in sources) + "]"
     for key, value in (("digest", f'"{digest}"'), ("date", f'"{date}"'), ("sources", quoted)):
-        table, count = re.subn(rf"^{key} *= *(\[[^\]]*\]|.*)$", f"{key} = {value}", table, count=1, flags=re.M)
+        table, count = re.subn(
+            rf"^{key} *= *(\[[^\]]*\]|.*)$", f"{key} = {value}", table, count=1, flags=re.M
+        )
         if not count:
             raise InvalidFileError(f"table [{name}] of bases.toml has no key {key!r}")
     return text[: head.end()] + table + text[end:]
