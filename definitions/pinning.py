@@ -9,7 +9,7 @@ from kit.nouns import check_digest
 
 
 def pinned(text: str, name: str, digest: str, date: str, sources: tuple[str, ...]) -> str:
-    """The text with the digest, date and sources of base `name` replaced; all else stays to the byte. Pure."""
+    """The text with digest, date and sources of base `name` replaced; all else stays to the byte. Pure."""
     check_digest(digest, f"the pin of base {name}")
     head = re.search(rf"^\[{re.escape(name)}\]\s*$", text, re.MULTILINE)
     if head is None:
