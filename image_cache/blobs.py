@@ -10,12 +10,16 @@ import contextlib
 import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from image_cache import archives, oci, streams
+from image_cache import oci, streams
 from image_cache.oci import Descriptor
 from kit import files
 from kit.errors import HashMismatchError, HostError, InvalidFileError
 from kit.nouns import digest as hash_of
+
+if TYPE_CHECKING:
+    from image_cache.archives import Layer
 
 
 class Blobs:
@@ -58,7 +62,7 @@ class Blobs:
             files.settle(temporary, self.blob(seen.digest))
         return Descriptor(media_type, seen.digest, seen.size)
 
-    def put_layer(self, layer: archives.Layer, diff_id: str, where: str) -> Descriptor:
+    def put_layer(self, layer: Layer, diff_id: str, where: str) -> Descriptor:
         if layer.digest and layer.size and layer.media_type != oci.TAR:
             known = Descriptor(layer.media_type, layer.digest, layer.size)
             if self.has(known):

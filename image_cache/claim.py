@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -45,7 +44,7 @@ class Owner(Struct, frozen=True, kw_only=True):
     @classmethod
     def here(cls) -> Owner:
         pid = os.getpid()
-        return cls(host=socket.gethostname(), pid=pid, started=_started(pid) or 0, machine=_machine())
+        return cls(host=os.uname().nodename, pid=pid, started=_started(pid) or 0, machine=_machine())
 
     @property
     def gone(self) -> bool:

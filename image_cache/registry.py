@@ -8,35 +8,44 @@ pauses; a download goes on where it broke off. Threads may share a Registry.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import random
-import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import certifi
 import httpx
 import msgspec
 
-from image_cache import answers, credentials, oci, references
-from image_cache.credentials import Credentials
+from image_cache import answers, challenges, credentials, oci, references
+from image_cache.challenges import Scope, TokenRequest
 from image_cache.oci import Descriptor
 from image_cache.references import Reference
 from kit.errors import AuthError, HashMismatchError, NetworkError
-from kit.nouns import digest
+from kit.nouns import Platform, digest
 
 ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.DOCKER_LIST, oci.MANIFEST, oci.DOCKER_MANIFEST))}
 TRIES = 5
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
 
-Scope = tuple[str, str]  # a repository, and `pull` or `pull,push`
 Scopes = Sequence[Scope]
 Body = Callable[[], Iterator[bytes]]  # made anew for each try
+
+
+def resolve(reference: str, platform: Platform | None = None, *, client: Registry | None = None) -> str:
+    """The digest that a reference stands for now: of the index if there is one, or, with `platform`, of that
+    platform's manifest."""
+    wanted = Reference.parse(reference)
+    client = client or Registry(wanted.host)
+    if platform is not None:
+        return digest(client.image(wanted, platform)[0])
+    found = client.head(wanted)
+    if found is None:
+        raise answers.failure(wanted.host, f"{wanted}", 404, "")
+    return found
 
 
 class Registry:
@@ -77,6 +86,21 @@ class Registry:
         if reference.digest and digest(raw) != reference.digest:
             raise HashMismatchError(f"{self.host} sent {digest(raw)} for {reference}")
         return raw, oci.kind_of(raw, f"{reference}")
+
+    def image(self, reference: Reference, platform: Platform) -> tuple[bytes, oci.Manifest]:
+        """The manifest of a platform, through an index where there is one. The config has the last word.
+        UnsupportedError, naming what there is, when there is none for the platform."""
+        raw, kind = self.manifest(reference)
+        if kind in (oci.INDEX, oci.DOCKER_LIST):
+            chosen = oci.choose(oci.index(raw, f"{reference}").manifests, platform, f"{reference}")[0]
+            reference = Reference(self.host, reference.repository, None, chosen.digest)
+            raw, kind = self.manifest(reference)
+        manifest = oci.manifest(raw, f"{reference}")
+        config = b"".join(self.blob(reference.repository, manifest.config))
+        if digest(config) != manifest.config.digest:
+            raise HashMismatchError(f"{self.host} sent {digest(config)} for the config of {reference}")
+        oci.check_platform(oci.config(config, f"{reference}"), platform, f"{reference}")
+        return raw, manifest
 
     def _manifest(self, method: str, of: Reference) -> AbstractContextManager[httpx.Response]:
         url = f"{self.api}/{of.repository}/manifests/{of.wanted}"
@@ -220,35 +244,21 @@ class Registry:
 
     def _authorize(self, challenge: str, scopes: Scopes) -> bool:
         """Gets what the registry asks for. False: we have nothing that it could take."""
-        found = credentials.lookup(self.host, scopes[0][0])
-        if "bearer" not in challenge.lower():
-            if found is None:
-                return False
-            raw = f"{found.user}:{found.password}".encode()
-            self._known["basic"] = "Basic " + base64.b64encode(raw).decode()
-            return True
-        asked = dict(_PARAMETER.findall(challenge))
-        with self._closing(
-            self._retried(lambda: self._token(asked, scopes, found), self.host), self.host
-        ) as answer:
-            self._found(answer, f"the token service of {self.host}")
-            table = msgspec.json.decode(answer.read())
-        self._known[_key(scopes)] = f"Bearer {table.get('token') or table.get('access_token')}"
-        return True
+        way = challenges.answer(challenge, scopes, credentials.lookup(self.host, scopes[0][0]))
+        if isinstance(way, TokenRequest):
+            ask = functools.partial(self._token, way)
+            with self._closing(self._retried(ask, self.host), self.host) as answer:
+                self._found(answer, f"the token service of {self.host}")
+                table = msgspec.json.decode(answer.read())
+            self._known[_key(scopes)] = f"Bearer {table.get('token') or table.get('access_token')}"
+        elif way:
+            self._known["basic"] = way
+        return way is not None
 
-    def _token(self, asked: Mapping[str, str], scopes: Scopes, found: Credentials | None) -> httpx.Response:
-        wanted: dict[str, Any] = {
-            "service": asked.get("service", ""),
-            "scope": [f"repository:{name}:{actions}" for name, actions in scopes],
-        }
-        if found and found.identity:
-            form = {**wanted, "scope": " ".join(wanted["scope"]), "client_id": "slipworks"}
-            form |= {"grant_type": "refresh_token", "refresh_token": found.identity}
-            request = self._http.build_request("POST", asked["realm"], data=form)
-            return self._http.send(request, stream=True)
-        basic = httpx.BasicAuth(found.user, found.password) if found else None
-        request = self._http.build_request("GET", asked["realm"], params=wanted)
-        return self._http.send(request, stream=True, auth=basic)
+    def _token(self, way: TokenRequest) -> httpx.Response:
+        method, more = ("POST", {"data": way.form}) if way.form else ("GET", {"params": way.query})
+        request = self._http.build_request(method, way.url, headers=way.authorization, **more)
+        return self._http.send(request, stream=True)
 
     def _found(self, answer: httpx.Response, what: str) -> None:
         """Raises for every answer that is no success, with the registry's own words."""
@@ -262,9 +272,6 @@ class Registry:
         said = answers.seconds(answer.headers.get("Retry-After")) if answer is not None else None
         doubling = self.pause * 2 ** (attempt - 1)
         return doubling * random.uniform(0.5, 1.0) if said is None else said + random.uniform(0, self.pause)
-
-
-_PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 def _key(scopes: Scopes) -> str:

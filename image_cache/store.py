@@ -25,7 +25,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from image_cache import archives, oci, streams
+from image_cache import oci, streams
 from image_cache.blobs import Blobs, file_size
 from image_cache.oci import Artifact, Descriptor
 from image_cache.records import Record, Records, read
@@ -136,6 +136,8 @@ class Store(Blobs):
 
         Compressed layers keep their bytes and digests; plain ones are packed. Idempotent.
         """
+        from image_cache import archives
+
         with archives.reading(path, platform) as found:
             ids = oci.diff_ids(found.config, found.where)
             layers = [self.put_layer(*pair, found.where) for pair in zip(found.layers, ids, strict=True)]
@@ -264,7 +266,7 @@ class Store(Blobs):
 
     def _sweep(self) -> None:
         """Removes what killed processes left. A living writer's file is written to all the time."""
-        for folder in (self.blobs, self.root / "sif", self.records.folder):
+        for folder in (self.root, self.blobs, self.root / "sif", self.records.folder):
             for path in folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
                     if time.time() - path.stat().st_mtime > STALE:

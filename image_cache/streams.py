@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from image_cache import oci
 from kit.errors import InvalidFileError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from gzip import GzipFile
 
 PIECE = 2**20
 MEMBER = 2**20  # tar bytes in one gzip member
@@ -38,7 +40,7 @@ class Hash:
         return "sha256:" + self._hash.hexdigest()
 
 
-def pieces(file: BinaryIO | gzip.GzipFile, size: int = PIECE) -> Iterator[bytes]:
+def pieces(file: BinaryIO | GzipFile, size: int = PIECE) -> Iterator[bytes]:
     """All that is left in a file."""
     while piece := file.read(size):
         yield piece
@@ -50,6 +52,8 @@ def packed(plain: Iterable[bytes]) -> Iterator[bytes]:
     The stream is one gzip member for each MEMBER bytes, without name or time, at a fixed level: members can
     be packed side by side, and every reader of gzip reads their sequence as one file (RFC 1952, section 2.2).
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     cores = min(len(os.sched_getaffinity(0)), MOST_CORES)
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(cores) as pool:
@@ -82,6 +86,8 @@ def _member(block: bytes) -> bytes:
 
 def unpacked(file: BinaryIO, media_type: str, where: str) -> Iterator[bytes]:
     """The tar inside a layer. InvalidFileError when the packed stream is damaged or ends early."""
+    import gzip
+
     import zstandard
 
     try:

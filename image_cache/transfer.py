@@ -10,7 +10,7 @@ from image_cache.oci import Descriptor
 from image_cache.references import Reference
 from image_cache.registry import Registry
 from image_cache.store import Store
-from kit.errors import HashMismatchError, InvalidFileError, NotFoundError, UnsupportedError
+from kit.errors import InvalidFileError, UnsupportedError
 from kit.nouns import Image, Platform, digest, key_of
 
 AT_ONCE = 4  # blobs on their way; registries slow down clients that open more
@@ -18,27 +18,14 @@ AT_ONCE = 4  # blobs on their way; registries slow down clients that open more
 Progress = Callable[[str], None]
 
 
-def resolve(reference: str, platform: Platform | None = None, *, registry: Registry | None = None) -> str:
-    """The digest that a reference stands for now: of the index if there is one, or, with `platform`, of that
-    platform's manifest. UnsupportedError, naming what there is, when the platform is not."""
-    wanted = Reference.parse(reference)
-    client = registry or Registry(wanted.host)
-    if platform is None:
-        found = client.head(wanted)
-        if found is None:
-            raise NotFoundError(f"{wanted} does not exist", "check the name and the tag")
-        return found
-    return digest(_manifest(client, wanted, platform)[0])
-
-
 def push(
     store: Store,
     image: Image,
     reference: str,
+    progress: Progress = lambda line: None,
     *,
     registry: Registry | None = None,
     mount_from: Sequence[str] = (),
-    progress: Progress = lambda line: None,
 ) -> str:
     """Pushes an image under a reference with a tag; returns its digest, the store's.
 
@@ -71,11 +58,11 @@ def pull(
     reference: str,
     platform: Platform,
     store: Store,
+    progress: Progress = lambda line: None,
     *,
     key: str | None = None,
     name: str | None = None,
     registry: Registry | None = None,
-    progress: Progress = lambda line: None,
 ) -> Image:
     """Brings the image of one platform into the store. Blobs that are there are not asked for.
 
@@ -84,7 +71,7 @@ def pull(
     """
     wanted = Reference.parse(reference)
     client = registry or Registry(wanted.host)
-    raw, manifest = _manifest(client, wanted, platform)
+    raw, manifest = client.image(wanted, platform)
     key = key or key_of({"pulled": digest(raw)})
     name = name or f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
     if hit := store.find(key, "oci"):
@@ -101,21 +88,6 @@ def pull(
     same = manifest.media_type == oci.MANIFEST
     bytes_ = raw if same else oci.encode(oci.Manifest(config, layers))
     return store.put_manifest(bytes_, key=key, name=name, platform=platform)
-
-
-def _manifest(client: Registry, wanted: Reference, platform: Platform) -> tuple[bytes, oci.Manifest]:
-    """The manifest for a platform, through an index where there is one. The config has the last word."""
-    raw, kind = client.manifest(wanted)
-    if kind in (oci.INDEX, oci.DOCKER_LIST):
-        chosen = oci.choose(oci.index(raw, f"{wanted}").manifests, platform, f"{wanted}")[0]
-        wanted = Reference(wanted.host, wanted.repository, None, chosen.digest)
-        raw, kind = client.manifest(wanted)
-    manifest = oci.manifest(raw, f"{wanted}")
-    config = b"".join(client.blob(wanted.repository, manifest.config))
-    if digest(config) != manifest.config.digest:
-        raise HashMismatchError(f"{client.host} sent {digest(config)} for the config of {wanted}")
-    oci.check_platform(oci.config(config, f"{wanted}"), platform, f"{wanted}")
-    return raw, manifest
 
 
 def _as_oci(layer: Descriptor, where: str) -> Descriptor:

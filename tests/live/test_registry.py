@@ -23,9 +23,9 @@ import pytest
 
 from image_cache import oci
 from image_cache.references import Reference
-from image_cache.registry import Registry
+from image_cache.registry import Registry, resolve
 from image_cache.store import Store
-from image_cache.transfer import pull, push, resolve
+from image_cache.transfer import pull, push
 from kit.errors import (
     AuthError,
     HashMismatchError,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from image_cache import answers, credentials
+from image_cache import answers, challenges, credentials
 from image_cache.credentials import Credentials
 from image_cache.references import Reference, api
 from kit.errors import AuthError, InvalidFileError, NetworkError, NotFoundError, QuotaError, UnsupportedError
@@ -213,3 +213,23 @@ def test_retry_after_is_a_number_or_a_date() -> None:
 def test_a_certificate_by_nobody_we_know() -> None:
     told = answers.unreachable("lab.io", "https://lab.io/v2", "it", "[SSL: CERTIFICATE_VERIFY_FAILED] x")
     assert "signed by nobody we know" in told.message and "SSL_CERT_FILE" in (told.hint or "")
+
+
+def test_what_a_registry_wants_is_shown_to_it_alone() -> None:
+    secret = Credentials("file", "u", "s3cret")
+    assert challenges.answer('Basic realm="x"', [("a", "pull")], None) is None
+    shown = challenges.answer('Basic realm="x"', [("a", "pull")], secret)
+    assert shown == "Basic " + base64.b64encode(b"u:s3cret").decode()
+    hub = 'Bearer realm="https://auth.example/token",service="registry.example",scope="other"'
+    scopes = [("a/b", "pull,push"), ("c", "pull")]
+    asked = challenges.answer(hub, scopes, secret)
+    assert isinstance(asked, challenges.TokenRequest)
+    assert asked.url == "https://auth.example/token"
+    wanted = ["repository:a/b:pull,push", "repository:c:pull"]
+    assert asked.query == {"service": "registry.example", "scope": wanted}
+    assert asked.authorization == {"Authorization": shown} and "s3cret" not in repr(asked)
+    nobody = challenges.answer(hub, scopes, None)
+    assert isinstance(nobody, challenges.TokenRequest) and not nobody.authorization
+    token = challenges.answer(hub, scopes, Credentials("file", identity="t0ken"))
+    assert isinstance(token, challenges.TokenRequest) and not token.authorization
+    assert token.form["refresh_token"] == "t0ken" and token.form["scope"] == " ".join(wanted)
