@@ -15,6 +15,7 @@ import os
 import pwd
 import re
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,15 +83,12 @@ def _check_mmdebstrap() -> None:
 @contextlib.contextmanager
 def _installed(base: Base, sources: apt.Sources, work: Path, made: RootTar, update: Update) -> Iterator[None]:
     """mmdebstrap's own result, opened."""
-    listed, options, tar = work / "sources.list", work / "apt.conf", work / "root.tar"
-    files.write(listed, sources.text)
-    files.write(options, _apt_options(), mode=0o600)  # may hold a proxy's password, so never in argv
+    tar = work / "root.tar"
     included = [f"--include={','.join(base.packages)}"] if base.packages else []
-    argv: list[str | Path] = [
+    argv = [
         "mmdebstrap", "--mode=root" if os.geteuid() == 0 else "--mode=unshare",
         "--variant=minbase", "--format=tar", f"--architectures={sources.platform.arch}",
-        f"--aptopt={options}", "--skip=output/dev,output/mknod", *included,
-        sources.suite, tar, listed,
+        "--skip=output/dev,output/mknod", *included,
     ]  # fmt: skip
     lines: list[str] = []
 
@@ -100,11 +98,29 @@ def _installed(base: Base, sources: apt.Sources, work: Path, made: RootTar, upda
 
     # The fixed time also makes Python's byte code in the root hold for any time of its sources.
     env = {**os.environ, "SOURCE_DATE_EPOCH": str(MTIME), "LC_ALL": "C.UTF-8"}
-    if process.stream(argv, what="make the root file system", on_line=seen, env=env, check=False):
-        raise apt.refused(lines, sources)
+    with _told(sources) as (options, listed):
+        argv += [f"--aptopt={options}", sources.suite, str(tar), str(listed)]
+        if process.stream(argv, what="make the root file system", on_line=seen, env=env, check=False):
+            raise apt.refused(lines, sources)
     with tarfile.open(tar) as opened:
         made.add(opened)
         yield
+
+
+@contextlib.contextmanager
+def _told(sources: apt.Sources) -> Iterator[tuple[Path, Path]]:
+    """The files with apt's options and sources: in files, since a proxy's password must not be in argv.
+
+    In unshare mode they are read by a subordinate user: who is not root may not even enter one's own home, so
+    they lie in the temporary folder, and hold nothing that this user could not read to begin with.
+    """
+    with tempfile.TemporaryDirectory(prefix="slipworks-root-") as name:
+        folder, private = Path(name), os.geteuid() == 0
+        folder.chmod(0o700 if private else 0o755)
+        options, listed = folder / "apt.conf", folder / "sources.list"
+        files.write(options, _apt_options(), mode=0o600 if private else 0o644)
+        files.write(listed, sources.text, mode=0o644)
+        yield options, listed
 
 
 def _apt_options() -> str:

@@ -30,14 +30,16 @@ _ENTRY = """\
 import os
 import sys
 
-# Without a locale in the environment the interpreter sets LC_CTYPE for itself; children must not see it.
+# In a C locale the interpreter sets LC_CTYPE for itself; children must see the environment we were given.
 try:
     with open("/proc/self/environ", "rb") as told:
-        given = any(each.startswith(b"LC_CTYPE=") for each in told.read().split(b"\\0"))
+        given = dict(each.split(b"=", 1) for each in told.read().split(b"\\0") if b"=" in each)
 except OSError:
-    given = True
-if not given:
+    pass
+else:
     os.environ.pop("LC_CTYPE", None)
+    if b"LC_CTYPE" in given:
+        os.environb[b"LC_CTYPE"] = given[b"LC_CTYPE"]
 
 from {module} import {function}
 
@@ -110,6 +112,9 @@ def _interpreter(layout: Layout, root: Path) -> None:
     for pattern in (*spec.leave_out, "**/__pycache__"):
         for path in list((layout.top / "python").glob(pattern)):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in list((layout.top / "python" / library).rglob("*")):
+        if path.is_symlink() and path.readlink().is_absolute():
+            path.unlink()  # it would name a file of the base (Debian's sitecustomize.py does)
     # With this file the interpreter takes these folders and no others, whoever starts it and in whatever
     # environment: no PYTHONPATH, no user's or base's packages, not the working directory.
     paths = [f"../{library}", f"../{library}/lib-dynload", "../site"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import tarfile
@@ -107,7 +108,8 @@ class RootTar:
 
 def _clean(info: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
     """A copy under `path` with ids only (names differ by machine) and no header but file capabilities."""
-    clean = info.replace(name=path, uname="", gname="", mtime=int(info.mtime), deep=True)
+    clean = copy.copy(info)
+    clean.name, clean.uname, clean.gname, clean.mtime = path, "", "", int(info.mtime)
     clean.pax_headers = {
         name: value for name, value in info.pax_headers.items() if name.startswith("SCHILY.xattr.")
     }

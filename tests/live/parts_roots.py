@@ -58,6 +58,7 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         need(os.geteuid() == 0, "a root file system can only be entered as root")
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
+            made[name].chmod(0o755)  # it is the root folder of ordinary users too
             _busybox(made[name]) if name == "busybox" else _unpacked(name, made[name])
         return made[name]
 

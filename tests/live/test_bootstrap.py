@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import re
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +32,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Platform, Path]:
 
 def test_foreign_root_is_whole_and_for_its_machine(foreign: tuple[Platform, Path], tmp_path: Path) -> None:
     platform, tar = foreign
-    with tarfile.open(tar) as opened:
-        opened.extractall(tmp_path, filter="tar" if os.geteuid() == 0 else "data")
+    process.run(["tar", "-C", tmp_path, "-xf", tar], what="unpack a root")
     tree = elf.Tree(tmp_path)
     files = list(tree.files("/usr"))
     assert {tree.read(path).machine for path in files} == {platform.machine}
@@ -66,8 +64,7 @@ def hosts() -> set[str]:
 def test_nothing_of_this_machine_remains(
     foreign: tuple[Platform, Path], rooted: Rooted, tmp_path: Path
 ) -> None:
-    with tarfile.open(foreign[1]) as opened:
-        opened.extractall(tmp_path, filter="tar" if os.geteuid() == 0 else "data")
+    process.run(["tar", "-C", tmp_path, "-xf", foreign[1]], what="unpack a root")
     assert hosts()
     for root in (tmp_path, rooted("trixie")):
         assert not (root / "etc/resolv.conf").exists()

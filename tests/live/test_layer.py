@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_every_library_it_loads_is_its_own(bases: tuple[Path, Path]) -> None:
     assert told.code == 0, told.err
     loaded = told.out.split()
     assert "/slipworks/lib/libcrypto.so.3" in loaded
-    assert [name for name in loaded if not name.startswith("/slipworks/")] == []
+    assert [name for name in loaded if ".so" in name and not name.startswith("/slipworks/")] == []
 
 
 @pytest.mark.parametrize("given", [{}, {"LANG": "C.UTF-8", "X": "1"}, {"LC_CTYPE": "C", "LC_ALL": ""}])
@@ -118,6 +119,11 @@ def test_children_get_exactly_the_environment_given(bases: tuple[Path, Path], gi
         process.run(["umount", root / "proc"], what="unmount proc")
     assert told.code == 0, told.err
     assert dict(line.split("=", 1) for line in told.out.splitlines()) == {"PATH": "/usr/bin:/bin", **given}
+
+
+def plain(text: str) -> str:
+    """Without the addresses that differ at every start."""
+    return re.sub(r"\(0x[0-9a-f]+\)", "", text)
 
 
 def listing(root: Path) -> dict[str, tuple[int, int, int, str]]:
@@ -146,10 +152,10 @@ def test_the_base_sees_nothing_of_it(suite: str, bases: tuple[Path, Path], roote
     ):
         before = inside(bare, *argv, PATH=path)
         after = inside(full, *argv, PATH=path)
-        assert before.code == after.code
-        assert before.out == after.out
         seen = inside(full, *argv, PATH=f"{path}:/slipworks/bin")
-        assert seen.out.replace(":/slipworks/bin", "") == before.out
+        assert before.code == after.code == seen.code
+        assert plain(before.out)
+        assert plain(before.out) == plain(after.out) == plain(seen.out).replace(":/slipworks/bin", "")
     inside(full, "/slipworks/bin/runner", "--help")
     assert listing(full) == listing(bare)
     assert digest_file(full / "etc/ld.so.cache") == digest_file(bare / "etc/ld.so.cache")
