@@ -12,6 +12,7 @@ import contextlib
 import functools
 import random
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.DOCKER_LIST, oci.MANIFEST, oci.DOC
 TRIES = 5
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
 
+DIRECT = ("all://localhost", "all://127.0.0.1", "all://[::1]")  # no proxy can reach this machine for us
 Scopes = Sequence[Scope]
 Body = Callable[[], Iterator[bytes]]  # made anew for each try
 
@@ -58,16 +60,15 @@ class Registry:
         self.api = references.api(host, insecure)
         self.pause = pause
         self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
+        self._counting = threading.Lock()
         self._host = httpx.URL(self.api).host
         self._known: dict[str, str] = {}  # scopes, or "basic" -> the header that opens them; never shown
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 15.0)),
             verify=_trusted(),
             headers={"User-Agent": "slipworks", "Accept-Encoding": "identity"},
+            mounts=dict.fromkeys(DIRECT),
         )
-
-    def close(self) -> None:
-        self._http.close()
 
     def head(self, reference: Reference) -> str | None:
         """The digest that a tag stands for, or None when there is no such tag. Not counted by Docker Hub."""
@@ -140,7 +141,9 @@ class Registry:
                         yield fresh
             except httpx.RequestError as broken:
                 trouble = _plainly(broken)
-            if at >= blob.size:
+            if at > blob.size:
+                raise HashMismatchError(f"{self.host} sent more than the {blob.size} bytes of {what}")
+            if at == blob.size:
                 return
             failures = 1 if at > before else failures + 1
             if failures >= TRIES:
@@ -234,7 +237,8 @@ class Registry:
         headers: Mapping[str, str],
         body: Body | None,
     ) -> httpx.Response:
-        self.counts[method] = self.counts.get(method, 0) + 1
+        with self._counting:
+            self.counts[method] = self.counts.get(method, 0) + 1
         known = self._known.get(_key(scopes)) or self._known.get("basic")
         # Only to the registry itself: an upload may be sent to another host, and httpx drops it on redirects.
         trusted = {"Authorization": known} if known and url.host == self._host else {}

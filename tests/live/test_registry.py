@@ -337,6 +337,47 @@ def test_other_bytes_than_promised_are_not_taken(faulty: Faulty, store: Store) -
         asking(faulty).manifest(Reference(faulty.host, "a/b", None, "sha256:" + "4" * 64))
 
 
+def test_more_bytes_than_promised_are_not_taken(faulty: Faulty, store: Store) -> None:
+    blob = oci.Descriptor(oci.GZIP, "sha256:" + "3" * 64, 4)
+    faulty.then(200, b"much more")
+    with pytest.raises(HashMismatchError, match="more than the 4 bytes"):
+        store.put_blob(asking(faulty).blob("a/b", blob), oci.GZIP, blob.digest)
+
+
+def test_credentials_go_to_the_registry_alone(
+    faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a registry does that keeps its blobs in a store elsewhere: the redirect's target gets none."""
+    log_in(tmp_path, faulty.host, PASSWORD, monkeypatch)
+    elsewhere = faulty.host.replace("localhost", "127.0.0.1")
+    blob = oci.Descriptor(oci.GZIP, "sha256:" + "3" * 64, 4)
+    faulty.then(401, WWW_Authenticate='Basic realm="x"')
+    faulty.then(307, Location=f"http://{elsewhere}/signed?by=them")
+    faulty.then(200, b"abcd")
+    assert b"".join(asking(faulty).blob("a/b", blob)) == b"abcd"
+    shown = [(path, "Authorization" in headers) for _, path, headers in faulty.seen]
+    assert shown == [(shown[0][0], False), (shown[0][0], True), ("/signed?by=them", False)]
+    faulty.seen.clear()
+    faulty.then(401, WWW_Authenticate='Basic realm="x"')
+    faulty.then(202, Location=f"http://{elsewhere}/upload?state=x")
+    faulty.then(201)
+    client = asking(faulty)
+    client.put_blob("a/b", blob, lambda: iter([b"abcd"]))
+    shown = [(path, "Authorization" in headers) for _, path, headers in faulty.seen]
+    uploads, upload = "/v2/a/b/blobs/uploads/", "/upload?state=x&digest=sha256%3A" + "3" * 64
+    assert shown == [(uploads, False), (uploads, True), (upload, False)]
+
+
+def test_this_machine_is_asked_without_a_proxy(
+    registry_host: str, store: Store, image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(variable, f"http://localhost:{free_port()}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert push(store, image, f"{registry_host}/{name()}:v1") == image.digest
+
+
 def test_schema_1_is_named(faulty: Faulty) -> None:
     faulty.then(200, b'{"schemaVersion": 1, "fsLayers": []}')
     with pytest.raises(UnsupportedError, match="manifest schema 1"):
