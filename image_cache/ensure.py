@@ -33,12 +33,15 @@ def ensure(
                 mine = stack.enter_context(claim.taken())
             if mine:
                 # Someone may have finished between our look and our claim.
+                store.records.look_again()
                 return store.find(key, format) or _built(store, key, format, build)
         if (owner := claim.holder()) and owner.host:
             once(f"waiting for process {owner.pid} on {owner.host}, which is making {key[:12]} ({format})")
         # No event tells of a file that another host writes; a look costs one small read.
         time.sleep(pause)
         pause = min(LATEST, pause * 1.5)
+        if hit := store.find(key, format):
+            return hit
 
 
 def _built(store: Store, key: str, format: Format, build: Callable[[], Image]) -> Image:

@@ -32,7 +32,7 @@ from image_cache.records import Record, Records, read
 from kit import files
 from kit.errors import HashMismatchError, InvalidFileError
 from kit.nouns import Format, Image, Platform, digest_file
-from kit.say import say
+from kit.say import once
 
 STALE = 24 * 3600  # seconds without a write after which a temporary file has no living writer
 
@@ -71,7 +71,7 @@ class Store(Blobs):
         if record is None:
             return None
         if wrong := self._damage(record):
-            say(f"{record.name} in {self.root} is damaged and counts as missing: {wrong}")
+            once(f"{record.name} in {self.root} is damaged and counts as missing: {wrong}")
             return None
         if format == "oci" and not self.records.indexed(record):
             with self.writable():
@@ -110,7 +110,7 @@ class Store(Blobs):
         if found is None:
             return None
         if not self.has(found.blob):
-            say(f"the layer {key[:12]} in {self.root} is damaged and counts as missing")
+            once(f"the layer {key[:12]} in {self.root} is damaged and counts as missing")
             return None
         return Artifact(
             key=key,
