@@ -130,8 +130,8 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
         ]  # fmt: skip
         what = f"install the wheels of layer {layout.spec.name}"
         complaints.stream(argv, what=what, base=None, update=update, env=env)
-    for name in ("bin", ".lock"):  # scripts name this machine's interpreter
-        path = layout.site / name
+    # Scripts name this machine's interpreter, and the records hold hashes of them.
+    for path in [layout.site / "bin", layout.site / ".lock", *layout.site.glob("*.dist-info/RECORD")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
