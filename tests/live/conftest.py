@@ -1,0 +1,5 @@
+"""A store and an image in it, for the live tests."""
+
+from tests.live.parts_pushed import image, store
+
+__all__ = ["image", "store"]

@@ -1,0 +1,81 @@
+"""Real engines read the store's layout and archives, and what they write is taken in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from image_cache import oci
+from image_cache.store import Store
+from kit.nouns import Image, Platform
+from tests.live.needs import need
+
+pytestmark = pytest.mark.live
+AMD64 = Platform("amd64")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """An engine with storage of its own, as the beginning of an argv."""
+    need(shutil.which(request.param), f"{request.param} is not installed")
+    # Not in tmp_path: podman takes no run root of more than 50 characters.
+    with tempfile.TemporaryDirectory() as short:
+        yield [
+            request.param,
+            "--root",
+            f"{short}/root",
+            "--runroot",
+            f"{short}/run",
+            "--storage-driver",
+            "vfs",
+        ]
+
+
+def done(argv: list[str]) -> str:
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def pulled(engine: list[str], store: Store, image: Image, tmp_path: Path) -> str:
+    """Through a link with a plain name: podman makes a name of the path, and refuses quotes in that."""
+    link = tmp_path / f"layout-{len(list(tmp_path.iterdir()))}"
+    link.symlink_to(store.root)
+    return done([*engine, "pull", "-q", f"oci:{link}:{image.name}"]).split()[-1]
+
+
+@pytest.mark.parametrize("engine", ["podman", "buildah"], indirect=True)
+def test_engines_read_the_layout(engine: list[str], store: Store, image: Image, tmp_path: Path) -> None:
+    identity = pulled(engine, store, image, tmp_path)
+    assert store.opened(image)[0].config.digest == f"sha256:{identity}"
+
+
+def loaded(engine: list[str], store: Store, image: Image, out: Path) -> str:
+    store.write_docker_archive(image, out)
+    return done([*engine, "pull", "-q", f"docker-archive:{out}"]).split()[-1]
+
+
+@pytest.mark.parametrize("engine", ["podman", "buildah"], indirect=True)
+def test_engines_load_the_docker_archive(
+    engine: list[str], store: Store, image: Image, tmp_path: Path
+) -> None:
+    identity = loaded(engine, store, image, tmp_path / "saved.tar")
+    assert store.opened(image)[0].config.digest == f"sha256:{identity}"
+
+
+@pytest.mark.parametrize("transport", ["oci-archive", "docker-archive", "oci"])
+@pytest.mark.parametrize("engine", ["buildah"], indirect=True)
+def test_what_engines_write_is_taken_in(
+    engine: list[str], transport: str, store: Store, image: Image, tmp_path: Path
+) -> None:
+    identity = pulled(engine, store, image, tmp_path)
+    done([*engine, "push", identity, f"{transport}:{tmp_path}/written"])
+    again = store.put_archive(tmp_path / "written", key="f" * 64, name=transport, platform=AMD64)
+    ids = [oci.diff_ids(store.opened(one)[1], "it") for one in (image, again)]
+    assert ids[0] == ids[1]
+    assert pulled(engine, store, again, tmp_path)  # and what was taken in can be read once more
