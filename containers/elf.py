@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSegment
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
-from elftools.elf.segments import InterpSegment
 from msgspec import Struct
 
 from kit.errors import InvalidFileError
+
+if TYPE_CHECKING:  # a quarter of a second: too much for those who only ask for a layer's key
+    from elftools.elf.elffile import ELFFile
 
 _MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 _EXECUTE = 1  # PF_X
@@ -59,6 +58,9 @@ def is_elf(path: Path) -> bool:
 
 def read(path: Path) -> ElfFile:
     """Reads headers and the dynamic section. InvalidFileError where it is no ELF file or a broken one."""
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
     try:
         with path.open("rb") as stream:
             return _claims(ELFFile(stream))
@@ -67,6 +69,9 @@ def read(path: Path) -> ElfFile:
 
 
 def _claims(elf: ELFFile) -> ElfFile:
+    from elftools.elf.dynamic import DynamicSegment
+    from elftools.elf.segments import InterpSegment
+
     segments = list(elf.iter_segments())
     dynamic = next((each for each in segments if isinstance(each, DynamicSegment)), None)
     tags = list(dynamic.iter_tags()) if dynamic else []
@@ -93,6 +98,8 @@ def _claims(elf: ELFFile) -> ElfFile:
 
 
 def _versions(elf: ELFFile) -> dict[str, tuple[str, ...]]:
+    from elftools.elf.gnuversions import GNUVerNeedSection
+
     return {
         str(library.name): tuple(str(version.name) for version in versions)
         for section in elf.iter_sections()
