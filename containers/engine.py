@@ -57,7 +57,7 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
 
     image     a reference that the engine has (`load`), or a SIF's path.
     env       values that may be seen in a process list. Nothing of the caller's environment gets inside.
-    env_file  values that may not: a 0600 file holding `Engine.env_text` of them.
+    env_file  values that may not: a 0600 file holding `Engine.env_text` of them. Not HOME.
     workdir   absolute; must exist in the image or be bound. None: the image's, / in a SIF.
     name      of the container, where the engine names them.
     gpus      all GPUs that this process may use.

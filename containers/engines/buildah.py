@@ -11,7 +11,7 @@ from containers.engine import Build, ContainerRun, Export, Update, bases, refuse
 from containers.workplace import config_digest, layout, workplace
 from kit import files, process, say
 from kit.errors import HostError, MissingToolError, UnsupportedError
-from kit.nouns import Format, Image
+from kit.nouns import Format, Image, Platform
 
 
 class Buildah:
@@ -66,6 +66,8 @@ class Buildah:
                 "--layers=true",
                 "--format=oci",
                 f"--platform={recipe.platform}",
+                # buildah 1.28 takes the target for it when the two differ
+                f"--build-arg=BUILDPLATFORM={Platform.host()}",
                 f"--iidfile={place.folder / 'id'}",
                 f"--file={place.text}",
                 *flags,

@@ -207,8 +207,12 @@ def _connect() -> DockerClient:
             raise HostError(
                 f"docker's daemon at {address} does not let this user in", "sudo usermod -aG docker $USER"
             ) from reason
-        what = "does not run" if shutil.which("dockerd") else "is not there"
-        raise HostError(f"docker's daemon at {address} {what}", "sudo systemctl start docker") from reason
+        if not shutil.which("dockerd"):
+            raise MissingToolError(
+                f"docker's client is here, but no daemon answers at {address}", host.install_hint("docker.io")
+            ) from reason
+        start = "sudo systemctl start docker" if host.facts().systemd else "sudo service docker start"
+        raise HostError(f"docker's daemon at {address} does not answer", start) from reason
     return client
 
 

@@ -297,6 +297,38 @@ def test_an_engine_that_is_too_old_names_both_versions(
     assert OLD[name].split()[2].split("-")[0] in raised.value.message
 
 
+@pytest.mark.parametrize("daemon", [True, False])
+def test_a_docker_daemon_that_does_not_answer(
+    daemon: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for program in ("docker", "dockerd") if daemon else ("docker",):
+        (tmp_path / program).write_text("#!/bin/sh\necho 'Docker version 20.10.24, build 297e128'\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no socket")
+    with pytest.raises(HostError if daemon else MissingToolError, match="no socket") as raised:
+        engine.get("docker").check()
+    assert "docker" in (raised.value.hint or "")
+
+
+def test_a_docker_client_without_buildkit_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from containers.engines.docker import client_program
+
+    for folder, version in (("new", "28.2.2"), ("old", "20.10.24")):
+        (tmp_path / folder).mkdir()
+        program = tmp_path / folder / "docker"
+        asked_for_buildx = '[ "$1" != buildx ] || exit 1'
+        program.write_text(f"#!/bin/sh\n{asked_for_buildx}\necho 'Docker version {version}, build 1'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/new:{tmp_path}/old")
+    assert client_program() == (f"{tmp_path}/old/docker", False)
+    monkeypatch.setenv("PATH", f"{tmp_path}/new")
+    with pytest.raises(MissingToolError, match="buildx"):
+        client_program()
+
+
 # The build's own folder
 
 
