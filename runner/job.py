@@ -110,7 +110,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
         lines[key] = f"{override.partition('=')[0]}= on the command line"
     job = decode.convert(data, Job, str(path), lambda at: _locate(at, lines, str(path)))
     _check(job, lines, str(path))
-    return structs.replace(job, binds=tuple(_mount(bind, path.parent) for bind in job.binds))
+    mounts = (
+        _mount(bind, path.parent, _locate(f"binds[{place}]", lines, str(path)))
+        for place, bind in enumerate(job.binds)
+    )
+    return structs.replace(job, binds=tuple(mounts))
 
 
 def secret_values(job: Job, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -233,15 +237,17 @@ def _wrong(job: Job) -> Iterator[tuple[str, str | None]]:
             yield f"env.{name}", f"{name} holds a NUL byte or more than 128 KiB, which exec refuses"
 
 
-def _mount(bind: str | Mount, folder: Path) -> Mount:
+def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:
     """A bind with an absolute source; InvalidFileError if the source is missing."""
     if isinstance(bind, str):
         source, _, rest = bind.partition(":")
         target, _, mode = rest.partition(":")
         if not target.startswith("/") or mode not in ("", "ro", "rw"):
-            raise InvalidFileError(f"found bind {bind!r}, expected source:/target or source:/target:ro")
+            raise InvalidFileError(
+                f"{where}: found bind {bind!r}, expected source:/target or source:/target:ro"
+            )
         bind = Mount(source=source, target=target, read_only=mode == "ro")
     source_path = Path(os.path.abspath(folder / Path(bind.source).expanduser()))  # noqa: PTH100
     if not source_path.exists():
-        raise InvalidFileError(f"the bind's source {source_path} does not exist")
+        raise InvalidFileError(f"{where}: the bind's source {source_path} does not exist")
     return Mount(source=str(source_path), target=bind.target, read_only=bind.read_only)

@@ -74,8 +74,10 @@ class Meeting:
         return None if found is None else found.decode()
 
     def silence(self, who: str) -> float:
-        """Seconds since the last new sign of life of `who`, or since the first question about it."""
-        count = _read(self.folder / f"alive-{who}") or b""
+        """Seconds since the last new sign of life of `who`; 0 before its first."""
+        count = _read(self.folder / f"alive-{who}")
+        if count is None:
+            return 0.0
         now = time.monotonic()
         heard = self._heard.get(who)
         if heard is None or heard[0] != count:

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from runner import family, fixing, ports, rays
 from runner import launch as launch_
 from runner.events import Events
 from runner.facts import Facts
-from runner.launch import Launch
+from runner.launch import Launch, RayPlan
 from runner.meeting import Ended, Meeting, Pulse, wait
 from runner.runs import Attempt, RunFolder, last_lines
 
@@ -114,8 +114,7 @@ class Node:
         assert plan is not None, "a job of several nodes has Ray"
         within = plan.ready_within
         head = wait(self.meeting.head, awaited="the head's address", seconds=within, check=self.check)
-        self.ray = rays.start(plan, head, self.attempt.ray_log(self.rank), self.env())
-        self._ready(within)
+        self._bring_up(plan, head)
         self.meeting.join(self.rank)
         self.events.mark("joined")
         wait(lambda: None, awaited="the head's end", seconds=float("inf"), check=self.check)
@@ -130,13 +129,19 @@ class Node:
         return {**os.environ, **self.launch.env, **secrets, **job}
 
     def check(self) -> None:
-        """Raises what must end this node: a stop, Ray's death here, another node's end or silence."""
-        why = self.meeting.stopped()
-        if why is not None:
-            raise Stopped(128 + signal.SIGTERM, why)
+        """Raises what must end this node: a stop, another node's end or silence, Ray's death here."""
+        self._check_others()
+        self._check_ray()
+
+    def _check_ray(self) -> None:
         if self.ray and self.ray.poll() is not None:
             lines = last_lines(self.attempt.ray_log(self.rank))
             raise LaunchError(f"Ray ended on node {self.rank} with exit code {self.ray.returncode}:\n{lines}")
+
+    def _check_others(self) -> None:
+        why = self.meeting.stopped()
+        if why is not None:
+            raise Stopped(128 + signal.SIGTERM, why)
         if self.launch.attended and self.meeting.silence("launcher") > self.launch.silence:
             raise Stopped(128 + signal.SIGHUP, f"the launcher was silent for {self.launch.silence:g} s")
         others = range(1, self.launch.nodes) if self.rank == 0 else (0,)
@@ -158,17 +163,12 @@ class Node:
     def _start_head(self) -> str:
         plan = self.launch.ray
         assert plan is not None
-        where = rays.address(plan)
-        self.ray = rays.start(plan, None, self.attempt.ray_log(0), self.env())
-        wait(lambda: rays.accepts(where), awaited=f"Ray's head at {where}", seconds=plan.ready_within,
-             check=self.check)  # fmt: skip
-        self.meeting.publish_head(where)
-        self.events.mark("head accepts")
-        self._ready(plan.ready_within)
+        self._bring_up(plan, None)
         until = time.monotonic() + plan.ready_within
         for rank in range(1, self.launch.nodes):
             wait(partial(self._joined, rank), awaited=f"node {rank} to join Ray",
                  seconds=until - time.monotonic(), check=self.check)  # fmt: skip
+        where = rays.address(plan)
         self.tell(f"Ray is ready at {where}: {self.launch.nodes} node(s)")
         self.events.mark("ray ready")
         return where
@@ -176,10 +176,30 @@ class Node:
     def _joined(self, rank: int) -> bool | None:
         return True if self.meeting.joined(rank) else None
 
-    def _ready(self, seconds: float) -> None:
+    def _bring_up(self, plan: RayPlan, head: str | None) -> None:
+        """Starts Ray here and waits until this node is registered with the head, which may be this one.
+
+        Ray's own limit of 30 s is fixed and too short for a busy machine, so every node has two tries. A
+        worker that comes before the head is registered gives up after 10 s: the address is published late.
+        """
+        until = time.monotonic() + plan.ready_within
         log = self.attempt.ray_log(self.rank)
-        wait(lambda: rays.started(log), awaited=f"Ray on node {self.rank}", seconds=seconds, check=self.check)
-        self.events.mark("ray started")
+        for tries in (1, 2):
+            self.ray = rays.start(plan, head, log, self.env())
+            if self._wait(partial(rays.up, self.ray, log), f"Ray on node {self.rank}", until):
+                self.events.mark("ray started", tries=tries)
+                break
+            if tries == 2:
+                self._check_ray()
+            self.tell("Ray gave up starting; once more")
+            process.end_group(self.ray)
+            if plan.temp_dir:
+                rays.clear(Path(plan.temp_dir), None)
+        if not head:
+            self.meeting.publish_head(rays.address(plan))
+
+    def _wait(self, probe: Callable[[], bool | None], awaited: str, until: float) -> bool:
+        return wait(probe, awaited=awaited, seconds=until - time.monotonic(), check=self._check_others)
 
     def _start_command(self, env: dict[str, str]) -> process.Child[bytes]:
         program = shutil.which(self.launch.command[0], path=env.get("PATH"))
@@ -201,11 +221,13 @@ class Node:
         if self.command and self.command.poll() is None:
             self.tell(f"ending the command, which has {self.launch.grace:g} s")
             process.end_group(self.command, self.launch.grace)
+        if self.ray:  # at once: it keeps nothing that anyone needs, and drains for seconds if asked politely
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.ray.pid, signal.SIGKILL)
         family.end(grace=3.0)
         if self.launch.ray and self.launch.ray.temp_dir:
-            rays.clear(
-                Path(self.launch.ray.temp_dir), self.attempt.ray_logs(self.rank) if keep_logs else None
-            )
+            logs = self.attempt.ray_logs(self.rank) if keep_logs else None
+            rays.clear(Path(self.launch.ray.temp_dir), logs)
         self.events.mark("node ended")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -69,22 +68,11 @@ def start(plan: RayPlan, head: str | None, log: Path, env: Mapping[str, str]) ->
     return process.start([program, *words[1:]], what="start Ray", log=log, env=env)
 
 
-def accepts(where: str) -> bool | None:
-    """True if something accepts connections there; None (not yet) otherwise."""
-    host, _, port = where.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=1):
-            return True
-    except OSError:
-        return None
-
-
-def started(log: Path) -> bool | None:
-    """True once `ray start` has said that this node is up and registered; None (not yet) before."""
-    try:
-        return True if STARTED.search(log.read_bytes()) else None
-    except FileNotFoundError:
-        return None
+def up(child: process.Child[bytes], log: Path) -> bool | None:
+    """True once `ray start` has said that this node is registered, False once it has ended, else None."""
+    if STARTED.search(log.read_bytes()):
+        return True
+    return None if child.poll() is None else False
 
 
 def clear(temp_dir: Path, logs: Path | None) -> None:
