@@ -136,7 +136,9 @@ def private_dockerd() -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+        # The daemon leaves its namespace mounted.
+        subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True, check=False)
+        shutil.rmtree(folder)
 
 
 class Registry(Struct):
