@@ -12,7 +12,7 @@ from kit.nouns import FORMATS
 
 if TYPE_CHECKING:
     from kit.nouns import Recipe
-    from runner.images import Wanted
+    from runner.planning import Wanted
 
 HELP = "build, find and describe training images"
 
@@ -66,7 +66,7 @@ def _recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
-    from runner.images import Wanted
+    from runner.planning import Wanted
 
     return Wanted(arch=args.arch, line=args.line, base=args.base, platform=args.platform)
 

@@ -67,11 +67,11 @@ def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
     """Prints each node's command; an image that was not built yet goes by its recipe's name."""
     from containers import engine as engines
     from kit import say, shell
-    from runner import images, submission
+    from runner import images, planning, submission
 
     reference = job.image
     if job.arch:
-        wanted = images.Wanted(arch=job.arch, line=job.line, base=job.base)
+        wanted = planning.Wanted(arch=job.arch, line=job.line, base=job.base)
         reference = images.planned(wanted).name
     assert reference
     able = engines.get(engine) if engine else engines.detect(to_run=True)

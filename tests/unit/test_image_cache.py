@@ -61,14 +61,8 @@ def appended(store: Store, folder: Path, base: dict[str, bytes], layers: list[di
     for number, tree in enumerate(layers):
         (folder / "layer.tar").write_bytes(tar_of(tree))
         artifacts.append(store.put_artifact(f"{number}" * 64, folder / "layer.tar"))
-    return store.put_archive(
-        folder / "saved.tar",
-        key=KEY,
-        name="it",
-        platform=AMD64,
-        append=artifacts,
-        env_path_append="/slipworks/bin",
-    )
+    plain = store.put_archive(folder / "saved.tar", key="e" * 64, name="plain", platform=AMD64)
+    return store.put_on(plain, artifacts, key=KEY, name="it", env_path="/slipworks/bin")
 
 
 @FEW
@@ -106,7 +100,9 @@ def test_the_base_keeps_its_path_labels_and_history(store: Store, image: Image, 
     put = {"key": OTHER, "name": "again", "platform": AMD64}
     same = store.put_archive(saved, **put)
     assert same.digest == image.digest  # layers packed the same way, config as it was
-    more = store.put_archive(saved, **put, labels={"a": "b"}, env_path_append="/slipworks/bin")
+    more = store.put_on(
+        same, [], key=KEY[:-1] + "9", name="more", labels={"a": "b"}, env_path="/slipworks/bin"
+    )
     config = store.opened(more)[1]
     assert more.labels == {"org.example": "x", "a": "b"} == config["config"]["Labels"]
     assert config["config"]["Env"] == [f"PATH={oci.PLAIN_PATH}:/slipworks/bin"]
