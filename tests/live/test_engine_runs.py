@@ -1,0 +1,112 @@
+"""What a process sees in a container, and how it ends: by every engine that runs OCI images."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from containers import engine, host
+from containers.engine import Bind, ContainerRun, Engine
+from containers.secrets import BuildSecrets
+from image_cache.store import Store
+from kit.nouns import Image
+from tests.live.needs import need
+from tests.live.parts_engines import User
+from tests.live.tiny import built, call, expected, show, taken_in
+
+pytestmark = pytest.mark.live
+
+
+@pytest.fixture(params=["podman", "docker"])
+def running_engine(request: pytest.FixtureRequest, tiny_store: Store) -> Engine:
+    name = request.param
+    request.getfixturevalue("private_dockerd" if name == "docker" else "private_storage")
+    need(shutil.which(name), f"{name} is not installed")
+    return engine.get(name, tiny_store.write_docker_archive)
+
+
+@pytest.fixture
+def loaded(
+    running_engine: Engine, tiny_base: Image, tiny_store: Store, build_secrets: BuildSecrets, tmp_path: Path
+) -> str:
+    reference = f"localhost/slipworks/test-run-{running_engine.name}:1"
+    if running_engine.has(reference) is None:
+        built(running_engine, tiny_base, build_secrets, tmp_path / "out")
+        running_engine.load(taken_in(tiny_store, running_engine.name, tmp_path / "out"), reference)
+    return reference
+
+
+def test_a_process_sees_the_same_under_every_engine(
+    running_engine: Engine, loaded: str, tmp_path: Path
+) -> None:
+    assert show(running_engine, loaded, tmp_path / "a folder", call) == expected()
+
+
+def listed(made: Engine, *which: str) -> str:
+    """The ids of the engine's containers."""
+    program = made.run_argv(ContainerRun(image="x", argv=()))
+    return call([*program[: program.index("run")], "ps", "--quiet", *which])[1].strip()
+
+
+def started(made: Engine, run: ContainerRun) -> subprocess.Popen[str]:
+    """The client, once the process inside has said that it is up and the engine knows that it runs.
+
+    podman 4.3 loses a signal that comes between the two.
+    """
+    client = subprocess.Popen(made.run_argv(run), stdout=subprocess.PIPE, text=True)
+    assert client.stdout
+    assert client.stdout.readline() == "up\n"
+    deadline = time.monotonic() + 30
+    while not listed(made, "--filter=status=running"):
+        assert time.monotonic() < deadline, "the engine never said that the container runs"
+    return client
+
+
+def test_ending_the_client_ends_the_process_and_leaves_nothing(
+    running_engine: Engine, loaded: str, tmp_path: Path
+) -> None:
+    script = "trap 'echo told > /work/ended; exit 5' TERM; echo up; while :; do sleep 0.05; done"
+    run = ContainerRun(image=loaded, argv=("sh", "-c", script), binds=(Bind(tmp_path, "/work"),))
+    client = started(running_engine, run)
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(30) == 5
+    assert (tmp_path / "ended").read_text() == "told\n"
+    assert listed(running_engine, "--all") == ""
+
+
+def test_a_process_without_handlers_ends_at_term(running_engine: Engine, loaded: str) -> None:
+    if running_engine.name == "podman":
+        need(host.facts().init, "no static init is here (apt-get install catatonit)")
+    client = started(running_engine, ContainerRun(image=loaded, argv=("sh", "-c", "echo up; exec sleep 60")))
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(20) == 143
+    assert listed(running_engine, "--all") == ""
+
+
+# As an ordinary user
+
+
+def test_podman_without_root(
+    ordinary_user: User, tiny_base: Image, tiny_store: Store, build_secrets: BuildSecrets
+) -> None:
+    need(shutil.which("podman"), "podman is not installed")
+    for secret in (build_secrets.index, build_secrets.ca):
+        assert secret
+        secret.chmod(0o644)
+    home = ordinary_user.folder
+
+    def work() -> list[str]:
+        made = engine.get("podman")
+        made.check()
+        built(made, tiny_base, build_secrets, home / "out")
+        made.load(tiny_base, "localhost/slipworks/test-rootless:1")
+        mine = Store(home / "store")
+        made.load(taken_in(mine, "rootless", home / "out"), "localhost/slipworks/test-rootless:2")
+        return show(made, "localhost/slipworks/test-rootless:2", home / "run here", call)
+
+    assert ordinary_user.do(work) == expected()
