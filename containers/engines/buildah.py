@@ -40,7 +40,7 @@ class Buildah:
                 host.install_hint(self.name),
             )
         self._check_rootless()
-        # Opens the storage and, without root, a namespace; `info` would take ten times as long.
+        # Opens the storage and, without root, a namespace; `info` takes more than twice as long.
         self._ask("images", "--quiet", "--filter=reference=none")
         return _dotted(version)
 
