@@ -65,7 +65,8 @@ def test_nothing_of_this_machine_remains(
     foreign: tuple[Platform, Path], rooted: Rooted, tmp_path: Path
 ) -> None:
     process.run(["tar", "-C", tmp_path, "-xf", foreign[1]], what="unpack a root")
-    assert hosts()
+    mirrors = {name.encode() for name in hosts()}
+    assert mirrors
     for root in (tmp_path, rooted("trixie")):
         assert not (root / "etc/resolv.conf").exists()
         assert (root / "etc/apt/sources.list").read_text().startswith("# No sources")
@@ -73,7 +74,7 @@ def test_nothing_of_this_machine_remains(
         for path in [*(root / "etc").rglob("*"), *(root / "var").rglob("*")]:
             if path.is_file() and not path.is_symlink():
                 text = path.read_bytes()
-                named = [name for name in hosts() if name.encode() in text]
+                named = [name for name in mirrors if name in text]
                 assert not named, f"{path} names {named}"
 
 
