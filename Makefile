@@ -16,7 +16,7 @@ RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
 	$${PUSH:+--push="$$PUSH"}
 
-.PHONY: help kit image sif key render reference lock pins demo test check lint types unit doctor bench clean
+.PHONY: help kit image sif key render reference lock pins demo test check lint types unit golden doctor bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,8 @@ render: kit ## write definitions/rendered from the data
 
 reference: kit ## write docs/reference from the code
 	@.venv/bin/python -m runner.reference
+
+golden: render reference ## write every committed file that is generated: read the diff
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}
