@@ -92,7 +92,9 @@ class Buildah:
             raise complaints.explain(f"load {image.name} into {self.name}", done.out + done.err, reference)
         identity = done.out.split()[-1]
         self._ask("tag", identity, reference)
-        self._ask("rmi", f"localhost/{source.removeprefix('oci:')}:latest")  # the name that pull gave it
+        # The name that pull gave it; podman 5 gives none, so it may not be there.
+        spare = f"localhost/{source.removeprefix('oci:')}:latest"
+        process.run([*self.command(), "rmi", spare], what=f"ask {self.name}", check=False)
 
     def has(self, reference: str) -> str | None:
         done = process.run([*self.command(), *self.ID, reference], what=f"ask {self.name}", check=False)
