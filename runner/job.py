@@ -16,6 +16,7 @@ from kit.errors import InvalidFileError, UnsupportedError, UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+AS_WRITTEN = ("env", "run")  # keys in whose values a word is a word, whatever YAML takes it for
 LONGEST_VALUE = (128 << 10) - 1  # bytes of NAME=value that exec takes, less the closing NUL
 
 
@@ -107,7 +108,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
     for override in overrides:
         key, value = _override(override)
         _put(data, key, value, override)
-        lines[key] = f"{override.partition('=')[0]}= on the command line"
+        for inner in [each for each in lines if each.startswith((f"{key}.", f"{key}["))]:
+            del lines[inner]
+        lines[key] = f"{key}= on the command line"
     job = decode.convert(data, Job, str(path), lambda at: _locate(at, lines, str(path)))
     _check(job, lines, str(path))
     mounts = (
@@ -164,17 +167,21 @@ def _lines(root: yaml.Node, where: str) -> dict[str, str]:
 
 def _plain(root: yaml.Node) -> Any:
     """The data; the values of `env` and the words of `run` as they are written (`on` stays on, 1 stays 1)."""
-    loader = yaml.SafeLoader("")
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value in AS_WRITTEN:
+            _keep_words(value)
     try:
-        for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
-            if key.value in ("env", "run") and isinstance(value, yaml.MappingNode | yaml.SequenceNode):
-                words = [each[1] if isinstance(each, tuple) else each for each in value.value]
-                for word in words:
-                    if isinstance(word, yaml.ScalarNode):
-                        word.tag = "tag:yaml.org,2002:str"
-        return loader.construct_document(root)
+        return yaml.SafeLoader("").construct_document(root)
     except yaml.YAMLError as bad:
         raise InvalidFileError(f"not YAML that a job may hold: {bad}") from bad
+
+
+def _keep_words(node: yaml.Node) -> None:
+    if isinstance(node, yaml.MappingNode | yaml.SequenceNode):
+        for each in node.value:
+            word = each[1] if isinstance(each, tuple) else each
+            if isinstance(word, yaml.ScalarNode):
+                word.tag = "tag:yaml.org,2002:str"
 
 
 def _override(text: str) -> tuple[str, Any]:
@@ -184,7 +191,12 @@ def _override(text: str) -> tuple[str, Any]:
     if key.startswith("env."):
         return key, value
     try:
-        return key, yaml.safe_load(value)
+        node = yaml.compose(value, Loader=yaml.SafeLoader)
+        if node is None:
+            return key, None
+        if key in AS_WRITTEN:
+            _keep_words(node)
+        return key, yaml.SafeLoader("").construct_document(node)
     except yaml.YAMLError as bad:
         raise UsageError(f"the value of {key}= is not YAML: {value!r}") from bad
 

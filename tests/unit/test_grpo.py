@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 
-numpy = pytest.importorskip("numpy")
 EXAMPLE = Path(__file__).parents[2] / "examples/hello-grpo"
 sys.path.insert(0, str(EXAMPLE))
 import grpo  # noqa: E402

@@ -105,6 +105,11 @@ def test_overrides_win_and_are_yaml(tmp_path: Path) -> None:
     assert isinstance(job.ray, jobs.Ray) and job.ray.num_cpus == 3
 
 
+def test_words_of_an_override_are_taken_as_written(tmp_path: Path) -> None:
+    assert loaded(tmp_path, PLAIN, "run=[sleep, 1000, on]").command == ("sleep", "1000", "on")
+    assert loaded(tmp_path, PLAIN, "env={A: 1, B: no}").env == {"A": "1", "B": "no"}
+
+
 def test_bad_overrides(tmp_path: Path) -> None:
     assert "nodse= on the command line" in refused(tmp_path, PLAIN, "nodse=2", kind=UnknownNameError)
     assert "key=value" in refused(tmp_path, PLAIN, "nodes", kind=UsageError)
