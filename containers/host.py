@@ -117,13 +117,18 @@ def podman_flags(host: Host) -> list[str]:
     return flags
 
 
+def ulimit_flags(host: Host) -> list[str]:
+    """Of `podman run`, and of builds since podman 5: they ask for 1048576 files, whatever the limit is."""
+    if not host.root or host.may_raise_limits:
+        return []
+    files, processes = host.limits
+    say.once("note: root lacks CAP_SYS_RESOURCE here: containers keep this shell's limits")
+    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
+
+
 def podman_run_flags(host: Host) -> list[str]:
     """Further flags of `podman run`."""
-    flags: list[str] = []
-    if host.root and not host.may_raise_limits:  # podman asks for 1048576 files, whatever the limit is
-        files, processes = host.limits
-        flags += [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]
-        say.once("note: root lacks CAP_SYS_RESOURCE here: containers keep this shell's limits")
+    flags = ulimit_flags(host)
     if host.root or host.mqueue:  # /dev/shm is 64 MB otherwise
         flags.append("--ipc=host")
     else:  # which a podman without root needs to share the host's IPC

@@ -62,6 +62,7 @@ class Buildah:
                 "--isolation=chroot",  # no runtime, no cgroup; the steps see the host's network
                 "--layers=true",
                 "--format=oci",
+                *host.ulimit_flags(self.on),
                 f"--platform={recipe.platform}",
                 # buildah 1.28 takes the target for it when the two differ
                 f"--build-arg=BUILDPLATFORM={Platform.host()}",
