@@ -142,13 +142,14 @@ def _shown(plan: Launch) -> Iterator[Callable[[str], None]]:
         yield show
 
 
-def explained(plan: Launch) -> list[str]:
+def explained(job: Job, plan: Launch) -> list[str]:
     """Each fix that applies on this machine, with its reason: what a node that is like it will do."""
-    from runner import facts, fixing
+    from runner import facts, fixing, ports
 
-    seen = facts.gather(0, plan.nodes, None)
-    # Of the container only this much is known here: it has Ray, and none of this shell's environment.
-    seen = replace(seen, env={}, ray=seen.ray or "2.57.0" if plan.ray else None, port_base=10000)
+    with ports.held(f"{plan.run_id}-0") as base:
+        seen = facts.gather(0, plan.nodes, base)
+    # Of the container only this much is known here: ours have Ray and a locale, and nothing of this shell.
+    seen = replace(seen, env={"LANG": "C.UTF-8"} if job.arch else {}, ray="2.57.0" if plan.ray else None)
     if plan.ray:
         plan = replace(plan, ray=replace(plan.ray, token_file=f"{INSIDE}/ray.token"))
     return [f"fix {fix.name}: {fix.reason}" for fix in fixing.fixed(seen, plan)[1]]

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     folder = runs.named(Path(chosen.runs).expanduser().absolute(), job.name)
     plan = submission.launch(job, cluster, folder.run_id)
     if args.explain:
-        for line in submission.explained(plan):
+        for line in submission.explained(job, plan):
             say.answer(line)
     scratch = chosen.cache_folder / "scratch"
     if args.dry_run:
