@@ -52,7 +52,7 @@ doctor: kit ## list what this machine has and lacks
 	@$(RUNNER) doctor
 
 test: ## set up what the tests need (YES=1: all of it), and run everything
-	@./setup.sh test $${YES:+--yes} && $(MAKE) lint types && $(PYTEST)
+	@./setup.sh test $${YES:+--yes} && { $(MAKE) -k lint types; quality=$$?; $(PYTEST) && exit $$quality; }
 
 check: lint types unit ## the quick part: lint, types, unit tests
 
