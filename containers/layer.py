@@ -22,6 +22,9 @@ from kit.errors import MissingToolError, UnpinnedError
 from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
 
 Update = Callable[[str], None]
+Files = Callable[[Platform, Path], None]
+"""Puts the interpreter and the libraries of a platform below a folder, as they lie in a root file system."""
+
 _RECIPE = ("elf.py", "layer.py", "layer_pack.py", "layer_tree.py")
 GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is newer
 
@@ -43,10 +46,17 @@ def key(spec: LayerSpec, platform: Platform) -> str:
     )
 
 
-def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> LayerBuild:
-    """Builds the layer and puts it at `out`, atomically. As root or any user; needs apt, uv and patchelf.
+def build(
+    spec: LayerSpec,
+    platform: Platform,
+    out: Path,
+    update: Update,
+    files_of: Files | None = None,
+) -> LayerBuild:
+    """Builds the layer and puts it at `out`, atomically. As root or any user; needs uv and patchelf.
 
-    What the layer is made of is written to no file of it but named in the result.
+    The interpreter and its libraries are the distribution's, by apt, or those of `files_of`. What the layer
+    is made of is written to no file of it but named in the result.
     """
     lock = spec.locks.get(platform.arch)
     if lock is None:
@@ -58,12 +68,18 @@ def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> Lay
     with files.beside(out.with_name(f"{out.name}.work")) as work:
         (work / "stage").mkdir(parents=True)
         layout = Layout(spec, work / "stage")
-        taken = fetched(spec, platform, work / "root", update)
+        taken: dict[Platform, list[debs.Deb]] = {}
+        if files_of is None:
+
+            def files_of(at: Platform, root: Path) -> None:
+                taken[at] = fetched(spec, at, root, update)
+
+        files_of(platform, work / "root")
         _wheels(lock, layout, platform, update)
         update("libraries")
         fill(layout, platform, work / "root", patchelf)
         update("byte code, tar, gzip")
-        diff_id, unpacked = _packed(spec, platform, work, out, update)
+        diff_id, unpacked = _packed(spec, platform, work, out, files_of)
     return LayerBuild(
         name=spec.name,
         key=key(spec, platform),
@@ -73,16 +89,12 @@ def build(spec: LayerSpec, platform: Platform, out: Path, update: Update) -> Lay
         size=out.stat().st_size,
         diff_id=diff_id,
         unpacked=unpacked,
-        packages={deb.name: f"{deb.version} sha256:{deb.sha256}" for deb in taken},
+        packages={deb.name: f"{deb.version} sha256:{deb.sha256}" for deb in taken.get(platform, [])},
     )
 
 
 def fetched(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> list[debs.Deb]:
-    """The distribution's packages, as files below `root`.
-
-    The seam for hosts without apt: any other way to get the same files there (say, from the layers of a
-    pulled base image) can take this function's place; nothing after it asks where they came from.
-    """
+    """The distribution's packages, as files below `root`. Nothing later asks where the files came from."""
     where = f"layers/{spec.name}/{spec.distribution}-{platform.arch}.packages"
     pins = debs.read_pins(spec.pins.get(platform.arch, ""), where)
     with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:
@@ -135,17 +147,19 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, update: Update) -> tuple[str, int]:
+def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, files_of: Files) -> tuple[str, int]:
     """Byte-compiles and packs with the layer's own interpreter; its native twin for a foreign platform."""
     native, root = Platform.host(), work / "root"
     if platform != native:
         root = work / "native"
-        fetched(spec, native, root, update)
-    folders = [str(root) + each for each in library_folders(native) if (root / each.lstrip("/")).is_dir()]
-    loader = next(Path(folders[0]).glob("ld-linux*"))
+        files_of(native, root)
+    there = [root / each.lstrip("/") for each in library_folders(native, spec.prefix)]
+    folders = [str(each) for each in there if each.is_dir()]
+    loader = next(found for each in there for found in each.glob("ld-linux*"))
     with files.beside(out) as temporary:
         argv: list[str | Path] = [
-            loader, "--library-path", ":".join(folders), root / f"usr/bin/python{spec.python}",
+            loader, "--library-path", ":".join(folders),
+            root / spec.prefix.lstrip("/") / f"bin/python{spec.python}",
             "-B", "-P", "-s", "-S", Path(__file__).with_name("layer_pack.py"),
             work / "stage", spec.folder.lstrip("/"), temporary,
         ]  # fmt: skip

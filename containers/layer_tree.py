@@ -66,10 +66,11 @@ class Layout:
         return self.top / "python/site"
 
 
-def library_folders(platform: Platform) -> list[str]:
-    """Where the distribution keeps libraries, in a root that its packages were unpacked to."""
+def library_folders(platform: Platform, prefix: str = "/usr") -> list[str]:
+    """Where libraries are kept, in a root that a distribution's packages were unpacked to, or a base was."""
     triplet = f"{platform.machine}-linux-gnu"
-    return [f"{top}/lib{tail}" for top in ("/usr", "") for tail in (f"/{triplet}", "64", "")]
+    tops = dict.fromkeys((prefix, "/usr", ""))
+    return [f"{top}/lib{tail}" for top in tops for tail in (f"/{triplet}", "64", "")]
 
 
 def sources_of(spec: LayerSpec) -> Iterator[tuple[str, Path]]:
@@ -105,10 +106,11 @@ def _interpreter(layout: Layout, root: Path) -> None:
     spec = layout.spec
     program = layout.here(layout.python)
     program.parent.mkdir(parents=True)
-    shutil.copyfile(root / f"usr/bin/python{spec.python}", program)
+    prefix = root / spec.prefix.lstrip("/")
+    shutil.copyfile(prefix / f"bin/python{spec.python}", program)
     program.chmod(0o755)
     library = f"lib/python{spec.python}"
-    shutil.copytree(root / "usr" / library, layout.top / "python" / library, symlinks=True)
+    shutil.copytree(prefix / library, layout.top / "python" / library, symlinks=True)
     for pattern in (*spec.leave_out, "**/__pycache__"):
         for path in list((layout.top / "python").glob(pattern)):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -147,13 +149,13 @@ def _libraries(layout: Layout, platform: Platform, root: Path) -> None:
     target = layout.here(layout.lib)
     target.mkdir(parents=True)
     wanted = {_LOADERS[platform.machine], *layout.spec.libraries}
-    folders = library_folders(platform)
+    folders = library_folders(platform, layout.spec.prefix)
     while wanted:
         for name in sorted(wanted):
             found = packages.find(name, folders)
             if not found:
                 raise BuildError(
-                    f"no package of layer {layout.spec.name} holds {name}, which its files need on {platform}"
+                    f"nothing that layer {layout.spec.name} is made of holds {name}, needed on {platform}"
                 )
             shutil.copyfile(found, target / name)
             (target / name).chmod(0o755 if name in _LOADERS.values() else 0o644)

@@ -94,6 +94,14 @@ def at(base: Base, platform: Platform, digest: str | None) -> Base:
     return structs.replace(base, digest=check, reference=f"{base.reference}-{platform.arch}{short}")
 
 
+def pinned(base: Base) -> str:
+    """What FROM names: by digest where it is known, then without the tag: some engines refuse both."""
+    if base.kind == "bootstrap" or not base.digest:
+        return base.reference
+    name, _, tag = base.reference.rpartition(":")
+    return f"{name if name and '/' not in tag else base.reference}@{base.digest}"
+
+
 def _read(file: Path) -> dict[str, Registry | Bootstrap]:
     return toml_file(file, dict[str, Registry | Bootstrap])
 

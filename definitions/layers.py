@@ -6,10 +6,13 @@ from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from definitions import bases
 from kit import decode
+from kit.errors import UnpinnedError
 from kit.nouns import MACHINES, LayerSpec
 from kit.suggest import unknown
 
@@ -22,12 +25,21 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
     packages: tuple[str, ...]
 
 
+class Pulled(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where they come from without apt: a pinned base that holds a whole Python below `prefix`."""
+
+    base: str
+    python: str
+    prefix: str
+
+
 class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     summary: str
     folder: str
     entries: dict[str, str]
     debian: Source
     ubuntu: Source
+    pulled: Pulled
     sources: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
@@ -42,30 +54,53 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(each.name for each in _root().iterdir() if (each / "layer.toml").is_file()))
 
 
-def load(name: str, distribution: str = "debian") -> LayerSpec:
-    """The layer as made from one distribution's packages. Pure: reads our own data files only."""
+def load(name: str, distribution: str | None = "debian") -> LayerSpec:
+    """The layer as made from one distribution's packages, or, for None, from the files of a pinned base.
+
+    Pure: reads our own data files only. UnpinnedError where that base has no digest.
+    """
     if name not in names():
         raise unknown("layer", name, names())
     at = _root() / name
     file = decode.toml((at / "layer.toml").read_text(), _File, f"layers/{name}/layer.toml")
-    by_distribution = {"debian": file.debian, "ubuntu": file.ubuntu}
-    if distribution not in by_distribution:
-        raise unknown("distribution", distribution, by_distribution)
-    source = by_distribution[distribution]
     return LayerSpec(
         name=name,
         folder=file.folder,
-        distribution=distribution,
-        suite=source.suite,
-        python=source.python,
-        packages=source.packages,
         entries=file.entries,
         sources=file.sources,
         libraries=file.libraries,
         leave_out=file.leave_out,
-        locks=_by_arch(at, lambda arch: lock_name(source.python, arch)),
-        pins=_by_arch(at, lambda arch: pins_name(distribution, arch)),
+        **(_packaged(file, distribution, at) if distribution else _pulled(file, at)),
     )
+
+
+def _packaged(file: _File, distribution: str, at: Traversable) -> dict[str, Any]:
+    by_distribution = {"debian": file.debian, "ubuntu": file.ubuntu}
+    if distribution not in by_distribution:
+        raise unknown("distribution", distribution, by_distribution)
+    source = by_distribution[distribution]
+    return {
+        **structs.asdict(source),
+        "distribution": distribution,
+        "locks": _by_arch(at, lambda arch: lock_name(source.python, arch)),
+        "pins": _by_arch(at, lambda arch: pins_name(distribution, arch)),
+    }
+
+
+def _pulled(file: _File, at: Traversable) -> dict[str, Any]:
+    base = bases.load(file.pulled.base)
+    if not base.digest:
+        raise UnpinnedError(
+            f"base {base.name} is not pinned: the layer cannot be made of {base.reference}", "make pins"
+        )
+    return {
+        "distribution": base.distribution,
+        "suite": base.suite,
+        "python": file.pulled.python,
+        "prefix": file.pulled.prefix,
+        "base": bases.pinned(base),
+        "locks": _by_arch(at, lambda arch: lock_name(file.pulled.python, arch)),
+    }
 
 
 def lock_name(python: str, arch: str) -> str:

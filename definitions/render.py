@@ -168,7 +168,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(DEFINITIONS / "templates"), undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    made.filters |= {"quote": quote, "one_line": _one_line, "pinned": pinned, "local": local_folder}
+    made.filters |= {"quote": quote, "one_line": _one_line, "pinned": bases.pinned, "local": local_folder}
     return made
 
 
@@ -176,14 +176,6 @@ def _one_line(text: str) -> str:
     if "\n" in text or "\r" in text:
         raise InvalidFileError(f"a line break cannot stand here: found in {text[:60]!r}")
     return text
-
-
-def pinned(base: Base) -> str:
-    """What FROM names: by digest where it is known, then without the tag: some engines refuse both."""
-    if base.kind == "bootstrap" or not base.digest:
-        return base.reference
-    name, _, tag = base.reference.rpartition(":")
-    return f"{name if name and '/' not in tag else base.reference}@{base.digest}"
 
 
 def local_folder(base: Base) -> str:

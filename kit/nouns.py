@@ -161,6 +161,8 @@ class LayerSpec(Struct, frozen=True, kw_only=True):
     folder       absolute and at the top level ("/slipworks"), so that no entry restates a base's own folder.
     python       "3.13", as the distribution's packages have it.
     packages     the distribution's packages whose files are taken; libraries: those opened by name only.
+    base         where there are no packages to be had: the image, by digest, whose files are taken.
+    prefix       where the interpreter lies in those packages, or in that base.
     entries      command -> "module:function"; each becomes an executable in `folder`/bin.
     sources      packages of this kit that ride along.
     leave_out    glob patterns below `folder`/python.
@@ -172,10 +174,12 @@ class LayerSpec(Struct, frozen=True, kw_only=True):
     distribution: str
     suite: str
     python: str
-    packages: tuple[str, ...]
     entries: dict[str, str]
     locks: dict[str, str]
-    pins: dict[str, str]
+    packages: tuple[str, ...] = ()
+    pins: dict[str, str] = {}
+    base: str | None = None
+    prefix: str = "/usr"
     libraries: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from containers import bootstrap, engine, layer, secrets
@@ -101,8 +102,22 @@ def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifac
         return found
     with files.beside(store.root / f"{spec.name}.tar.gz") as out:
         with say.step(f"building the layer {spec.name} for {platform}") as update:
-            built = layer.build(spec, platform, out, update)
+            built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
         return store.put_artifact(key, out, diff_id=built.diff_id)
+
+
+def _pulled_files(spec: LayerSpec, store: Store, update: Callable[[str], None]) -> layer.Files | None:
+    """Where a layer is made of an image's files: what pulls and unpacks it. Nothing of the image is run."""
+    if spec.base is None:
+        return None
+    reference = spec.base
+
+    def files_of(platform: Platform, root: Path) -> None:
+        from image_cache import transfer, unpacking
+
+        unpacking.unpack(store, transfer.pull(reference, platform, store, update), root)
+
+    return files_of
 
 
 def _torch_index() -> str | None:

@@ -45,8 +45,8 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def layer(self) -> LayerSpec:
-        """The runner's layer."""
-        return layers.load("slipworks", distribution())
+        """The runner's layer: of this host's distribution; without apt, of the files of a pulled base."""
+        return layers.load("slipworks", bootstrap.host_distribution())
 
     def recipe(self) -> Recipe:
         """The image's recipe."""
@@ -95,7 +95,7 @@ def plan(wanted: Wanted, store: Store) -> Plan:
 
 
 def distribution() -> str:
-    """Whose packages bootstrapped bases and layers are made of: this host's, where it has apt."""
+    """Whose packages bootstrapped bases are made of: this host's, where it has apt."""
     return bootstrap.host_distribution() or "debian"
 
 
