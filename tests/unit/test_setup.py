@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -120,7 +119,7 @@ AWKWARD = "a  b \"c\" 'd' $(touch hit) `touch hit` $HOME \\ # % ; & |"
 def made(tree: Path, *words: str, env: dict[str, str] | None = None) -> list[str]:
     """What `make` would start the runner with: the words that reach a program put in the runner's place."""
     probe = tree / "probe"
-    probe.write_text(f"#!{sys.executable}\nimport sys\nprint('\\n'.join(sys.argv[1:]))\n")
+    probe.write_text("#!/bin/sh\nfor word; do printf '%s\\n' \"$word\"; done\n")
     probe.chmod(0o755)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     code, out, err = run(tree, clean | (env or {}), "make", "-s", "-o", "kit", "RUNNER=./probe", *words)
