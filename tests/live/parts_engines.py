@@ -138,8 +138,9 @@ def private_dockerd() -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait(60)
-        # The daemon leaves its namespace mounted.
-        subprocess.run(["umount", folder / "exec/netns/default"], capture_output=True, check=False)
+        # The daemon leaves its namespace mounted, and on some hosts its data.
+        for left in ("exec/netns/default", "data"):
+            subprocess.run(["umount", folder / left], capture_output=True, check=False)
         shutil.rmtree(folder)
 
 

@@ -147,8 +147,9 @@ def test_apptainer(stranger: Path, ordinary_user: User, told: secrets.BuildSecre
     assert make_base.replace("../build", "build") == other.partition(" && ")[2]
     bundle = {name: path.read_text() for name in ("index", "ca") if (path := getattr(told, name))}
 
+    works("apptainer")
+
     def work() -> None:
-        works("apptainer")
         home = ordinary_user.folder / "a stranger's"
         shutil.copytree(stranger / "definitions", home / "definitions")
         for name, text in bundle.items():
