@@ -5,11 +5,12 @@ Commands are argv lists; no shell is ever started here. Secrets go through `env`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
-import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -151,20 +152,31 @@ def start(
 
 
 def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
-    """Ends a child that was started in its own session, and all that it started: TERM, then KILL."""
+    """Ends a child that was started in its own session, and its group: TERM, then KILL for what is left.
+
+    Returns when none of them is alive (or cannot be killed: stuck in the kernel, after another `grace`).
+    """
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, sign)
-        except ProcessLookupError:
+        deadline = time.monotonic() + grace
+        # No event tells of the end of processes that are not our children.
+        while (left := child.poll() is None or _group_lives(child.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not left:
             break
-        timer = threading.Event()
-        try:
-            child.wait(grace)
-        except subprocess.TimeoutExpired:
-            timer.set()
-            continue
-        break
     child.wait()
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of the group is alive; zombies, which only their parent can end, do not count."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, _, owner = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                if int(owner) == group and state != "Z":
+                    return True
+    return False
 
 
 def _text(raw: bytes) -> str:

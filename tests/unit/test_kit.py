@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,23 @@ def test_interrupted_stream_ends_what_it_started(tmp_path: Path) -> None:
 
     with pytest.raises(Stop):
         process.stream(["sh", "-c", "sleep 600 & echo $!; wait"], what="x", on_line=stop)
-    pid = int((tmp_path / "pid").read_text())
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+    return stat.exists() and stat.read_text().split()[2] != "Z"
+
+
+def test_a_group_is_ended_with_those_who_ignore_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = "(trap '' TERM; echo deaf; sleep 600; sleep 600) & echo $!; exit 0"
+    child = process.start(["sh", "-c", script], what="x", log=log)
+    while len(log.read_text().split()) < 2:
+        time.sleep(0.01)
+    process.end_group(child, grace=0.3)
+    deaf = next(int(word) for word in log.read_text().split() if word != "deaf")
+    assert child.returncode == 0 and not alive(deaf)
 
 
 def test_write_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
