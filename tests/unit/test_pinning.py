@@ -28,8 +28,7 @@ def test_one_table_changes_and_comments_stay() -> None:
     changed = pinned(TEXT, "one", DIGEST, "2026-01-02", ("r1", "r2"))
     assert changed == (
         f'# head\n[one]\ndigest = "{DIGEST}"\ndate = "2026-01-02"\nsources = ["r1", "r2"]\n'
-        'python = "3.12"\n\n'
-        + TEXT[TEXT.index("[two]") :]
+        'python = "3.12"\n\n' + TEXT[TEXT.index("[two]") :]
     )
     assert pinned(changed, "one", DIGEST, "2026-01-02", ("r1", "r2")) == changed
 
