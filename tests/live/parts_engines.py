@@ -231,16 +231,20 @@ class User(Struct):
         host.facts.cache_clear()
 
 
+MADE = "slipworks-test-"
+
+
 @pytest.fixture(scope="session")
 def ordinary_user() -> Iterator[User]:
     """This process's own user, or, for root, one with subordinate ids; in CI one is made for the tests."""
     folder = Path(tempfile.mkdtemp(prefix="slipworks-user-", dir="/tmp"))
     name, made = host._user(), False
     if os.geteuid() == 0:
+        # Another session of these tests may have a user of its own, which will go.
         able = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid >= 1000
-                and host._subids(Path("/etc/subuid"), entry.pw_name) >= host.ENOUGH_IDS]  # fmt: skip
+                and not entry.pw_name.startswith(MADE) and host._subids(Path("/etc/subuid"), entry.pw_name) >= host.ENOUGH_IDS]  # fmt: skip
         if not able and os.environ.get("CI") == "true":
-            name, made = "slipworks-test", True
+            name, made = f"{MADE}{os.getpid()}", True
             subprocess.run(["useradd", "--no-create-home", "--home-dir", folder, name], check=True)
         need(able or made, "no ordinary user with subordinate ids is here (one is made where CI=true)")
         name = name if made else able[0]
