@@ -16,6 +16,9 @@ RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
 	$${PUSH:+--push="$$PUSH"}
 
+# Without apt no base can be bootstrapped: there the demo stands on the one that is pulled.
+PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
+
 .PHONY: help kit image sif key render reference lock pins demo test check lint types unit golden doctor bench clean
 
 help: ## list the targets

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A reader that closes our stdout early (`| head`) ends us quietly, as it does every Unix tool.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
-        args = parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
+        args = parsed(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
         return command.run(args)
     except SlipworksError as failure:
@@ -48,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f": {failure.filename}" if failure.filename else ""
         return tell(SlipworksError(f"{failure.strerror or failure}{place}", "SLIPWORKS_TRACE=1 shows where"))
+
+
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments. A command's `key=value` overrides may stand before, between and after its options."""
+    args, rest = parser(argv).parse_known_args(argv)
+    overrides: list[str] | None = getattr(args, "override", None)
+    for word in rest:
+        if overrides is None or word.startswith("-"):
+            raise UsageError(f"unrecognized argument: {word}", f"runner {argv[0]} --help")
+        overrides.append(word)
+    return args
 
 
 def tell(failure: SlipworksError) -> int:

@@ -240,9 +240,9 @@ def ordinary_user() -> Iterator[User]:
     folder = Path(tempfile.mkdtemp(prefix="slipworks-user-", dir="/tmp"))
     name, made = host._user(), False
     if os.geteuid() == 0:
-        # Another session of these tests may have a user of its own, which will go.
-        able = [entry.pw_name for entry in pwd.getpwall() if entry.pw_uid >= 1000
-                and not entry.pw_name.startswith(MADE) and host._subids(Path("/etc/subuid"), entry.pw_name) >= host.ENOUGH_IDS]  # fmt: skip
+        # Another session of these tests may have made one of its own, which will go.
+        others = [each.pw_name for each in pwd.getpwall() if each.pw_uid >= 1000 and MADE not in each.pw_name]
+        able = [each for each in others if host._subids(Path("/etc/subuid"), each) >= host.ENOUGH_IDS]
         if not able and os.environ.get("CI") == "true":
             name, made = f"{MADE}{os.getpid()}", True
             subprocess.run(["useradd", "--no-create-home", "--home-dir", folder, name], check=True)
