@@ -26,7 +26,8 @@ help: ## list the targets
 	@echo '  variables: ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
 
 demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
-	@./setup.sh demo && $(RUNNER) submit examples/hello-grpo/job.yaml --cluster local $${ENGINE:+--engine="$$ENGINE"}
+	@./setup.sh demo && $(RUNNER) submit examples/hello-grpo/job.yaml $(PULLED) --cluster local \
+		$${ENGINE:+--engine="$$ENGINE"}
 
 image: kit ## build the image for ARCH (default cpu), or find the one that is built
 	@$(BUILD)

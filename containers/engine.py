@@ -13,6 +13,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from containers.secrets import BuildSecrets
+from kit import say
 from kit.errors import InvalidFileError, MissingToolError, SlipworksError, UnsupportedError
 from kit.nouns import Format, Image, Recipe
 from kit.suggest import unknown
@@ -135,6 +136,10 @@ def detect(format: Format | None = None, *, to_run: bool = False, export: Export
             engine.check()
         except SlipworksError as reason:
             failures.append((name, reason))
+            if not isinstance(
+                reason, MissingToolError
+            ):  # it is here, so someone may wonder why it is not taken
+                say.once(f"note: {name} is passed over: {reason.message}")
             continue
         return engine
     if not failures:
