@@ -301,7 +301,9 @@ make_venv() {
         new_venv
     fi
     index_from_pip
-    "$uv" pip sync -q --python "$venv/bin/python" --require-hashes --only-binary :all: requirements.lock
+    # Compiled now: where PYTHONDONTWRITEBYTECODE is set, every command would compile its imports again.
+    "$uv" pip sync -q --python "$venv/bin/python" --require-hashes --only-binary :all: --compile-bytecode \
+        requirements.lock
     "$uv" pip install -q --python "$venv/bin/python" --offline --no-deps --no-build-isolation -e .
     made_from >"$ready.tmp"
     mv "$ready.tmp" "$ready"

@@ -147,5 +147,5 @@ def _refuse_without_index(line: Line, target: Platform, is_set: bool) -> None:
         raise UnsupportedError(
             f"line {line.name} on {target} needs an additional wheel index for its CUDA torch, which the"
             " package index does not have: the setting torch_index is not set",
-            "export SLIPWORKS_TORCH_INDEX=URL-of-PyTorch's-cu128-wheels",
+            "export SLIPWORKS_TORCH_INDEX=…  (PyTorch's own index of CUDA 12 wheels)",
         )

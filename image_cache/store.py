@@ -199,7 +199,7 @@ class Store(Blobs):
         self, path: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None
     ) -> Image:
         """Takes a finished SIF over: renamed where it lies on the store's file system, else copied."""
-        digest, final = digest_file(path), self._sif(oci.check_name(name))
+        digest, final = digest_file(path), self.sif_path(oci.check_name(name))
         with self.writable():
             self.records.check_free(key, name, "sif")
             self.records.drop(key, "sif")  # first: the old record must never stand for the new file
@@ -248,7 +248,8 @@ class Store(Blobs):
     def _artifact(self, key: str) -> Path:
         return self.root / "artifacts" / f"{oci.check_name(key)}.json"
 
-    def _sif(self, name: str) -> Path:
+    def sif_path(self, name: str) -> Path:
+        """Where the SIF of a name lies, whether or not it is there."""
         return self.root / "sif" / f"{name}.sif"
 
     def _image(self, record: Record) -> Image:
@@ -258,14 +259,14 @@ class Store(Blobs):
             format=record.format,
             platform=record.platform,
             digest=record.digest,
-            path=self.root if record.format == "oci" else self._sif(record.name),
+            path=self.root if record.format == "oci" else self.sif_path(record.name),
             labels=record.labels,
         )
 
     def _damage(self, record: Record) -> str | None:
         """What is wrong with the files that a record names, or None."""
         if record.format == "sif":
-            found = file_size(self._sif(record.name))
+            found = file_size(self.sif_path(record.name))
             return None if found == record.size else f"{record.name}.sif has {found} bytes of {record.size}"
         try:
             manifest = oci.manifest(self.read(record.digest), record.name)

@@ -20,6 +20,8 @@ def oci(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
     """The image: what the engine builds, and the runner's layer appended to its manifest."""
     plan = _with_bases(plan, store)
     plain, recipe = plan.plain(), plan.recipe()
+    # First, though it is needed last: where it cannot be made, nothing long has been done in vain.
+    appended = layer_artifact(plan.layer, recipe.platform, store)
 
     def build() -> Image:
         with files.beside(store.root / plain.name) as out, secrets.gathered(_torch_index()) as found:
@@ -33,7 +35,6 @@ def oci(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
             )
 
     below = ensure(store, plain.key, "oci", build)
-    appended = layer_artifact(plan.layer, recipe.platform, store)
     image = store.put_on(
         below, [appended], key=recipe.key, name=recipe.name, labels=recipe.labels,
         env_path=f"{plan.layer.folder}/bin",

@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from kit.nouns import FORMATS
-
 if TYPE_CHECKING:
     from kit.nouns import Recipe
     from runner.planning import Wanted
@@ -25,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--engine", help="docker, podman, buildah or apptainer (default: the first that works)"
     )
-    build.add_argument("--format", choices=FORMATS, help="oci (default) or sif (apptainer's default)")
+    # kit.nouns.FORMATS, written out: importing it would cost every --help more than all the rest.
+    build.add_argument("--format", choices=("oci", "sif"), help="oci (default), or sif (apptainer's default)")
     build.add_argument("--push", metavar="REF", help="also push it to a registry: host/name:tag")
     build.add_argument("--dry-run", action="store_true", help="print what would be built, and build nothing")
     build.set_defaults(verb=_build)
@@ -50,6 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     show = verbs.add_parser("show", help="print all that is known of an image in the store")
     show.add_argument("image", help="its name, key or digest, or the beginning of one")
+    show.add_argument("--format", choices=("oci", "sif"), help="which, where there are both of one name")
     show.set_defaults(verb=_show)
 
 
@@ -76,6 +76,7 @@ def _build(args: argparse.Namespace) -> int:
     from runner import images
 
     if args.dry_run:
+        images.check(args.engine, args.format, args.push)
         _describe(images.planned(_wanted(args)))
         return 0
     made = images.make(
@@ -127,7 +128,7 @@ def _list(args: argparse.Namespace) -> int:
 
     found = images.store().list()
     if args.json:
-        say.answer(json.format(json.encode(found)).decode())
+        say.answer(json.format(json.encode(found, enc_hook=str)).decode())
         return 0
     for image in found:
         say.answer(f"{image.name}  {image.format}  {image.platform}  {image.digest}")
@@ -140,5 +141,6 @@ def _show(args: argparse.Namespace) -> int:
     from kit import say
     from runner import images
 
-    say.answer(json.format(json.encode(images.described(args.image))).decode())
+    described = images.described(args.image, args.format)
+    say.answer(json.format(json.encode(described, enc_hook=str)).decode())
     return 0

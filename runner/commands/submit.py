@@ -57,24 +57,23 @@ def run(args: argparse.Namespace) -> int:
     scratch.mkdir(parents=True, exist_ok=True)
     submission.write(folder, job, plan, image, secrets)
     commands = submission.argvs(job, folder, engine, image.reference, scratch)
+    remove = submission.remove_argv(job, folder, engine)
     try:
-        return submission.run(folder, job, plan, commands, began)
+        return submission.run(folder, job, plan, commands, began, remove)
     finally:
         say.answer(str(folder.root))
 
 
 def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
-    """Prints each node's command; an image that was not built yet goes by its recipe's name."""
-    from containers import engine as engines
+    """Prints each node's command; an image that was not built yet goes by the name that it will have."""
     from kit import say, shell
     from runner import images, planning, submission
 
-    reference = job.image
+    able = images.check(engine, None, None, to_run=True)
+    reference = job.image or ""
     if job.arch:
         wanted = planning.Wanted(arch=job.arch, line=job.line, base=job.base)
-        reference = images.planned(wanted).name
-    assert reference
-    able = engines.get(engine) if engine else engines.detect(to_run=True)
+        reference = images.reference_of(images.planned(wanted), able)
     for argv in submission.argvs(job, folder, able, reference, scratch):
         say.answer(shell.line(argv))
     return 0
@@ -82,7 +81,6 @@ def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
 
 def _image(job: Job, engine: str | None) -> tuple[Engine, Chosen]:
     """The job's image, made or found, and the engine that has it."""
-    from containers import engine as engines
     from kit.errors import NotFoundError
     from runner import images
     from runner.submission import Chosen
@@ -95,8 +93,7 @@ def _image(job: Job, engine: str | None) -> tuple[Engine, Chosen]:
             name=image.name, key=image.key, digest=image.digest,
         )  # fmt: skip
     assert job.image
-    able = engines.get(engine) if engine else engines.detect(to_run=True)
-    able.check()
+    able = images.check(engine, None, None, to_run=True)
     if able.has(job.image) is None:
         raise NotFoundError(f"{able.name} has no image {job.image}", f"{able.name} pull {job.image}")
     return able, Chosen(reference=job.image, engine=able.name)

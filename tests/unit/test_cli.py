@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
 import pytest
 
-from kit.errors import EXIT_CODES
-from runner import cli
+from containers import engine
+from image_cache.store import Store
+from kit.errors import EXIT_CODES, UnsupportedError
+from kit.nouns import FORMATS, Platform
+from runner import cli, images
 
 
 def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[str]]:
@@ -69,3 +77,67 @@ def test_a_disk_that_refuses_is_told_in_two_lines(
     monkeypatch.setenv("SLIPWORKS_CACHE", "/proc/nowhere")
     code, lines = failure(capsys, "image", "show", "x")
     assert code != 0 and lines[0].startswith("error: ") and len(lines) <= 2
+
+
+@pytest.mark.parametrize("name", ["arch", "ACH", "FROMAT"])
+def test_make_refuses_a_misspelt_variable(name: str) -> None:
+    """It would build the default image, and say nothing."""
+    root = Path(cli.__file__).parents[1]
+    argv = ["make", "-C", str(root), "-n", "image", f"{name}=gh200"]
+    told = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert told.returncode == 2 and f"unknown variable {name}: expected one of ARCH" in told.stderr
+    right = subprocess.run([*argv[:-1], "ARCH=gh200"], capture_output=True, text=True, check=False)
+    assert right.returncode == 0
+
+
+def test_formats_are_those_of_the_noun() -> None:
+    """The command writes them out, because importing them is slow."""
+    build = cli.parser(["image"])._subparsers._group_actions[0].choices["image"]  # type: ignore[union-attr]
+    verbs = build._subparsers._group_actions[0].choices
+    for verb in ("build", "show"):
+        action = next(each for each in verbs[verb]._actions if "--format" in each.option_strings)
+        assert tuple(action.choices) == FORMATS
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The user's store, with one image that is there in both formats."""
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path))
+    store = images.store()
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a"))
+    put = {"key": "a" * 64, "name": "it-is", "platform": Platform.host()}
+    store.put_root(tmp_path / "root.tar", **put)
+    (tmp_path / "x.sif").write_bytes(b"sif")
+    store.put_sif(tmp_path / "x.sif", **put)
+    return store
+
+
+def test_list_and_show(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["image", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["format"] for each in listed] == ["oci", "sif"]
+    assert cli.main(["image", "show", "it-is", "--format", "oci"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["image"]["name"] == "it-is" and len(shown["layers"]) == 1
+    code, lines = failure(capsys, "image", "show", "it")
+    assert code == EXIT_CODES["NotFoundError"]
+    assert lines == [
+        "error: 'it' names 2 images in the store: it-is (oci), it-is (sif)",
+        "hint: runner image show it --format oci",
+    ]
+
+
+@pytest.mark.parametrize("push", ["", "Bad Ref", "host/name@sha256:" + "0" * 64])
+def test_a_bad_push_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, push: str
+) -> None:
+    monkeypatch.setattr(engine, "detect", lambda *_, **__: engine.get("buildah"))
+    code, lines = failure(capsys, "image", "build", "cpu", "--push", push)
+    lines = [line for line in lines if not line.startswith("note: ")]
+    assert code == EXIT_CODES["InvalidFileError"] and len(lines) <= 2, lines
+
+
+def test_an_engine_that_only_builds_runs_no_job() -> None:
+    with pytest.raises(UnsupportedError, match="buildah builds images and runs none"):
+        images.check("buildah", None, None, to_run=True)
