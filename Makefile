@@ -12,7 +12,7 @@ GIVEN := ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),\
 	$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # A name that is misspelt would otherwise build the default without a word.
-$(foreach name,$(filter-out $(GIVEN) CI MAKEFLAGS MFLAGS,$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),\
+$(foreach name,$(filter-out $(GIVEN) CI RUNNER PYTEST MAKEFLAGS MFLAGS,$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),\
 	$(if $(filter command line,$(origin $(name))),$(error unknown variable $(name): expected one of $(GIVEN))))
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${PLATFORM:+--platform="$$PLATFORM"}
