@@ -100,8 +100,9 @@ def _inside(info: Any, name: str) -> Any:
 
 
 def _unwrapped(info: Any) -> Any:
-    """The first structured member of a union such as `Struct | None`."""
-    for member in getattr(info, "types", ()):
-        if not isinstance(member, msgspec.inspect.NoneType):
-            return member
-    return info
+    """The member of a union such as `str | Struct` or `dict | None` that has parts; else the first."""
+    members = [each for each in getattr(info, "types", ()) if not isinstance(each, msgspec.inspect.NoneType)]
+    parted = [each for each in members if hasattr(each, "fields")] or [
+        each for each in members if hasattr(each, "value_type") or hasattr(each, "item_type")
+    ]
+    return next(iter(parted or members), info)

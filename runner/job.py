@@ -13,6 +13,8 @@ from msgspec import Struct, structs
 
 from kit import decode
 from kit.errors import InvalidFileError, UnsupportedError, UsageError
+from kit.suggest import unknown
+from runner import yaml_lines
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -100,9 +102,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as bad:
         raise InvalidFileError(f"cannot read the job file {path}: {bad}", "runner submit JOB.YAML") from bad
-    root = _composed(text, str(path))
-    lines = _lines(root, str(path))
-    data = _plain(root)
+    root = yaml_lines.composed(text, str(path))
+    lines = yaml_lines.lines(root, str(path))
+    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if key.value in AS_WRITTEN:
+            yaml_lines.keep_words(value)
+    data = yaml_lines.plain(root, str(path))
     if not isinstance(data, dict):
         raise InvalidFileError(f"{path}: found no mapping, expected `name:`, `run:` and so on")
     for override in overrides:
@@ -111,10 +116,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
         for inner in [each for each in lines if each.startswith((f"{key}.", f"{key}["))]:
             del lines[inner]
         lines[key] = f"{key}= on the command line"
-    job = decode.convert(data, Job, str(path), lambda at: _locate(at, lines, str(path)))
+    job = decode.convert(data, Job, str(path), lambda at: yaml_lines.locate(at, lines, str(path)))
     _check(job, lines, str(path))
+    _check_names(job, lines, str(path))
     mounts = (
-        _mount(bind, path.parent, _locate(f"binds[{place}]", lines, str(path)))
+        _mount(bind, path.parent, yaml_lines.locate(f"binds[{place}]", lines, str(path)))
         for place, bind in enumerate(job.binds)
     )
     return structs.replace(job, binds=tuple(mounts))
@@ -130,60 +136,6 @@ def secret_values(job: Job, environment: Mapping[str, str] = os.environ) -> dict
     return {name: environment[name] for name in job.secrets}
 
 
-def _composed(text: str, where: str) -> yaml.Node:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as bad:
-        mark = getattr(bad, "problem_mark", None)
-        at = f"{where}:{mark.line + 1}" if mark else where
-        raise InvalidFileError(f"{at}: not YAML: {getattr(bad, 'problem', None) or bad}") from bad
-    if root is None:
-        raise InvalidFileError(f"{where}: empty, expected a job", "examples/hello-grpo/job.yaml is one")
-    return root
-
-
-def _lines(root: yaml.Node, where: str) -> dict[str, str]:
-    """Dotted path -> `file:line` of its key; a key that is given twice is an error."""
-    found = {"": where}
-
-    def walk(node: yaml.Node, at: str) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                path = f"{at}.{key.value}" if at else str(key.value)
-                place = f"{where}:{key.start_mark.line + 1}"
-                if path in found:
-                    raise InvalidFileError(f"{place}: {path} is given twice, first at {found[path]}")
-                found[path] = place
-                walk(value, path)
-        elif isinstance(node, yaml.SequenceNode):
-            for place_in_list, value in enumerate(node.value):
-                path = f"{at}[{place_in_list}]"
-                found[path] = f"{where}:{value.start_mark.line + 1}"
-                walk(value, path)
-
-    walk(root, "")
-    return found
-
-
-def _plain(root: yaml.Node) -> Any:
-    """The data; the values of `env` and the words of `run` as they are written (`on` stays on, 1 stays 1)."""
-    for key, value in root.value if isinstance(root, yaml.MappingNode) else ():
-        if key.value in AS_WRITTEN:
-            _keep_words(value)
-    try:
-        return yaml.SafeLoader("").construct_document(root)
-    except yaml.YAMLError as bad:
-        raise InvalidFileError(f"not YAML that a job may hold: {bad}") from bad
-
-
-def _keep_words(node: yaml.Node) -> None:
-    if isinstance(node, yaml.MappingNode | yaml.SequenceNode):
-        for each in node.value:
-            word = each[1] if isinstance(each, tuple) else each
-            if isinstance(word, yaml.ScalarNode):
-                word.tag = "tag:yaml.org,2002:str"
-
-
 def _override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
@@ -195,9 +147,10 @@ def _override(text: str) -> tuple[str, Any]:
         if node is None:
             return key, None
         if key in AS_WRITTEN:
-            _keep_words(node)
-        return key, yaml.SafeLoader("").construct_document(node)
-    except yaml.YAMLError as bad:
+            yaml_lines.keep_words(node)
+        yaml_lines.lines(node, f"{key}= on the command line")
+        return key, yaml_lines.plain(node, f"{key}= on the command line")
+    except (yaml.YAMLError, RecursionError) as bad:
         raise UsageError(f"the value of {key}= is not YAML: {value!r}") from bad
 
 
@@ -213,40 +166,69 @@ def _put(data: dict[str, Any], key: str, value: Any, override: str) -> None:
     data[last] = value
 
 
-def _locate(at: str, lines: Mapping[str, str], where: str) -> str:
-    """`file:line` of a path, or of the nearest thing around it."""
-    at = at.replace("[...]", "")
-    while at and at not in lines:
-        at = re.sub(r"(\.[^.\[]*|\[[^\]]*\])$|^[^.\[]*$", "", at)
-    return lines.get(at, where)
-
-
 def _check(job: Job, lines: Mapping[str, str], where: str) -> None:
     """What types alone do not say."""
     for at, wrong in _wrong(job):
         if wrong:
-            raise InvalidFileError(f"{_locate(at, lines, where)}: {wrong}")
+            raise InvalidFileError(f"{yaml_lines.locate(at, lines, where)}: {wrong}")
     if job.ray is False and job.nodes > 1:
         message = f"{job.nodes} nodes without Ray are not supported: the command runs on the first node"
-        raise UnsupportedError(f"{_locate('ray', lines, where)}: {message}")
+        raise UnsupportedError(f"{yaml_lines.locate('ray', lines, where)}: {message}")
+
+
+def _check_names(job: Job, lines: Mapping[str, str], where: str) -> None:
+    """UnknownNameError, with the line of the job, for an arch, line or base that there is not."""
+    from definitions import archs, bases
+    from definitions import lines as stacks
+
+    for key, names in (("arch", archs.names), ("line", stacks.names), ("base", bases.names)):
+        word = getattr(job, key)
+        if word is not None and word not in names():
+            raise unknown(key, word, names(), yaml_lines.locate(key, lines, where))
 
 
 def _wrong(job: Job) -> Iterator[tuple[str, str | None]]:
     """Place and complaint; None where nothing is wrong."""
     if not NAME.fullmatch(job.name):
         yield "name", f"found name {job.name!r}, expected at most 63 letters, digits and ._-"
+    for key in ("arch", "image", "line", "base", "workdir"):
+        yield key, f"found an empty {key}" if getattr(job, key) == "" else None
     if (job.arch is None) == (job.image is None):
         found = "neither" if job.arch is None else "both"
         yield "image", f"found {found} of arch and image, expected exactly one"
-    yield "nodes", f"found {job.nodes} nodes, expected 1 or more" if job.nodes < 1 else None
-    yield "gpus", f"found {job.gpus} GPUs, expected 0 or more" if job.gpus < 0 else None
     yield "run", None if job.run and all(job.command[:1]) else "found an empty command"
     yield "run", "found a NUL byte" if any("\0" in word for word in job.command) else None
+    yield from _wrong_numbers(job)
+    for place, name in enumerate(job.secrets):
+        if not VARIABLE.fullmatch(name):
+            yield f"secrets[{place}]", f"found {name!r}, expected a variable's name"
     for name, value in job.env.items():
         if not VARIABLE.fullmatch(name):
             yield f"env.{name}", f"found {name!r}, expected a variable's name"
         if "\0" in value or len(f"{name}={value}".encode()) > LONGEST_VALUE:
             yield f"env.{name}", f"{name} holds a NUL byte or more than 128 KiB, which exec refuses"
+
+
+def _wrong_numbers(job: Job) -> Iterator[tuple[str, str]]:
+    ray = job.ray if isinstance(job.ray, Ray) else Ray()
+    least = (
+        ("nodes", job.nodes, 1, "nodes"),
+        ("gpus", job.gpus, 0, "GPUs"),
+        ("ray.num_cpus", ray.num_cpus, 0, "CPUs"),
+        ("ray.num_gpus", ray.num_gpus, 0, "GPUs"),
+        ("ray.object_store_memory", ray.object_store_memory, 1, "bytes of object store"),
+        (
+            "throughput.trajectories",
+            job.throughput.trajectories if job.throughput else None,
+            1,
+            "trajectories",
+        ),
+    )
+    for at, number, smallest, what in least:
+        if number is not None and number < smallest:
+            yield at, f"found {number} {what}, expected {smallest} or more"
+    if not ray.ready_within > 0:
+        yield "ray.ready_within", f"found {ray.ready_within:g} seconds, expected more than 0"
 
 
 def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:
@@ -259,6 +241,8 @@ def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:
                 f"{where}: found bind {bind!r}, expected source:/target or source:/target:ro"
             )
         bind = Mount(source=source, target=target, read_only=mode == "ro")
+    if not bind.target.startswith("/"):
+        raise InvalidFileError(f"{where}: found target {bind.target!r}, expected an absolute path")
     source_path = Path(os.path.abspath(folder / Path(bind.source).expanduser()))  # noqa: PTH100
     if not source_path.exists():
         raise InvalidFileError(f"{where}: the bind's source {source_path} does not exist")

@@ -59,12 +59,53 @@ def test_unknown_nested_key_names_its_line(tmp_path: Path) -> None:
         ("image: x\n", 4, "both"),
         ('env:\n  A: "a\\0b"\n', 5, "NUL"),
         ("x: [\n", 5, "not YAML"),
+        ("workdir: ''\n", 4, "an empty workdir"),
+        ("line: ''\n", 4, "an empty line"),
+        ("a: &x [*x]\n", 4, "itself part of"),
+        ("a: &x\n  b: {c: *x}\n", 5, "itself part of"),
+        ("x: a\x07\n", 4, "not YAML: found the character"),
+        ("x: !!python/object:os.system {}\n", 4, "not YAML that a job may hold"),
+        ("x: 2026-02-31\n", 0, "not YAML that a job may hold: day"),
+        ("binds:\n- {source: ., target: x}\n", 5, "found target 'x', expected an absolute path"),
+        ("ray:\n  num_cpus: -1\n", 5, "-1 CPUs"),
+        ("ray:\n  num_gpus: -1\n", 5, "-1 GPUs"),
+        ("ray:\n  object_store_memory: 0\n", 5, "0 bytes"),
+        ("ray:\n  ready_within: 0\n", 5, "0 seconds"),
+        ("ray:\n  ready_within: .nan\n", 5, "nan seconds"),
+        ("throughput:\n  trajectories: 0\n", 5, "0 trajectories"),
+        ("secrets:\n- A\n- A B\n", 6, "'A B'"),
     ],
 )
 def test_bad_values_name_their_line(tmp_path: Path, more: str, line: int, found: str) -> None:
     said = refused(tmp_path, PLAIN + more)
     assert found in said
-    assert f"job.yaml:{line}" in said
+    assert (f"job.yaml:{line}" if line else "job.yaml: ") in said
+    assert "<unicode string>" not in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("key", "line"), [("arch", 2), ("image", 2)])
+def test_neither_an_empty_arch_nor_an_empty_image(tmp_path: Path, key: str, line: int) -> None:
+    said = refused(tmp_path, f"name: j\n{key}: ''\nrun: [true]\n")
+    assert f"job.yaml:{line}: found an empty {key}" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "meant"),
+    [
+        (PLAIN.replace("cpu", "gh20"), 2, "gh200"),
+        (PLAIN + "line: cu1\n", 4, "cu1"),
+        (PLAIN + "base: bootstra\n", 4, "bootstrap"),
+    ],
+)
+def test_unknown_names_name_their_line(tmp_path: Path, text: str, line: int, meant: str) -> None:
+    said = refused(tmp_path, text, kind=UnknownNameError)
+    assert f"job.yaml:{line}" in said and f"did you mean '{meant}" in said
+
+
+def test_unknown_key_of_a_bind_names_those_that_there_are(tmp_path: Path) -> None:
+    text = PLAIN + "binds:\n- source: .\n  target: /x\n  readonly: true\n"
+    said = refused(tmp_path, text, kind=UnknownNameError)
+    assert "job.yaml:7" in said and "did you mean 'read_only'?" in said
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "just text\n"])
@@ -115,6 +156,8 @@ def test_bad_overrides(tmp_path: Path) -> None:
     assert "key=value" in refused(tmp_path, PLAIN, "nodes", kind=UsageError)
     assert "not YAML" in refused(tmp_path, PLAIN, "run=[", kind=UsageError)
     assert "nodes= on the command line" in refused(tmp_path, PLAIN, "nodes=two")
+    assert "itself part of" in refused(tmp_path, PLAIN, "run=&x [*x]")
+    assert "line= on the command line" in refused(tmp_path, PLAIN, "line=cp", kind=UnknownNameError)
 
 
 def test_several_nodes_need_ray(tmp_path: Path) -> None:
