@@ -6,7 +6,7 @@ An engine is one file in containers/engines/ with a class named ENGINE; adding o
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -101,6 +101,13 @@ class Engine(Protocol):
 
     def run_argv(self, run: ContainerRun) -> list[str]:
         """The command that does it. Pure apart from what was found out about this host."""
+
+    def remove_argv(self, names: Sequence[str]) -> list[str]:
+        """The command that ends and removes the containers of these names, if they are there. Pure.
+
+        For a client that was ended before its container ran: it leaves what it made so far. Empty where an
+        engine keeps no containers.
+        """
 
 
 FIRST = ("podman", "docker", "apptainer", "buildah")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -17,10 +18,19 @@ from runner.meeting import TURN, Ended, Meeting, Pulse
 from runner.runs import Attempt, last_lines
 
 AFTER = 15.0  # seconds, over the command's grace, that a node gets to end what it started
+REMOVING = 60.0  # seconds that an engine gets to remove containers
 
 
-def run(attempt: Attempt, launch: Launch, argvs: Sequence[Sequence[str]], show: Callable[[str], None]) -> int:
+def run(
+    attempt: Attempt,
+    launch: Launch,
+    argvs: Sequence[Sequence[str]],
+    show: Callable[[str], None],
+    remove: Sequence[str] = (),
+) -> int:
     """Starts one client a node and stays until all have ended; hands each line of node 0's log to `show`.
+
+    `remove` is the engine's command that removes this run's containers, for when a client may have left one.
 
     Returns node 0's exit code, or 128 + the signal that ended this process. LaunchError where node 0 ended
     without a word of its own. TERM, INT and HUP end all nodes; a second one ends them at once.
@@ -35,6 +45,8 @@ def run(attempt: Attempt, launch: Launch, argvs: Sequence[Sequence[str]], show: 
             code = nodes.watch_head()
         finally:
             nodes.end_rest()
+            if nodes.unclean and remove:
+                _remove(remove)
     if came:
         return 128 + came[0]
     if nodes.silent_head:
@@ -57,6 +69,9 @@ class Nodes:
         self.follower = Follower(attempt.log(0), show)
         self.asked: float | None = None
         self.silent_head: str | None = None
+        self.unclean = (
+            False  # a client was ended, or ended without its node's word: its container may be left
+        )
         self._turn = threading.Event()
 
     def start(self, rank: int, argv: Sequence[str]) -> None:
@@ -70,6 +85,7 @@ class Nodes:
             self.turn()
         self.events.mark("head ended", code=head.returncode)
         if self.meeting.ended(0) is None:
+            self.unclean = True
             self.silent_head = f"its container ended with exit code {head.returncode}"
             self.meeting.end(0, Ended(LaunchError.code, self.silent_head))
         return head.returncode
@@ -79,6 +95,7 @@ class Nodes:
         self.follower.read()
         for rank, client in enumerate(self.clients[1:], 1):
             if client.poll() is not None and self.meeting.ended(rank) is None:
+                self.unclean = True
                 why = f"its container ended with exit code {client.returncode}"
                 self.meeting.end(rank, Ended(LaunchError.code, why))
         if self.came and self.asked is None:
@@ -90,6 +107,7 @@ class Nodes:
     def ask(self, why: str) -> None:
         """Asks all nodes to end: by a file, which no moment of a container's start can lose, and by TERM."""
         self.asked = time.monotonic() + self.launch.grace + AFTER
+        self.unclean = True
         self.meeting.stop(why)
         for client in self.clients:
             if client.poll() is None:
@@ -108,6 +126,7 @@ class Nodes:
         self.events.mark("all nodes ended")
 
     def kill(self) -> None:
+        self.unclean = True
         for client in self.clients:
             if client.poll() is None:
                 process.end_group(client, grace=1.0)
@@ -132,6 +151,16 @@ class Follower:
                 lines, self.rest = [*lines, self.rest], b""
             for line in lines:
                 self.show(line.decode("utf-8", "replace").rstrip("\r"))
+
+
+def _remove(argv: Sequence[str]) -> None:
+    """In a session of its own: a further Ctrl-C at the terminal must not end it half-way."""
+    removing = process.start(argv, what="remove the containers", log=Path(os.devnull))
+    # Nobody waits for ever for a daemon that hangs.
+    end = time.monotonic() + REMOVING
+    while removing.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    process.end_group(removing)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ def container(job: Job, folder: RunFolder, image: str, scratch: Path, rank: int)
             Bind(scratch, SCRATCH),
             *(Bind(Path(each.source), each.target, each.read_only) for each in job.mounts),
         ),
-        name=f"slipworks-{folder.run_id}-{rank}",
+        name=_name(folder, rank),
         gpus=job.gpus > 0,
     )
 
@@ -73,6 +73,15 @@ def container(job: Job, folder: RunFolder, image: str, scratch: Path, rank: int)
 def argvs(job: Job, folder: RunFolder, engine: Engine, image: str, scratch: Path) -> list[list[str]]:
     """The command that starts each node's container."""
     return [engine.run_argv(container(job, folder, image, scratch, rank)) for rank in range(job.nodes)]
+
+
+def remove_argv(job: Job, folder: RunFolder, engine: Engine) -> list[str]:
+    """The command that removes what may be left of this run's containers; empty where nothing can be."""
+    return engine.remove_argv([_name(folder, rank) for rank in range(job.nodes)])
+
+
+def _name(folder: RunFolder, rank: int) -> str:
+    return f"slipworks-{folder.run_id}-{rank}"
 
 
 def write(folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, values: dict[str, str]) -> None:
@@ -87,7 +96,14 @@ def write(folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, values: dic
         files.write(folder.token, secrets.token_hex(32), mode=0o600)
 
 
-def run(folder: RunFolder, job: Job, plan: Launch, commands: Sequence[Sequence[str]], began: float) -> int:
+def run(
+    folder: RunFolder,
+    job: Job,
+    plan: Launch,
+    commands: Sequence[Sequence[str]],
+    began: float,
+    remove: Sequence[str] = (),
+) -> int:
     """Runs the job whose folder was written, tells its story, and leaves result and events in the folder.
 
     Returns the command's exit code. The secrets and Ray's token are gone afterwards, however it ends.
@@ -100,7 +116,7 @@ def run(folder: RunFolder, job: Job, plan: Launch, commands: Sequence[Sequence[s
     result: dict[str, object] = {}
     try:
         with _shown(plan) as show:
-            result["code"] = code = local.run(attempt, plan, commands, show)
+            result["code"] = code = local.run(attempt, plan, commands, show, remove)
         if job.throughput and attempt.log(0).exists():
             with attempt.log(0).open(errors="replace") as lines:
                 measured = throughput.measure(lines, job.throughput.trajectories)

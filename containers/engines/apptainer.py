@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from containers import complaints, host
@@ -150,6 +150,9 @@ class Apptainer:
         if run.gpus:
             argv.append("--nv")
         return [*argv, run.image, *run.argv]
+
+    def remove_argv(self, names: Sequence[str]) -> list[str]:
+        return []
 
 
 def _squash() -> str:

@@ -110,6 +110,9 @@ class Buildah:
     def run_argv(self, run: ContainerRun) -> list[str]:
         raise UnsupportedError("buildah builds images and does not run them", "ENGINE=podman")
 
+    def remove_argv(self, names: Sequence[str]) -> list[str]:
+        return []
+
     def _ask(self, *words: str) -> str:
         done = process.run([*self.command(), *words], what=f"ask {self.name}", check=False)
         if done.code:

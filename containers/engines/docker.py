@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,6 +154,9 @@ class Docker:
         if run.gpus:
             argv.append("--gpus=all")
         return [*argv, run.image, *run.argv]
+
+    def remove_argv(self, names: Sequence[str]) -> list[str]:
+        return [client_program()[0], "rm", "--force", *names]
 
     def _rootless(self) -> bool:
         return any("rootless" in option for option in self.client().info().get("SecurityOptions") or ())

@@ -60,5 +60,8 @@ class Podman(Buildah):
             argv.append("--device=nvidia.com/gpu=all")
         return [*argv, run.image, *run.argv]
 
+    def remove_argv(self, names: Sequence[str]) -> list[str]:
+        return [*self.command(), "rm", "--force", "--time=0", "--ignore", *names]
+
 
 ENGINE = Podman

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from containers.engines.podman import Podman
 from containers.secrets import BuildSecrets
 from image_cache.store import Store
 from kit.nouns import Image
+from runner import local
+from runner.launch import Launch
+from runner.runs import Attempt
 from tests.live.needs import need
 from tests.live.parts_engines import User
 from tests.live.tiny import built, call, expected, show, taken_in
@@ -86,6 +91,52 @@ def test_a_process_without_handlers_ends_at_term(running_engine: Engine, loaded:
     client = started(running_engine, ContainerRun(image=loaded, argv=("sh", "-c", "echo up; exec sleep 60")))
     client.send_signal(signal.SIGTERM)
     assert client.wait(20) == 143
+    assert listed(running_engine, "--all") == ""
+
+
+@pytest.mark.parametrize("moment", [0, 0.1, 0.3, 0.6])
+def test_ctrl_c_while_containers_start_leaves_none(
+    running_engine: Engine, loaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: float
+) -> None:
+    """Before a container runs, TERM ends its client alone, and no --rm removes what was made so far."""
+    monkeypatch.setattr(local, "AFTER", 1.0)
+    names = [f"slipworks-test-{os.getpid()}-{moment}-{rank}" for rank in range(2)]
+    runs = [ContainerRun(image=loaded, argv=("sleep", "60"), name=name) for name in names]
+    launch = Launch(run_id="x", name="x", command=("true",), nodes=2, nodes_here=2, grace=1.0)
+    attempt = Attempt(tmp_path)
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and attempt.events("launcher").read_text().count("started") < 2:
+            time.sleep(0.005)
+        time.sleep(moment)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    attempt.events("launcher").touch()
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    argvs = [running_engine.run_argv(run) for run in runs]
+    remove = running_engine.remove_argv(names)
+    code = local.run(attempt, launch, argvs, lambda line: None, remove)
+    watcher.join()
+    assert code == 128 + signal.SIGINT
+    assert listed(running_engine, "--all") == ""
+
+
+def test_removing_spares_others_and_does_not_mind_what_is_not_there(
+    running_engine: Engine, loaded: str
+) -> None:
+    kept, gone = (f"slipworks-test-{os.getpid()}-{word}" for word in ("kept", "gone"))
+    argv = ("sh", "-c", "echo up; exec sleep 60")
+    clients = [
+        started(running_engine, ContainerRun(image=loaded, argv=argv, name=name)) for name in (kept, gone)
+    ]
+    call(running_engine.remove_argv([gone, "slipworks-test-never"]))
+    assert listed(running_engine, "--all", f"--filter=name={gone}") == ""
+    assert listed(running_engine, f"--filter=name={kept}")
+    call(running_engine.remove_argv([kept]))
+    for client in clients:
+        client.wait(20)
     assert listed(running_engine, "--all") == ""
 
 
