@@ -6,7 +6,10 @@ This module is the one door to the environment for configuration. The user file 
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 from msgspec import Struct, field, structs
 
 from kit.decode import convert, toml_table
-from kit.errors import InvalidFileError
+from kit.errors import HostError, InvalidFileError, NoSpaceError
 
 
 def _cache_default() -> str:
@@ -43,7 +46,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def cache_folder(self) -> Path:
-        return Path(self.cache).expanduser().absolute()
+        """Checked as `folder_of` says."""
+        return folder_of("cache", self.cache)
 
 
 NAMES = tuple(each.name for each in structs.fields(Settings))
@@ -84,7 +88,77 @@ def load(
         for name, value in layer.items():
             values[name] = value
             sources[name] = f"SLIPWORKS_{name.upper()}" if source == "environment" else source
-    return Sourced(convert(values, Settings, "the settings"), sources)
+    loaded = Sourced(convert(values, Settings, "the settings"), sources)
+    _check(loaded)
+    return loaded
+
+
+HINT = "runner config"
+
+
+def _check(loaded: Sourced) -> None:
+    for name in NAMES:
+        if getattr(loaded.settings, name) == "":
+            raise InvalidFileError(f"found an empty {name} in {loaded.sources[name]}", HINT)
+    for name in ("cache", "runs"):
+        value = getattr(loaded.settings, name)
+        try:
+            Path(value).expanduser()
+        except RuntimeError as nobody:  # ~name of a user that there is not
+            raise InvalidFileError(
+                f"the setting {name} ({loaded.sources[name]}) is {value!r}: there is no such home", HINT
+            ) from nobody
+        if "\0" in value or "\n" in value:
+            raise InvalidFileError(
+                f"the setting {name} ({loaded.sources[name]}) holds a line break or a NUL byte: {value!r}",
+                HINT,
+            )
+
+
+def writable(name: str) -> Path:
+    """The folder of the setting `name` (cache, runs), into which files can be put; makes nothing.
+
+    It need not be there yet. Errors as of `folder_of`, and HostError where it is only to be read.
+    """
+    loaded = load()
+    folder = folder_of(name, getattr(loaded.settings, name), f" ({loaded.sources[name]})")
+    if folder.exists():
+        _probe(folder, f"the setting {name} ({loaded.sources[name]}) is {folder}")
+    return folder
+
+
+def folder_of(name: str, value: str, source: str = "") -> Path:
+    """The folder that the setting `name` means; makes nothing.
+
+    InvalidFileError if something on its path is a file; HostError if it cannot be read, or be made.
+    """
+    folder = Path(value).expanduser().absolute()
+    told = f"the setting {name}{source} is {folder}"
+    for there in (folder, *folder.parents):
+        try:
+            kind = there.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as closed:
+            raise HostError(f"{told}: {there}: {closed.strerror}", HINT) from closed
+        if not stat.S_ISDIR(kind):
+            raise InvalidFileError(f"{told}: {there} is a file, expected a folder", HINT)
+        if there != folder:
+            _probe(there, told)
+        elif not os.access(there, os.R_OK | os.X_OK):
+            raise HostError(f"{told}: it cannot be read", HINT)
+        break
+    return folder
+
+
+def _probe(folder: Path, told: str) -> None:
+    """Makes and removes a folder: modes tell nothing of read-only and kernel file systems, nor to root."""
+    try:
+        Path(tempfile.mkdtemp(prefix=".slipworks-", dir=folder)).rmdir()
+    except OSError as refused:
+        if refused.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(f"{told}: no space left on the device", HINT) from refused
+        raise HostError(f"{told}: {folder} cannot be written to", HINT) from refused
 
 
 RESERVED = frozenset({"SLIPWORKS_RANK", "SLIPWORKS_RUN", "SLIPWORKS_TRACE"})

@@ -18,6 +18,7 @@ from runner.planning import Plan, base_key
 
 def oci(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
     """The image: what the engine builds, and the runner's layer appended to its manifest."""
+    settings.writable("cache")
     plan = _with_bases(plan, store)
     plain, recipe = plan.plain(), plan.recipe()
     # First, though it is needed last: where it cannot be made, nothing long has been done in vain.
@@ -44,6 +45,7 @@ def oci(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
 
 def sif(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
     """The image as a SIF: by the Apptainer definition, or converted from what another engine builds."""
+    settings.writable("cache")
     plan = _with_bases(plan, store)
     recipe = plan.recipe()
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from containers import apt, engine, host, secrets
 from kit import process, settings
@@ -84,14 +84,19 @@ def _engines() -> Iterator[Finding]:
 
 def _room() -> Iterator[Finding]:
     loaded = settings.load().settings
-    for name, folder in (("cache", loaded.cache_folder), ("runs", Path(loaded.runs).expanduser().absolute())):
-        there = next(each for each in (folder, *folder.parents) if each.exists())
-        writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-        free = shutil.disk_usage(there).free
-        wanted = ROOM if name == "cache" else 0
-        told = f"{free / 2**30:.1f} GiB free in {folder}" if writable else f"{there} cannot be written to"
-        yield Finding(f"room for {name}", writable and free >= wanted, told, True,
-                      f"SLIPWORKS_{name.upper()}=/another/folder runner doctor")  # fmt: skip
+    for name, value, wanted in (("cache", loaded.cache, ROOM), ("runs", loaded.runs, 0)):
+
+        def ask(name: str = name) -> str:
+            return str(settings.writable(name))
+
+        asked = _asked(f"room for {name}", ask, needed=True)
+        hint = f"SLIPWORKS_{name.upper()}=/another/folder runner doctor"
+        if asked.ok:
+            folder = Path(value).expanduser().absolute()
+            free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+            told = f"{free / 2**30:.1f} GiB free in {folder}"
+            asked = structs.replace(asked, ok=free >= wanted, found=told)
+        yield structs.replace(asked, hint=hint)
 
 
 def _gpus() -> Finding:

@@ -243,7 +243,10 @@ def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:
         bind = Mount(source=source, target=target, read_only=mode == "ro")
     if not bind.target.startswith("/"):
         raise InvalidFileError(f"{where}: found target {bind.target!r}, expected an absolute path")
-    source_path = Path(os.path.abspath(folder / Path(bind.source).expanduser()))  # noqa: PTH100
+    try:
+        source_path = Path(os.path.abspath(folder / Path(bind.source).expanduser()))  # noqa: PTH100
+    except RuntimeError as nobody:  # ~name of a user that there is not
+        raise InvalidFileError(f"{where}: there is no such home: {bind.source}") from nobody
     if not source_path.exists():
         raise InvalidFileError(f"{where}: the bind's source {source_path} does not exist")
     return Mount(source=str(source_path), target=bind.target, read_only=bind.read_only)

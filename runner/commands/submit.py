@@ -44,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     chosen = settings.load({"cluster": args.cluster, "engine": args.engine}).settings
     cluster = clusters.load(chosen.cluster or "local")
     job = jobs.load(args.job, args.override)
+    if not args.dry_run:
+        settings.writable("runs")
+        settings.writable("cache")
     folder = runs.named(Path(chosen.runs).expanduser().absolute(), job.name)
     plan = submission.launch(job, cluster, folder.run_id)
     if args.explain:

@@ -21,8 +21,11 @@ def run(args: argparse.Namespace) -> int:
     from msgspec import json
 
     from kit import say
+    from kit.errors import UsageError
     from runner import throughput
 
+    if args.trajectories is not None and args.trajectories < 1:
+        raise UsageError(f"found --trajectories {args.trajectories}, expected 1 or more")
     log = _log(args.log)
     number = args.trajectories or _said(args.log)
     with log.open(errors="replace") as lines:
@@ -52,15 +55,19 @@ def _log(path: Path) -> Path:
 
 
 def _said(path: Path) -> int:
-    from msgspec import convert, json
+    from msgspec import DecodeError, convert, json
 
-    from kit.errors import UsageError
+    from kit.errors import InvalidFileError, UsageError
     from runner.job import Job
     from runner.runs import RunFolder
 
+    hint = "runner throughput LOG --trajectories N"
     file = RunFolder(path).job
     if file.is_file():
-        job = convert(json.decode(file.read_bytes()), Job)
-        if job.throughput:
+        try:
+            job = convert(json.decode(file.read_bytes()), Job)
+        except (DecodeError, OSError) as bad:  # ValidationError is a DecodeError
+            raise InvalidFileError(f"cannot read the run's job {file}: {bad}", hint) from bad
+        if job.throughput and job.throughput.trajectories >= 1:
             return job.throughput.trajectories
-    raise UsageError("how many trajectories a step is not known", "runner throughput LOG --trajectories N")
+    raise UsageError("how many trajectories a step is not known", hint)

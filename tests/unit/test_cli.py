@@ -141,3 +141,29 @@ def test_a_bad_push_is_refused_before_anything_is_made(
 def test_an_engine_that_only_builds_runs_no_job() -> None:
     with pytest.raises(UnsupportedError, match="buildah builds images and runs none"):
         images.check("buildah", None, None, to_run=True)
+
+
+@pytest.mark.parametrize("name", ["cache", "runs"])
+def test_folders_are_checked_before_anything_is_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "job.yaml").write_text("name: j\narch: cpu\nrun: ['true']\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("SLIPWORKS_CACHE", f"{tmp_path}/cache")
+    monkeypatch.setenv("SLIPWORKS_RUNS", f"{tmp_path}/runs")
+    monkeypatch.setenv(f"SLIPWORKS_{name.upper()}", f"{tmp_path}/file")
+    monkeypatch.setattr(images, "make", lambda *_, **__: pytest.fail("something was made"))
+    assert cli.main(["submit", str(tmp_path / "job.yaml"), "--cluster", "local"]) == 11
+    said = capsys.readouterr().err
+    assert f"the setting {name} " in said and said.endswith("hint: runner config\n")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "job.yaml"]
+
+
+def test_a_cache_that_is_a_file_is_no_empty_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SLIPWORKS_CACHE", f"{tmp_path}/file")
+    assert cli.main(["image", "list"]) == 11
+    assert "the setting cache is " in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     told = doctor(tmp_path, SLIPWORKS_CACHE=f"{tmp_path}/file/cache")
     line = next(line for line in told.stdout.splitlines() if " room for cache " in line)
-    assert line.startswith("LACKING") and f"{tmp_path}/file cannot be written to" in line
+    assert line.startswith("LACKING") and f"{tmp_path}/file is a file" in line
     assert told.returncode == 20
 
 

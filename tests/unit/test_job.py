@@ -56,6 +56,7 @@ def test_unknown_nested_key_names_its_line(tmp_path: Path) -> None:
         ("nodes: 1\nnodes: 2\n", 5, "given twice"),
         ("binds:\n- data\n", 5, "'data'"),
         ("binds: ['./none:/none']\n", 4, "does not exist"),
+        ("binds: ['~no-such-user/x:/x']\n", 4, "no such home"),
         ("image: x\n", 4, "both"),
         ('env:\n  A: "a\\0b"\n', 5, "NUL"),
         ("x: [\n", 5, "not YAML"),

@@ -71,6 +71,42 @@ def test_settings_unknown_names(tmp_path: Path) -> None:
     assert caught.value.hint == "did you mean 'cache'?"
 
 
+@pytest.mark.parametrize("name", settings.NAMES)
+def test_an_empty_setting_of_the_user_file_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "slipworks" / "config.toml"
+    files.write(file, f"{name} = ''\n")
+    with pytest.raises(errors.InvalidFileError) as caught:
+        settings.load(environment={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert caught.value.message == f"found an empty {name} in {file}"
+
+
+@pytest.mark.parametrize("name", ["cache", "runs"])
+def test_a_home_that_there_is_not(tmp_path: Path, name: str) -> None:
+    variable = f"SLIPWORKS_{name.upper()}"
+    with pytest.raises(errors.InvalidFileError, match=rf"the setting {name} \({variable}\)") as caught:
+        settings.load(environment={"XDG_CONFIG_HOME": str(tmp_path), variable: "~no-such-user/x"})
+    assert caught.value.hint == "runner config"
+
+
+@pytest.mark.parametrize("name", ["cache", "runs"])
+def test_folders_that_cannot_be(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for path, kind in (
+        ("/proc/x", errors.HostError),
+        ("/proc", errors.HostError),
+        (f"{tmp_path}/file", errors.InvalidFileError),
+        (f"{tmp_path}/file/below/it", errors.InvalidFileError),
+    ):
+        monkeypatch.setenv(f"SLIPWORKS_{name.upper()}", path)
+        with pytest.raises(kind, match=f"the setting {name} ") as caught:
+            settings.writable(name)
+        assert type(caught.value) is kind and caught.value.hint == "runner config"
+    monkeypatch.setenv(f"SLIPWORKS_{name.upper()}", f"{tmp_path}/new/one")
+    assert settings.writable(name) == tmp_path / "new/one"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
 def test_platform() -> None:
     assert str(Platform.parse("arm64")) == "linux/arm64"
     assert Platform.parse("linux/amd64").machine == "x86_64"

@@ -96,3 +96,20 @@ def test_unknown_trajectories_are_asked_for(tmp_path: Path, capsys) -> None:  # 
     (tmp_path / "log").write_text(STEP)
     assert main(["throughput", str(tmp_path / "log")]) == 2
     assert "--trajectories" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-3"])
+def test_trajectories_that_cannot_be(number: str, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "log").touch()
+    assert main(["throughput", str(tmp_path / "log"), "--trajectories", number]) == 2
+    assert f"found --trajectories {number}, expected 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{", '{"name": 1}', "[]"])
+def test_a_damaged_job_of_a_run(text: str, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "attempt-1").mkdir()
+    (tmp_path / "attempt-1/node-0.log").touch()
+    (tmp_path / "job.json").write_text(text)
+    assert main(["throughput", str(tmp_path)]) == 11
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "job.json" in said[0]
