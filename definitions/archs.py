@@ -9,8 +9,9 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from definitions import bases, lines
 from kit.decode import toml_file
-from kit.errors import InvalidFileError
+from kit.errors import InvalidFileError, UnknownNameError
 from kit.nouns import Platform
 from kit.suggest import unknown
 
@@ -61,7 +62,13 @@ _CAPABILITY = re.compile(r"\d+\.\d")
 
 
 def _checked(arch: Arch, where: str) -> Arch:
-    arch.all_platforms()
+    try:
+        arch.all_platforms()
+    except UnknownNameError as bad:
+        raise UnknownNameError(f"{where}: {bad.message}", bad.hint) from bad
+    for kind, word, known in (("line", arch.line, lines.names()), ("base", arch.base, bases.names())):
+        if word not in known:
+            raise unknown(kind, word, known, where)
     for wrong in _complaints(arch):
         raise InvalidFileError(f"{where}: {wrong}")
     return arch

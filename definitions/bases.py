@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct, structs
 
-from kit.decode import toml_file
+from kit.decode import convert, toml_file
 from kit.errors import InvalidFileError
 from kit.nouns import Base, Platform, check_digest
 from kit.suggest import unknown
@@ -103,7 +104,21 @@ def pinned(base: Base) -> str:
 
 
 def _read(file: Path) -> dict[str, Registry | Bootstrap]:
-    return toml_file(file, dict[str, Registry | Bootstrap])
+    return {name: _table(name, raw, file) for name, raw in toml_file(file, dict[str, dict[str, Any]]).items()}
+
+
+KINDS: dict[str, type[Registry] | type[Bootstrap]] = {"registry": Registry, "bootstrap": Bootstrap}
+
+
+def _table(name: str, raw: dict[str, Any], file: Path) -> Registry | Bootstrap:
+    """Read one by one: of a table among many, a complaint could not say which one it is."""
+    if raw.get("kind") not in KINDS:
+        raise unknown("kind", str(raw.get("kind", "")), KINDS, f"{file}, table [{name}]")
+
+    def locate(at: str) -> str:
+        return f"{file}, table [{'.'.join([name, *at.split('.')[:-1]])}]"
+
+    return convert(raw, KINDS[raw["kind"]], str(file), locate)
 
 
 def _pulled(name: str, found: Registry, file: Path) -> Base:

@@ -64,6 +64,7 @@ def convert(data: Any, kind: type[T], where: str, locate: Callable[[str], str] |
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<at>[^`]*)`)?")
 
 
+_NO_CHOICE = re.compile(r"Invalid enum value '(?P<word>[^']*)'")
 _PLACE = re.compile(r" - at `\$(?P<at>[^`]*)`")
 
 
@@ -73,7 +74,10 @@ def _explained(
     found = _UNKNOWN_FIELD.search(message)
     if not found:
         place = _PLACE.search(message)
-        where = locate(place["at"].lstrip(".") if place else "") if locate else where
+        at = place["at"].lstrip(".") if place else ""
+        where = locate(at) if locate else where
+        if (choice := _NO_CHOICE.match(message)) and (choices := _choices_at(kind, at)):
+            return unknown(at.rpartition(".")[2], choice["word"], choices, where)
         return InvalidFileError(f"{where}: {message[0].lower()}{message[1:]}")
     at = (found["at"] or "").lstrip(".")
     if locate:
@@ -84,11 +88,19 @@ def _explained(
 
 def _fields_at(kind: Any, at: str) -> list[str]:
     """The field names that `kind` allows at a dotted path such as `base.debian` or `layers[0]`."""
+    return [field.encode_name for field in getattr(_type_at(kind, at), "fields", ())]
+
+
+def _choices_at(kind: Any, at: str) -> list[str]:
+    """The words that a Literal at a dotted path allows."""
+    return [str(value) for value in getattr(_type_at(kind, at), "values", ())]
+
+
+def _type_at(kind: Any, at: str) -> Any:
     info = msgspec.inspect.type_info(kind)
-    for _name in [part for part in re.split(r"\.|(?=\[)", at) if part]:
-        info = _inside(info, _name)
-    fields = getattr(_unwrapped(info), "fields", ())
-    return [field.encode_name for field in fields]
+    for name in [part for part in re.split(r"\.|(?=\[)", at) if part]:
+        info = _inside(info, name)
+    return _unwrapped(info)
 
 
 def _inside(info: Any, name: str) -> Any:

@@ -361,3 +361,40 @@ def test_the_build_lock_serves_both_platforms_and_holds_hashes_only() -> None:
     assert "http" not in text
     assert re.findall(r"^([\w-]+)==", text, re.MULTILINE) == ["setuptools", "uv"]
     assert text.count("--hash=sha256:") > 10
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ('platforms = ["linux/amd63"]', "linux/amd64"),
+        ('line = "cu31"', "cu13"),
+        ('base = "bootstrp"', "bootstrap"),
+    ],
+)
+def test_a_wrong_name_in_an_arch_names_its_file(tmp_path: Path, wrong: str, meant: str) -> None:
+    right = ['platforms = ["linux/amd64"]', 'line = "cpu"', 'base = "bootstrap"']
+    kept = [each for each in right if each.split()[0] != wrong.split()[0]]
+    (tmp_path / "gx1.toml").write_text("\n".join(['summary = "x"', wrong, *kept]))
+    with pytest.raises(UnknownNameError) as caught:
+        archs.load("gx1", tmp_path)
+    assert f"{tmp_path}/gx1.toml" in caught.value.message and caught.value.hint == f"did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '[a]\nkind = "registr"\n',
+            "unknown kind 'registr' in {}, table [a]: expected one of bootstrap, registry",
+        ),
+        ('[a]\nkind = "registry"\nreferenc = "x"\n', "unknown key 'referenc' in {}, table [a]: "),
+        ('[a]\nkind = "registry"\nreference = 1\n', "{}, table [a]: expected `str`, got `int`"),
+        ('[a]\nkind = "bootstrap"\n[a.debian]\nsuit = "x"\n', "unknown key 'suit' in {}, table [a.debian]: "),
+    ],
+)
+def test_a_complaint_of_the_bases_names_the_table(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "bases.toml"
+    file.write_text(text)
+    with pytest.raises(SlipworksError) as caught:
+        bases.names(file)
+    assert caught.value.message.startswith(said.format(file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,17 @@ def test_unknown_key_is_named_with_its_place_and_what_was_meant() -> None:
         decode.toml('name = "x"\n[inner.debian]\nsuit = "trixie"\n', Outer, "a.toml")
     assert "suit" in caught.value.message and "a.toml" in caught.value.message
     assert caught.value.hint == "did you mean 'suite'?"
+
+
+class Choosing(Struct, forbid_unknown_fields=True):
+    way: Literal["none", "slurm"] | None = None
+
+
+def test_a_word_that_is_no_choice() -> None:
+    with pytest.raises(errors.UnknownNameError) as caught:
+        decode.toml('way = "slrm"\n', Choosing, "a.toml")
+    assert caught.value.message == "unknown way 'slrm' in a.toml: expected one of none, slurm"
+    assert caught.value.hint == "did you mean 'slurm'?"
 
 
 def test_wrong_type_and_broken_toml() -> None:
