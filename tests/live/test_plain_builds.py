@@ -124,6 +124,7 @@ def test_docker(
     monkeypatch.setenv("DOCKER_BUILDKIT", "1")
     load, build = commands("Containerfile")["docker"]
     typed(load, stranger)
+    typed("docker builder prune --all --force", stranger)  # other tests built by this daemon
     flags = ["--network=host", "--progress=plain", *secret_flags(told)]
     assert "Downloading ray" in typed(build, stranger, *flags)
     assert_seen(docker.run_argv(ContainerRun(image="slipworks-cpu", argv=("sh", "-c", LOOK))))
