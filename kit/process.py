@@ -151,6 +151,18 @@ def start(
             raise MissingToolError(f"could not {what}: {command[0]} is not executable") from refused
 
 
+def finish(argv: Sequence[str | Path], *, what: str, limit: float = 60.0) -> None:
+    """Runs a command that cleans up, whatever comes of it, for at most `limit` seconds.
+
+    It has a session of its own: a further Ctrl-C at the terminal does not end it half-way.
+    """
+    child = start(argv, what=what, log=Path(os.devnull))
+    try:
+        child.wait(limit)
+    except subprocess.TimeoutExpired:
+        end_group(child)
+
+
 def end_group(child: subprocess.Popen[bytes], grace: float = 5.0) -> None:
     """Ends a child that was started in its own session, and its group: TERM, then KILL for what is left.
 

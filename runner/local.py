@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -18,7 +17,6 @@ from runner.meeting import TURN, Ended, Meeting, Pulse
 from runner.runs import Attempt, last_lines
 
 AFTER = 15.0  # seconds, over the command's grace, that a node gets to end what it started
-REMOVING = 60.0  # seconds that an engine gets to remove containers
 
 
 def run(
@@ -46,7 +44,7 @@ def run(
         finally:
             nodes.end_rest()
             if nodes.unclean and remove:
-                _remove(remove)
+                process.finish(remove, what="remove the containers")
     if came:
         return 128 + came[0]
     if nodes.silent_head:
@@ -151,16 +149,6 @@ class Follower:
                 lines, self.rest = [*lines, self.rest], b""
             for line in lines:
                 self.show(line.decode("utf-8", "replace").rstrip("\r"))
-
-
-def _remove(argv: Sequence[str]) -> None:
-    """In a session of its own: a further Ctrl-C at the terminal must not end it half-way."""
-    removing = process.start(argv, what="remove the containers", log=Path(os.devnull))
-    # Nobody waits for ever for a daemon that hangs.
-    end = time.monotonic() + REMOVING
-    while removing.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
-    process.end_group(removing)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from containers import complaints, host
 from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
 from containers.workplace import config_digest, layout, workplace
 from kit import files, process, say
-from kit.errors import HostError, MissingToolError, UnsupportedError
+from kit.errors import HostError, MissingToolError, SlipworksError, UnsupportedError
 from kit.nouns import Format, Image, Platform
 
 
@@ -54,13 +55,18 @@ class Buildah:
             files.beside(build.out) as made,
         ):
             made.mkdir()
-            flags = [f"--secret=id={secret},src={secret}" for secret in place.secrets]
+            # buildah keeps the list of a build's secrets with each of its working containers: one that no
+            # step asks for tells them from other builds' ones. It is no part of image or layer cache.
+            mark = place.folder.name
+            (place.folder / mark).touch()
+            flags = [f"--secret=id={secret},src={secret}" for secret in (*place.secrets, mark)]
             flags += [f"--label={name}={value}" for name, value in recipe.labels.items()]
             argv = [
                 *self.command(),
                 *self.BUILD,
                 "--isolation=chroot",  # no runtime, no cgroup; the steps see the host's network
                 "--layers=true",
+                "--force-rm",  # working containers go also when a step fails
                 "--format=oci",
                 *host.ulimit_flags(self.on),
                 f"--platform={recipe.platform}",
@@ -71,7 +77,11 @@ class Buildah:
                 *flags,
                 place.context,
             ]
-            self._told(argv, f"build {recipe.name}", recipe.base.reference, place.folder, update)
+            try:
+                self._told(argv, f"build {recipe.name}", recipe.base.reference, place.folder, update)
+            except BaseException:
+                self._remove_working(mark)
+                raise
             identity = (place.folder / "id").read_text().strip()
             argv = [*self.command(), "push", identity, f"oci-archive:archive:{recipe.name}"]
             self._told(argv, f"write {recipe.name}", recipe.base.reference, made, update)
@@ -79,7 +89,9 @@ class Buildah:
 
     BUILD: Sequence[str] = ("bud",)
     DRIVER = "--format={{.store.GraphDriverName}}"
+    ROOT = "--format={{.store.GraphRoot}}"
     ID: Sequence[str] = ("inspect", "--type=image", "--format={{.FromImageID}}")
+    REMOVE: Sequence[str] = ("rm",)
 
     def load(self, image: Image, reference: str) -> None:
         if self.has(reference) == config_digest(image):
@@ -121,6 +133,17 @@ class Buildah:
 
     def _told(self, argv: list[str], what: str, base: str, cwd: Path, update: Update) -> None:
         complaints.stream(argv, what=what, base=base, cwd=cwd, update=update)
+
+    def _remove_working(self, mark: str) -> None:
+        """Removes the working containers of the build of that mark: a signal leaves them, gigabytes each.
+
+        Neither podman nor buildah can list them by build, so their state is read where both keep it.
+        """
+        with contextlib.suppress(SlipworksError, OSError):
+            root = Path(self._ask("info", self.ROOT).strip())
+            for state in root.glob("*-containers/*/userdata/buildah.json"):
+                if mark in state.read_text(errors="replace"):
+                    process.finish([*self.command(), *self.REMOVE, state.parents[1].name], what="clean up")
 
     def _note_slow_storage(self) -> None:
         if self._ask("info", self.DRIVER).strip() == "vfs":

@@ -23,6 +23,8 @@ class Podman(Buildah):
     oldest = (4, 0)
     BUILD: Sequence[str] = ("build",)
     DRIVER = "--format={{.Store.GraphDriverName}}"
+    ROOT = "--format={{.Store.GraphRoot}}"
+    REMOVE: Sequence[str] = ("rm", "--force")
     ID: Sequence[str] = ("image", "inspect", "--format={{.Id}}")
 
     def command(self) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,50 @@ def test_a_failed_step_ends_in_its_last_lines(oci_engine: Engine, tiny_base: Ima
         built(oci_engine, tiny_base, BuildSecrets(), tmp_path / "out", recipe)
     assert raised.value.code == 40
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_build_removes_its_own_working_containers_alone(
+    oci_engine: Engine, tiny_base: Image, build_secrets: BuildSecrets, tmp_path: Path
+) -> None:
+    """Another build goes on meanwhile, in the same storage and from the same base."""
+    other, own = (
+        tiny_recipe(containerfile=f"FROM {BASE}\nRUN echo {oci_engine.name} {word}; exec sleep {seconds}\n")
+        for word, seconds in (("other", 4), ("own", 600))
+    )
+    under_way, failures = threading.Event(), []
+
+    def build_other() -> None:
+        order = Build(recipe=other, out=tmp_path / "other", base=tiny_base)
+        try:
+            oci_engine.build(order, lambda line: under_way.set() if line.endswith("other") else None)
+        except SlipworksError as failure:
+            failures.append(failure)
+
+    def interrupt(line: str) -> None:
+        if line.endswith("own"):
+            raise KeyboardInterrupt
+
+    thread = threading.Thread(target=build_other)
+    thread.start()
+    assert under_way.wait(60)
+    with pytest.raises(KeyboardInterrupt):
+        order = Build(recipe=own, out=tmp_path / "own", base=tiny_base, secrets=build_secrets)
+        oci_engine.build(order, interrupt)
+    left = working_containers(oci_engine)
+    thread.join()
+    assert not failures
+    assert left == (0 if oci_engine.name == "docker" else 1)
+    assert working_containers(oci_engine) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def working_containers(made: Engine) -> int:
+    """podman's and buildah's; BuildKit has none that outlive a build."""
+    if made.name == "docker":
+        return 0
+    words = {"podman": ["podman", "ps", "--all", "--external"], "buildah": ["buildah", "containers"]}
+    argv = [*words[made.name], "--noheading"]
+    return len(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
 @pytest.fixture
