@@ -26,7 +26,7 @@ from kit import files, process
 from kit.errors import HostError
 from kit.nouns import Base, Platform
 
-__all__ = ["host_distribution", "root"]
+__all__ = ["check", "host_distribution", "root"]
 
 SOURCES = """\
 # No sources: this root was made from its maker's own mirror, which is not recorded here.
@@ -47,7 +47,7 @@ def root(base: Base, platform: Platform, out: Path, update: Update) -> None:
     sources = apt.sources(base.distribution, base.suite, platform)
     native = platform == Platform.host()
     if native:
-        _check_mmdebstrap()
+        check()
     with files.beside(out.with_name(f"{out.name}.work")) as work, files.beside(out) as temporary:
         work.mkdir(mode=0o755)
         made = RootTar()
@@ -64,7 +64,8 @@ def root(base: Base, platform: Platform, out: Path, update: Update) -> None:
         files.settle(temporary, out)
 
 
-def _check_mmdebstrap() -> None:
+def check() -> None:
+    """MissingToolError or HostError where this user cannot make a root file system for this machine."""
     process.find("mmdebstrap", "apt-get install mmdebstrap")
     if os.geteuid() == 0:
         return

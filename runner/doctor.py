@@ -13,9 +13,10 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from containers import apt, engine, host, secrets
+from containers import apt, bootstrap, engine, host, secrets
+from definitions import bases
 from kit import process, settings
-from kit.errors import MissingToolError, NetworkError, SlipworksError
+from kit.errors import MissingToolError, NetworkError, SlipworksError, UnpinnedError
 
 ROOM = 4 << 30  # bytes: a small image, its base, its layer, and the same again while they are being built
 PATIENCE = 30.0  # seconds for a program that may hang, such as nvidia-smi on a machine with a sick GPU
@@ -43,7 +44,7 @@ def examine(*, network: bool = False) -> tuple[Finding, ...]:
         *(Finding(point.name, point.ok, point.found, hint=point.hint) for point in host.facts().points()),
         *_room(),
         _gpus(),
-        *((_index(),) if network else ()),
+        *((_index(), _registry()) if network else ()),
     )
 
 
@@ -68,6 +69,38 @@ def _programs() -> Iterator[Finding]:
     mmdebstrap = shutil.which("mmdebstrap")
     yield Finding("mmdebstrap", mmdebstrap is not None, mmdebstrap or "not installed", where is not None,
                   host.install_hint("mmdebstrap"))  # fmt: skip
+    yield _base(made_here=where is not None)
+
+
+def _base(*, made_here: bool) -> Finding:
+    """What the local job's image stands on: made here where there is apt, else pulled (see `make demo`)."""
+    pulled = bases.load("python312")
+
+    def ask() -> str:
+        if made_here:
+            bootstrap.check()
+            return "bootstrap, made on this machine"
+        if not pulled.digest:
+            raise UnpinnedError(f"{pulled.name}, which is pulled without apt, is not pinned", "make pins")
+        return (
+            f"{pulled.name}, pulled from {pulled.reference}: that registry must be reached (--network asks)"
+        )
+
+    return _asked("a base", ask, needed=True)
+
+
+def _registry() -> Finding:
+    """Asks the registry of the base that is pulled; the local job needs it only where there is no apt."""
+    pulled = bases.load("python312")
+
+    def ask() -> str:
+        from image_cache import registry
+
+        registry.resolve(pulled.reference)
+        return f"has {pulled.reference}"
+
+    return _asked("the base's registry", ask, needed=apt.host_distribution() is None,
+                  hint="a Debian or Ubuntu machine, which needs no registry")  # fmt: skip
 
 
 def _engines() -> Iterator[Finding]:
@@ -136,8 +169,14 @@ def _index() -> Finding:
 
 
 def _asked(name: str, ask: Callable[[], str], *, needed: bool = False, hint: str | None = None) -> Finding:
-    """What `ask` answers; or, as lacking, the first line of why it failed, with the failure's own hint."""
+    """What `ask` answers; or, as lacking, in one line why it failed, with the failure's own hint."""
     try:
         return Finding(name, True, ask(), needed)
     except SlipworksError as reason:
-        return Finding(name, False, reason.message.partition("\n")[0], needed, reason.hint or hint)
+        return Finding(name, False, _one_line(reason.message), needed, reason.hint or hint)
+
+
+def _one_line(message: str) -> str:
+    """The message; of the output that it quotes the last line, which mostly is the cause."""
+    first, *quoted = [line.strip() for line in message.splitlines() if line.strip()]
+    return f"{first.removesuffix('its last lines:').rstrip(' ,;:')}: {quoted[-1]}" if quoted else first

@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from msgspec import json
+
+from kit.errors import HostError, MissingToolError
+from runner import doctor as checks
 
 RUNNER = Path(sys.executable).with_name("runner")
 
@@ -41,6 +45,34 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     line = next(line for line in told.stdout.splitlines() if " room for cache " in line)
     assert line.startswith("LACKING") and f"{tmp_path}/file is a file" in line
     assert told.returncode == 20
+
+
+def test_the_last_line_of_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    found = checks._index()
+    assert not found.ok and "last lines" not in found.found and "\n" not in found.found
+    assert len(found.found.partition("exit code ")[2]) > 20
+
+
+def test_without_apt_the_base_is_one_that_is_pulled(tmp_path: Path) -> None:
+    """`make demo` takes base=python312 there: neither mmdebstrap nor subordinate ids are needed."""
+    findings = {each["name"]: each for each in json.decode(doctor(tmp_path, "--json").stdout)}
+    assert findings["a base"]["ok"] and "python312, pulled from " in findings["a base"]["found"]
+    assert not findings["mmdebstrap"]["needed"]
+
+
+def test_a_user_without_subordinate_ids_cannot_make_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> None:
+        raise HostError("someone has no range in /etc/subuid, which …", "sudo usermod …")
+
+    monkeypatch.setattr("containers.apt.host_distribution", lambda: "debian")
+    monkeypatch.setattr("containers.bootstrap.check", refuses)
+    findings = checks.examine()
+    base = next(each for each in findings if each.name == "a base")
+    assert not base.ok and "/etc/subuid" in base.found and base.hint == "sudo usermod …"
+    with pytest.raises(MissingToolError, match="a base"):
+        checks.verdict(findings)
 
 
 def test_it_changes_nothing(tmp_path: Path) -> None:
