@@ -119,6 +119,13 @@ def test_folders_that_cannot_be(tmp_path: Path, name: str, monkeypatch: pytest.M
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_cache_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root reads everything, so the kernel's answer is given here."""
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(errors.HostError, match=r"the setting cache is .*: it cannot be read"):
+        settings.Settings(cache=str(tmp_path)).cache_folder  # noqa: B018
+
+
 def test_platform() -> None:
     assert str(Platform.parse("arm64")) == "linux/arm64"
     assert Platform.parse("linux/amd64").machine == "x86_64"

@@ -1,0 +1,1 @@
+"""Committed outputs, compared as they are."""
