@@ -6,12 +6,14 @@ the general error with its last lines.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from kit import process
+from kit import process, say
 from kit.errors import (
     AuthError,
     BuildError,
@@ -77,15 +79,27 @@ def explain(
     *,
     error: type[SlipworksError] = BuildError,
     code: int | None = None,
+    context: Mapping[str, str] = {},
 ) -> SlipworksError:
-    """The error for an output: of the kind that it tells of, or `error` with the last lines."""
+    """The error for an output: of the kind that it tells of, or `error` with the last lines.
+
+    `context` has the texts that the build reads, by name; the lock that a hash stands in is among them.
+    """
     if mismatch := hash_mismatch(output):
-        return HashMismatchError(f"could not {what}: {mismatch}; nothing was installed", "runner lock")
+        lock = _lock_of(mismatch, context)
+        where = f" (lock: {lock})" if lock else ""
+        line = f"--line {lock.split('/')[1]} " if lock and lock.startswith("stacks/") else ""
+        return HashMismatchError(
+            f"could not {what}: {mismatch}{where}; nothing was installed",
+            f"`runner lock {line}--again` if the index has other files now; if not, a mirror alters them",
+        )
     settled = "\n".join(line for line in output.splitlines() if not _RETRY.search(line))
     for text in (settled, output):  # what a try ended with counts only if the end itself says nothing
         for kind, pattern, says, hint in KNOWN:
             if found := re.search(pattern, text, re.IGNORECASE):
                 quoted = _line_of(text, found.start())
+                if base and kind is NetworkError and _PULL.search(quoted):
+                    says = f"{says} (pulling {{base}})"
                 return kind(f"could not {what}: {says.format(base=base or 'it')}: {quoted}", hint)
     ended = f": ended with exit code {code}" if code is not None else ""
     lines = [line for line in output.splitlines() if line.strip()][-process.TAIL :]
@@ -123,27 +137,59 @@ def stream(
     update: Callable[[str], None],
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    context: Mapping[str, str] = {},
 ) -> None:
     """Runs a long command of an engine; a failure is explained by all that it said.
 
+    A long silence is told once: podman waits for minutes where a registry asks it to, without a word.
     Lines lose credentials in addresses before anyone sees them: apptainer traces the commands of a %post.
     """
     said: deque[str] = deque(maxlen=KEPT)
+    heard = threading.Event()
 
     def on_line(line: str) -> None:
         line = CREDENTIALS.sub("//…@", line)
         said.append(line)
+        heard.set()
         update(line)
         if _RETRY.search(line) and re.search(QUOTA, line, re.IGNORECASE):
             # podman and buildah would go on asking for minutes, each time against the same quota.
             raise explain(what, line, base)
 
-    code = process.stream(argv, what=what, on_line=on_line, cwd=cwd, env=env, check=False)
+    with _silence_told(what, said, heard):
+        code = process.stream(argv, what=what, on_line=on_line, cwd=cwd, env=env, check=False)
     if code:
-        raise explain(what, "\n".join(said), base, code=code)
+        raise explain(what, "\n".join(said), base, code=code, context=context)
 
 
-CREDENTIALS = re.compile(r"//[^/@\s]+@")
+@contextlib.contextmanager
+def _silence_told(what: str, said: Sequence[str], heard: threading.Event) -> Iterator[None]:
+    """Tells, once, when nothing new was said for QUIET seconds, and what was said last."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(QUIET):
+            if not heard.is_set():
+                last = said[-1] if said else ""
+                after = f", after: {shortened(_plain(last.strip()))}" if last else ""
+                say.say(f"still trying to {what}: not a word for {QUIET:.0f} s{after}")
+                return
+            heard.clear()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+QUIET = 30.0  # seconds
+
+CREDENTIALS = re.compile(r"//[^/@\s]+@(?!sha256:)")
+"""Before the host in an address; what stands before the digest of an image's reference is none."""
+_PULL = re.compile(r"/v2/|docker://|container registry")
 _RETRY = re.compile(r"Failed, retrying in")
 
 
@@ -155,4 +201,21 @@ def _plain(line: str) -> str:
 def _line_of(text: str, at: int) -> str:
     """The line around a position, without what would be long or secret: addresses lose their credentials."""
     line = _plain(text[text.rfind("\n", 0, at) + 1 : (text + "\n").find("\n", at)].strip())
-    return CREDENTIALS.sub("//…@", line)[-300:]
+    return shortened(CREDENTIALS.sub("//…@", line))
+
+
+def shortened(line: str) -> str:
+    """A line's end, from the beginning of a word on: there stands the cause."""
+    if len(line) <= LONGEST:
+        return line
+    end = line[-LONGEST:]
+    return f"… {end.partition(' ')[2] or end}"
+
+
+LONGEST = 300
+
+
+def _lock_of(mismatch: str, context: Mapping[str, str]) -> str | None:
+    """Which text of the build promised the hash."""
+    promised = mismatch.rpartition("expected ")[2]
+    return next((name for name, text in context.items() if name.endswith(".lock") and promised in text), None)

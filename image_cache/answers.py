@@ -22,7 +22,8 @@ def refusal(host: str, what: str, code: int, retry_after: str | None = None) -> 
             f"podman login {host}",
         )
     if code == 429:
-        when = f"; it says to come back after {retry_after}" if retry_after else ""
+        unit = " s" if retry_after and retry_after.isdigit() else ""
+        when = f"; it says to come back after {retry_after}{unit}" if retry_after else ""
         return QuotaError(f"{host} has had too many requests from us{when}", f"podman login {host}")
     if code >= 500:
         return NetworkError(f"{host} failed with {code} when asked for {what}, again and again")

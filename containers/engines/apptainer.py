@@ -74,7 +74,8 @@ class Apptainer:
             for name in _local_bases(text):
                 self._unpack_base(build.base, context / name, update)
             flags = [f"--bind={run_folder}:/run"]
-            self._make(flags, "../definition", build.out, recipe.name, recipe.base.reference, context, update)
+            base, texts = recipe.base.reference, recipe.context
+            self._make(flags, "../definition", build.out, recipe.name, base, context, update, texts)
 
     def convert(self, image: Image, out: Path, update: Update) -> None:
         """A SIF of an OCI image of the store, of any platform: nothing of the image is run."""
@@ -91,7 +92,15 @@ class Apptainer:
             complaints.stream(argv, what=f"unpack {base.name}", base=base.name, update=update, cwd=here)
 
     def _make(
-        self, flags: list[str], source: str, out: Path, name: str, base: str | None, cwd: Path, update: Update
+        self,
+        flags: list[str],
+        source: str,
+        out: Path,
+        name: str,
+        base: str | None,
+        cwd: Path,
+        update: Update,
+        texts: Mapping[str, str] = {},
     ) -> None:
         with files.beside(out) as made:
             argv = [
@@ -102,7 +111,7 @@ class Apptainer:
                 str(made),
                 source,
             ]
-            complaints.stream(argv, what=f"build {name}", base=base, update=update, cwd=cwd)
+            complaints.stream(argv, what=f"build {name}", base=base, update=update, cwd=cwd, context=texts)
             files.settle(made, out)
 
     def load(self, image: Image, reference: str) -> None:

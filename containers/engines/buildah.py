@@ -78,7 +78,8 @@ class Buildah:
                 place.context,
             ]
             try:
-                self._told(argv, f"build {recipe.name}", recipe.base.reference, place.folder, update)
+                what, base = f"build {recipe.name}", recipe.base.reference
+                self._told(argv, what, base, place.folder, update, recipe.context)
             except BaseException:
                 self._remove_working(mark)
                 raise
@@ -131,8 +132,16 @@ class Buildah:
             raise complaints.explain(f"use {self.name}", done.out + done.err, None, error=HostError)
         return done.out
 
-    def _told(self, argv: list[str], what: str, base: str, cwd: Path, update: Update) -> None:
-        complaints.stream(argv, what=what, base=base, cwd=cwd, update=update)
+    def _told(
+        self,
+        argv: list[str],
+        what: str,
+        base: str,
+        cwd: Path,
+        update: Update,
+        context: Mapping[str, str] = {},
+    ) -> None:
+        complaints.stream(argv, what=what, base=base, cwd=cwd, update=update, context=context)
 
     def _remove_working(self, mark: str) -> None:
         """Removes the working containers of the build of that mark: a signal leaves them, gigabytes each.

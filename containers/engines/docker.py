@@ -81,7 +81,7 @@ class Docker:
             environment = {**os.environ, "DOCKER_BUILDKIT": "1", "DOCKER_HOST": _address()}
             complaints.stream(
                 argv, what=f"build {recipe.name}", base=recipe.base.reference, update=update,
-                cwd=place.folder, env=environment,
+                cwd=place.folder, env=environment, context=recipe.context,
             )  # fmt: skip
             self._save((place.folder / "id").read_text().strip(), made)
             files.settle(made, build.out)

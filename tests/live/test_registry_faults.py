@@ -36,7 +36,7 @@ def test_a_quota_is_waited_for_if_short_and_told_if_long(faulty: Faulty) -> None
     faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64)
     assert asking(faulty).head(Reference(faulty.host, "a/b", "c")) == "sha256:" + "1" * 64
     faulty.then(429, Retry_After="7200")
-    with pytest.raises(QuotaError, match="come back after 7200"):
+    with pytest.raises(QuotaError, match="come back after 7200 s"):
         asking(faulty).head(Reference(faulty.host, "a/b", "c"))
 
 
