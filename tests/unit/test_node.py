@@ -221,7 +221,9 @@ def pid_of_node(folder: RunFolder, rank: int) -> int:
 def test_two_nodes_come_and_go(folder: RunFolder, tmp_path: Path) -> None:
     launch, argvs = two(folder, tmp_path, "sh", "-c", "echo at $RAY_ADDRESS; exit 4")
     lines: list[str] = []
-    assert local.run(folder.attempt(1), launch, argvs, lines.append) == 4
+    remove = ["touch", str(tmp_path / "removed")]
+    assert local.run(folder.attempt(1), launch, argvs, lines.append, remove) == 4
+    assert not (tmp_path / "removed").exists(), "each node has told its own end: nothing can be left"
     assert any(line.startswith("at 127.0.0.2:") for line in lines)
     assert Meeting(folder.attempt(1).meeting).ended(1) == Ended(0)
 
@@ -268,7 +270,9 @@ def test_ctrl_c_ends_all(folder: RunFolder, tmp_path: Path, sign: signal.Signals
 
     in_thread(interrupt)
     before = signal.getsignal(sign)
-    assert local.run(folder.attempt(1), launch, argvs, lambda line: None) == 128 + sign
+    remove = ["touch", str(tmp_path / "removed")]
+    assert local.run(folder.attempt(1), launch, argvs, lambda line: None, remove) == 128 + sign
+    assert (tmp_path / "removed").exists()
     assert signal.getsignal(sign) is before
 
 
