@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. A SlipworksError becomes `error:` and `hint:` on stderr and its own exit code."""
     # A reader that closes our stdout early (`| head`) ends us quietly, as it does every Unix tool.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # TERM unwinds as Ctrl-C does, so that what was started is ended and temporary files go.
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         args = parsed(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
@@ -48,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f": {failure.filename}" if failure.filename else ""
         return tell(SlipworksError(f"{failure.strerror or failure}{place}", "SLIPWORKS_TRACE=1 shows where"))
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:

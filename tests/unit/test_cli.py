@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -167,3 +169,28 @@ def test_a_cache_that_is_a_file_is_no_empty_list(
     monkeypatch.setenv("SLIPWORKS_CACHE", f"{tmp_path}/file")
     assert cli.main(["image", "list"]) == 11
     assert "the setting cache is " in capsys.readouterr().err
+
+
+def test_term_unwinds(tmp_path: Path) -> None:
+    """A command that is ended still takes away what it made for a time."""
+    script = (
+        "import signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from kit import files\n"
+        "from runner import cli\n"
+        "class Command:\n"
+        "    def run(args):\n"
+        "        with files.beside(Path(sys.argv[1])) as temporary:\n"
+        "            temporary.mkdir()\n"
+        "            print('made', flush=True)\n"
+        "            time.sleep(60)\n"
+        "import argparse\n"
+        "cli.parsed = lambda argv: argparse.Namespace(command=Command)\n"
+        "sys.exit(cli.main([]))\n"
+    )
+    argv = [sys.executable, "-c", script, str(tmp_path / "it")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout and child.stdout.readline() == "made\n"
+        child.terminate()
+        assert child.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
