@@ -76,8 +76,8 @@ def started(made: Engine, run: ContainerRun) -> subprocess.Popen[str]:
 def test_ending_the_client_ends_the_process_and_leaves_nothing(
     running_engine: Engine, loaded: str, tmp_path: Path
 ) -> None:
-    script = "trap 'echo told > /work/ended; exit 5' TERM; echo up; while :; do sleep 0.05; done"
-    run = ContainerRun(image=loaded, argv=("sh", "-c", script), binds=(Bind(tmp_path, "/work"),))
+    script = "trap 'echo told > /shared/ended; exit 5' TERM; echo up; while :; do sleep 0.05; done"
+    run = ContainerRun(image=loaded, argv=("sh", "-c", script), binds=(Bind(tmp_path, "/shared"),))
     client = started(running_engine, run)
     client.send_signal(signal.SIGTERM)
     assert client.wait(30) == 5
