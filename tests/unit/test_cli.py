@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,3 +195,20 @@ def test_term_unwinds(tmp_path: Path) -> None:
         child.terminate()
         assert child.wait(30) == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+
+
+def test_render_check_fails_on_drift(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from definitions import render
+
+    assert failure(capsys, "image", "render", "--check") == (0, [])
+    copied = tmp_path / "rendered"
+    shutil.copytree(render.RENDERED, copied)
+    with (copied / "gh200/Containerfile").open("a") as file:
+        file.write("# by hand\n")
+    honest = render.drift
+    monkeypatch.setattr(render, "drift", lambda: honest(copied))
+    code, lines = failure(capsys, "image", "render", "--check")
+    assert code == EXIT_CODES["DriftError"]
+    assert "gh200/Containerfile" in lines[0] and lines[1] == "hint: make render"
