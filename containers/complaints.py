@@ -115,7 +115,9 @@ def hash_mismatch(output: str) -> str | None:
         r"Hash mismatch for `([^`]+)`\s+Expected:\s+(.+?)\s+Computed:\s+(\S+)", text, re.DOTALL
     ):
         promised = uv[2].split()
-        return f"{uv[1]} has another hash than its lock: found {uv[3]}, expected {promised[0]}"
+        file = re.search(rf"Selecting: {re.escape(uv[1])} .*\((\S+)\)", text)
+        which = f"{uv[1]} ({file[1]})" if file else uv[1]
+        return f"{which} has another hash than its lock: found {uv[3]}, expected {promised[0]}"
     if pip := re.search(r"THESE PACKAGES DO NOT MATCH THE HASHES.*?\n\s*(\S.*?):?\n(.*)", text, re.DOTALL):
         wanted = re.search(r"Expected (?:\w+ )?(\w+)", pip[2])
         got = re.search(r"Got\s+(\w+)", pip[2])

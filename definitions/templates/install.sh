@@ -47,12 +47,21 @@ done
 # The lock is complete: following dependencies would only bring back what it leaves out on purpose.
 # Every file is checked by its hash, so it does not matter which index offers it.
 # The .pyc files say by a hash, unchecked, what they belong to: later steps may change times, not contents.
-PYC_INVALIDATION_MODE=UNCHECKED_HASH "$uv" pip install --python /opt/stack/bin/python --no-deps \
-    --python-platform "$machine-manylinux_$(echo "$glibc" | tr . _)" --index-strategy unsafe-best-match \
-    --require-hashes --only-binary :all: "$@" --build-constraints /build/build.lock \
-    --compile-bytecode --requirement "/build/$lock-$arch.lock"
+stack() {
+    PYC_INVALIDATION_MODE=UNCHECKED_HASH "$uv" pip install "$@" --python /opt/stack/bin/python --no-deps \
+        --python-platform "$machine-manylinux_$(echo "$glibc" | tr . _)" --index-strategy unsafe-best-match \
+        --require-hashes --only-binary :all: --build-constraints /build/build.lock \
+        --compile-bytecode --requirement "/build/$lock-$arch.lock"
+}
+{ stack "$@" || : >/build/failed; } 2>&1 | tee /build/said
+if [ -e /build/failed ]; then
+    # Which file had the wrong hash uv tells only when it is verbose: once more, for that line alone.
+    # shellcheck disable=SC2016
+    wrong=$(sed -n 's/.*Hash mismatch for `\([^`]*\)`.*/\1/p' /build/said)
+    [ -z "$wrong" ] || stack "$@" --verbose 2>&1 | grep -aF "Selecting: $wrong " || :
+    exit 1
+fi
 
-rm -f /opt/stack/.lock /opt/stack/.gitignore /opt/stack/CACHEDIR.TAG
 # The same inputs give the same bytes: the layer holds no build time.
 find /opt/stack -print0 | xargs -0 touch --no-dereference --date=@0
-rm -rf /build/tools
+rm -rf /build/tools /build/said
