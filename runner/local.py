@@ -103,12 +103,16 @@ class Nodes:
         self._turn.wait(TURN)
 
     def ask(self, why: str) -> None:
-        """Asks all nodes to end: by a file, which no moment of a container's start can lose, and by TERM."""
+        """Asks all nodes to end: by a file, which no moment of a container's start can lose, and by TERM.
+
+        No TERM for a node that has not begun: it would end the client alone, while the engine still makes the
+        container. Such a node reads the file as soon as it runs.
+        """
         self.asked = time.monotonic() + self.launch.grace + AFTER
         self.unclean = True
         self.meeting.stop(why)
-        for client in self.clients:
-            if client.poll() is None:
+        for rank, client in enumerate(self.clients):
+            if client.poll() is None and self.meeting.lives(str(rank)):
                 client.terminate()
 
     def end_rest(self) -> None:

@@ -73,6 +73,10 @@ class Meeting:
         found = _read(self.folder / "stop")
         return None if found is None else found.decode()
 
+    def lives(self, who: str) -> bool:
+        """Whether `who` has ever given a sign of life."""
+        return (self.folder / f"alive-{who}").exists()
+
     def silence(self, who: str) -> float:
         """Seconds since the last new sign of life of `who`; 0 before its first."""
         count = _read(self.folder / f"alive-{who}")
