@@ -1,11 +1,11 @@
-"""A bind mount in the comma-separated form that docker, podman and apptainer share."""
+"""Bind mounts in the form that docker, podman and apptainer share, and what the first two share beside."""
 
 from __future__ import annotations
 
 import csv
 import io
 
-from containers.engine import Bind
+from containers.engine import Bind, ContainerRun, home
 from kit.errors import InvalidFileError
 
 
@@ -22,3 +22,16 @@ def mount_option(bind: Bind, read_only_word: str) -> str:
 
 def docker_bind(bind: Bind) -> list[str]:
     return ["--mount", mount_option(bind, "readonly")]
+
+
+def docker_words(run: ContainerRun) -> list[str]:
+    """What docker and podman are told of a run in the same words: variables, binds, folder, name."""
+    words = [f"--env={name}={value}" for name, value in home(run.env).items()]
+    if run.env_file:
+        words.append(f"--env-file={run.env_file}")
+    words += [word for bind in run.binds for word in docker_bind(bind)]
+    if run.workdir:
+        words.append(f"--workdir={run.workdir}")
+    if run.name:
+        words.append(f"--name={run.name}")
+    return words

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from containers import complaints, host
-from containers.engine import Build, ContainerRun, Export, Update, bases, home, refuse_newlines
-from containers.mounts import docker_bind
+from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
+from containers.mounts import docker_words
 from containers.workplace import config_digest, workplace
 from kit import files, process
 from kit.errors import BuildError, HostError, MissingToolError, UnsupportedError
@@ -143,14 +143,7 @@ class Docker:
         ]
         if not self._rootless():  # without root, the container's root is the caller already
             argv.append(f"--user={os.geteuid()}:{os.getegid()}")
-        argv += [f"--env={name}={value}" for name, value in home(run.env).items()]
-        if run.env_file:
-            argv.append(f"--env-file={run.env_file}")
-        argv += [word for bind in run.binds for word in docker_bind(bind)]
-        if run.workdir:
-            argv.append(f"--workdir={run.workdir}")
-        if run.name:
-            argv.append(f"--name={run.name}")
+        argv += docker_words(run)
         if run.gpus:
             argv.append("--gpus=all")
         return [*argv, run.image, *run.argv]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from containers import host
-from containers.engine import ContainerRun, home
+from containers.engine import ContainerRun
 from containers.engines.buildah import Buildah
-from containers.mounts import docker_bind
+from containers.mounts import docker_words
 from kit import process
 from kit.errors import MissingToolError
 
@@ -50,14 +50,7 @@ class Podman(Buildah):
             *host.podman_run_flags(self.on),
         ]
         # Without root, the container's root is the caller. keep-id would copy a 20 GB image to change owners.
-        argv += ["--entrypoint=", *(f"--env={name}={value}" for name, value in home(run.env).items())]
-        if run.env_file:
-            argv.append(f"--env-file={run.env_file}")
-        argv += [word for bind in run.binds for word in docker_bind(bind)]
-        if run.workdir:
-            argv.append(f"--workdir={run.workdir}")
-        if run.name:
-            argv.append(f"--name={run.name}")
+        argv += ["--entrypoint=", *docker_words(run)]
         if run.gpus:  # by the container device interface; nvidia-ctk cdi generate writes its file
             argv.append("--device=nvidia.com/gpu=all")
         return [*argv, run.image, *run.argv]
