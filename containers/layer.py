@@ -16,7 +16,8 @@ from pathlib import Path
 from msgspec import json, structs
 
 from containers import apt, complaints, debs, secrets
-from containers.layer_tree import Layout, fill, library_folders, sources_of, version
+from containers.interpreter import ENVIRONMENT, Interpreter
+from containers.layer_tree import Layout, fill, sources_of, version
 from kit import files, process
 from kit.errors import MissingToolError, UnpinnedError
 from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
@@ -25,7 +26,7 @@ Update = Callable[[str], None]
 Files = Callable[[Platform, Path], None]
 """Puts the interpreter and the libraries of a platform below a folder, as they lie in a root file system."""
 
-_RECIPE = ("elf.py", "layer.py", "layer_pack.py", "layer_tree.py")
+_RECIPE = ("elf.py", "interpreter.py", "layer.py", "layer_pack.py", "layer_tree.py")
 GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is newer
 
 
@@ -153,20 +154,11 @@ def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, files_of
     if platform != native:
         root = work / "native"
         files_of(native, root)
-    there = [root / each.lstrip("/") for each in library_folders(native, spec.prefix)]
-    folders = [str(each) for each in there if each.is_dir()]
-    loader = next(found for each in there for found in each.glob("ld-linux*"))
+    python = Interpreter(root=root, program=f"{spec.prefix}/bin/python{spec.python}")
     with files.beside(out) as temporary:
-        argv: list[str | Path] = [
-            loader, "--library-path", ":".join(folders),
-            root / spec.prefix.lstrip("/") / f"bin/python{spec.python}",
-            "-B", "-P", "-s", "-S", Path(__file__).with_name("layer_pack.py"),
-            work / "stage", spec.folder.lstrip("/"), temporary,
-        ]  # fmt: skip
-        # A fixed seed: the order of sets of constants is marshalled as hashing has it.
-        told = process.run(
-            argv, what=f"pack layer {spec.name}", env={"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
-        )
+        program = Path(__file__).with_name("layer_pack.py")
+        argv = python.argv(program, work / "stage", spec.folder.lstrip("/"), temporary)
+        told = process.run(argv, what=f"pack layer {spec.name}", env=ENVIRONMENT)
         files.settle(temporary, out)
     hexdigest, size = told.out.split()[-2:]
     return f"sha256:{hexdigest}", int(size)

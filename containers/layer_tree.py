@@ -19,6 +19,7 @@ from pathlib import Path
 
 import kit
 from containers import elf
+from containers.interpreter import library_folders
 from kit import process
 from kit.errors import BuildError, VerifyError
 from kit.nouns import LayerSpec, Platform
@@ -64,13 +65,6 @@ class Layout:
     @property
     def site(self) -> Path:
         return self.top / "python/site"
-
-
-def library_folders(platform: Platform, prefix: str = "/usr") -> list[str]:
-    """Where libraries are kept, in a root that a distribution's packages were unpacked to, or a base was."""
-    triplet = f"{platform.machine}-linux-gnu"
-    tops = dict.fromkeys((prefix, "/usr", ""))
-    return [f"{top}/lib{tail}" for top in tops for tail in (f"/{triplet}", "64", "")]
 
 
 def sources_of(spec: LayerSpec) -> Iterator[tuple[str, Path]]:

@@ -86,6 +86,7 @@ class Base(Struct, frozen=True, kw_only=True):
                name under which an engine must have it, `digest` that of its layer once it was made.
     digest     None: not pinned (registry) or not made yet (bootstrap).
     python     the interpreter that it holds, as "3.13", at `interpreter`.
+    headers    distribution packages with the interpreter's C headers, where the base itself has none.
     """
 
     name: str
@@ -97,15 +98,61 @@ class Base(Struct, frozen=True, kw_only=True):
     distribution: str
     suite: str
     packages: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+class Wheel(Struct, frozen=True, order=True):
+    """A wheel of the wheelhouse: `file` is its name, sha256 in hex."""
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """A part of a stack that becomes one layer of the image.
+
+    lock    a hash lock of the group's packages alone; empty where it is made of wheels only.
+    whole   in the group that carries the environment itself (interpreter's link, pyvenv.cfg): the text of the
+            whole stack's lock, which rides in the image. None in all others.
+    wheels  extensions, from the wheelhouse.
+    """
+
+    name: str
+    lock: str
+    whole: str | None = None
+    wheels: tuple[Wheel, ...] = ()
+
+
+class StackLayer(Struct, frozen=True, kw_only=True):
+    """What a layer of a stack is made of: all that decides its bytes.
+
+    python, interpreter  of the image: "3.13", at "/usr/bin/python3.13"
+    glibc     the oldest glibc that its wheels may ask for, as "2.35"
+    source    packages that exist only as sources (pure Python): the only ones built at installation
+    tools     a hash lock of what builds them
+    """
+
+    group: Group
+    platform: Platform
+    python: str
+    interpreter: str
+    glibc: str
+    source: tuple[str, ...] = ()
+    tools: str = ""
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
     """All that makes one image of one platform. Pure data: made without an engine and without network.
 
+    system     distribution packages that the image has beside those of its base.
+    stack      the layers of the stack, lowest first.
+    environment  of every process in the image.
     context    name in the build context -> the file's text (locks, scripts): all that the two texts COPY.
     inputs     name -> digest or plain value, of everything that went in; `key` is made of these alone.
     labels     OCI labels of the image; also in the SIF.
-    extensions packages of the line without wheels, left out of the image and named in its record.
+    extensions packages of the line without wheels that the wheelhouse lacks too: named in its record.
     """
 
     arch: str
@@ -113,6 +160,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
     platform: Platform
     python: str
     base: Base
+    system: tuple[str, ...] = ()
+    stack: tuple[StackLayer, ...] = ()
+    environment: dict[str, str] = {}
     containerfile: str
     apptainer_def: str
     context: dict[str, str]

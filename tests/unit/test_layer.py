@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from containers import apt, debs, elf, layer, layer_pack
-from containers.layer_tree import Layout, check, library_folders
+from containers.interpreter import library_folders
+from containers.layer_tree import Layout, check
 from definitions import layers
 from kit import process
 from kit.errors import HashMismatchError, InvalidFileError, MissingToolError, NotFoundError, VerifyError
