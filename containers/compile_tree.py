@@ -3,14 +3,15 @@
 Run as a program by the interpreter that the byte code is for, so it imports nothing of ours. Arguments: how
 many processes; the folder that stands for a place in the image; that place; folders relative to both.
 
-The .pyc files name their sources by the image's paths and hold a hash of them (PEP 552): a source that someone
-edits is compiled again, one whose time alone changed is not. A file that does not compile (templates, old
-syntax) is left as it is, as installers do.
+The .pyc files name their sources by the image's paths and hold a hash of them (PEP 552): a source that
+someone edits is compiled again, one whose time alone changed is not. A file that does not compile (templates,
+old syntax) is left as it is, as installers do.
 
-What is marshalled depends on which objects the process holds already. So every slice of files is compiled by a
-process of its own, forked from this one before it compiled anything.
+What is marshalled depends on which objects the process holds already. So every slice of files is compiled by
+a process of its own, forked from this one before it compiled anything.
 """
 
+import contextlib
 import os
 import py_compile
 import sys
@@ -35,13 +36,11 @@ def compile_slice(stage: Path, at: Path, names: list[str]) -> None:
         path = stage / name
         if path.is_symlink() and not path.exists():
             continue
-        try:
+        with contextlib.suppress(py_compile.PyCompileError, UnicodeDecodeError, ValueError, RecursionError):
             py_compile.compile(
                 str(path), dfile=str(at / name), doraise=True, quiet=2,
                 invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH,
             )  # fmt: skip
-        except (py_compile.PyCompileError, UnicodeDecodeError, ValueError, RecursionError):
-            pass
 
 
 def run(stage: Path, at: Path, slices: list[list[str]], jobs: int) -> int:

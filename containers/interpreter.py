@@ -38,7 +38,7 @@ class Interpreter(Struct, frozen=True, kw_only=True):
         return [loader, "--library-path", search, program, "-B", "-P", "-s", "-S", *words]
 
     def compiling(self, stage: Path, folders: Iterable[str], at: Path, *, jobs: int) -> Sequence[str | Path]:
-        """The command that byte-compiles folders (relative to `stage`, which stands for `at` in the image)."""
+        """The command that byte-compiles folders, relative to `stage`, which stands for `at` in the image."""
         return self.argv(COMPILE, str(jobs), stage, at, *folders)
 
 

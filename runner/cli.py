@@ -76,9 +76,10 @@ def tell(failure: SlipworksError) -> int:
 
 
 def verbs() -> list[str]:
-    """The names of the commands: the files of `runner/commands`."""
+    """The names of the commands: the files of `runner/commands`, and its packages, whose verbs are files."""
     folder = Path(__file__).with_name("commands")
-    return sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("_"))
+    found = [*folder.glob("*.py"), *(each.parent for each in folder.glob("*/__init__.py"))]
+    return sorted(each.stem for each in found if not each.stem.startswith("_"))
 
 
 class _Parser(argparse.ArgumentParser):
