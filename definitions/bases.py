@@ -47,6 +47,7 @@ class System(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     python: str
     interpreter: str
     packages: tuple[str, ...]
+    headers: tuple[str, ...] = ()
 
 
 class Bootstrap(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bootstrap"):

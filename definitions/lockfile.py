@@ -6,6 +6,7 @@ Pure: what is locked to text, and text to what is locked.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -39,15 +40,20 @@ _HASH = re.compile(r"    --hash=sha256:(?P<hex>[0-9a-f]{64})(?P<more> \\)?")
 
 def text(lock: Lock, title: str, command: str) -> str:
     """The file's text. `title` says what it is for, `command` what writes it."""
-    lines = []
-    for package in sorted(lock.packages):
-        lines.append(f"{package.name}=={package.version} \\")
-        lines += [f"    --hash=sha256:{each} \\" for each in sorted(package.sha256)]
-        lines[-1] = lines[-1].removesuffix(" \\")
-    body = "".join(f"{line}\n" for line in lines)
+    body = requirements(lock.packages)
     head = (f"# {title}", f"# written by `{command}` from requirements.in and line.toml: edit those",
             f"{INPUT}{lock.input}", f"{CONTENT}{digest(body.encode())}")  # fmt: skip
     return "".join(f"{line}\n" for line in head) + body
+
+
+def requirements(packages: Iterable[Locked]) -> str:
+    """The lines that an installer reads, of these packages alone."""
+    lines = []
+    for package in sorted(packages):
+        lines.append(f"{package.name}=={package.version} \\")
+        lines += [f"    --hash=sha256:{each} \\" for each in sorted(package.sha256)]
+        lines[-1] = lines[-1].removesuffix(" \\")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def parse(raw: str, where: str) -> Lock:
