@@ -47,20 +47,43 @@ class Blobs:
             raise HashMismatchError(f"{self.blob(digest)} is damaged: it hashes to {found}")
         return raw
 
-    def put_blob(self, pieces: Iterable[bytes], media_type: str, promised: str | None = None) -> Descriptor:
+    def put_blob(
+        self, pieces: Iterable[bytes], media_type: str, promised: str | None = None, *, large: bool = False
+    ) -> Descriptor:
         """A blob from its pieces, hashed while it is written. HashMismatchError, and nothing put, when it is
-        not the promised one. Of concurrent puts of one blob any may win: they are the same bytes."""
+        not the promised one. Of concurrent puts of one blob any may win: they are the same bytes.
+
+        `large`: the pieces are, and are hashed by a thread beside the one that writes.
+        """
         seen = streams.Hash()
-        incoming = self.blobs / "incoming"
-        with self.writable(), files.beside(incoming) as temporary:
-            with files.space_named(incoming), temporary.open("xb") as file:
-                for piece in seen.through(pieces):
-                    file.write(piece)
+        with self.writable():
+            self.blobs.mkdir(parents=True, exist_ok=True)
+        with files.beside(self.blobs / "incoming") as temporary:
+            self._fill(temporary, seen.beside(pieces) if large else seen.through(pieces))
             if promised not in (None, seen.digest):
                 raise HashMismatchError(f"a blob hashes to {seen.digest}: expected {promised}")
-            temporary.chmod(0o644)
-            files.settle(temporary, self.blob(seen.digest))
+            with self.writable():
+                temporary.chmod(0o644)
+                files.settle(temporary, self.blob(seen.digest))
         return Descriptor(media_type, seen.digest, seen.size)
+
+    def _fill(self, path: Path, pieces: Iterable[bytes]) -> None:
+        """Only what writing raises is told as the store's trouble: `pieces` may have files of their own.
+        Unbuffered, so that closing after a failure does not fail again."""
+        with self.writable():
+            file = path.open("xb", buffering=0)
+        with file:
+            for piece in pieces:
+                rest = memoryview(piece)
+                with self.writable():
+                    while rest:
+                        rest = rest[file.write(rest) :]
+
+    def put_plain(self, tar: Iterable[bytes]) -> tuple[Descriptor, str]:
+        """A plain tar as a packed blob, and its diff_id, in one pass. Equal tars, equal blobs."""
+        plain = streams.Hash()
+        blob = self.put_blob(streams.packed(tar, plain), oci.ZSTD, large=True)
+        return blob, plain.digest
 
     def put_layer(self, layer: Layer, diff_id: str, where: str) -> Descriptor:
         if layer.digest and layer.size and layer.media_type != oci.TAR:
@@ -70,24 +93,21 @@ class Blobs:
         with contextlib.closing(layer.open()) as file:
             if layer.media_type != oci.TAR:
                 return self.put_blob(streams.pieces(file), layer.media_type, layer.digest)
-            plain = streams.Hash()
-            packed = self.put_blob(streams.packed(plain.through(streams.pieces(file))), oci.GZIP)
-        if plain.digest != diff_id:
-            raise HashMismatchError(
-                f"{where} is damaged: a layer hashes to {plain.digest}, expected {diff_id}"
-            )
+            packed, found = self.put_plain(streams.pieces(file))
+        if found != diff_id:
+            raise HashMismatchError(f"{where} is damaged: a layer hashes to {found}, expected {diff_id}")
         return packed
 
     def put_layer_file(self, path: Path) -> tuple[Descriptor, str]:
         """A layer's file as a blob, packed if it was plain; and its diff_id. InvalidFileError for no tar."""
-        plain = streams.Hash()
         with path.open("rb") as file:
             media_type = streams.compression(file.read(4))
             file.seek(0)
-            tar = plain.through(streams.tar_only(streams.unpacked(file, media_type, str(path)), str(path)))
+            tar = streams.tar_only(streams.unpacked(file, media_type, str(path)), str(path))
             if media_type == oci.TAR:
-                return self.put_blob(streams.packed(tar), oci.GZIP), plain.digest
-            for _ in tar:  # to the end before the put: a damaged file is not taken in
+                return self.put_plain(tar)
+            plain = streams.Hash()
+            for _ in plain.through(tar):  # to the end before the put: a damaged file is not taken in
                 pass
             file.seek(0)
             return self.put_blob(streams.pieces(file), media_type), plain.digest

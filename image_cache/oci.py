@@ -81,7 +81,8 @@ class Index(Struct, frozen=True, rename="camel", omit_defaults=True):
 class Artifact(Struct, frozen=True, kw_only=True):
     """A self-contained layer that lies in the store: what an image's manifest needs to hold it.
 
-    digest is of the blob at `path` as it lies there (compressed), diff_id of the tar inside it.
+    digest is of the blob at `path` as it lies there (compressed), diff_id of the tar inside it. `name` is
+    what people read in an image's history: "stack cuda".
     """
 
     key: str
@@ -90,6 +91,7 @@ class Artifact(Struct, frozen=True, kw_only=True):
     size: int
     media_type: str
     path: Path
+    name: str = ""
 
     @property
     def descriptor(self) -> Descriptor:
@@ -219,21 +221,53 @@ def appended(
     *,
     labels: Mapping[str, str] | None = None,
     path: str | None = None,
+    env: Mapping[str, str] | None = None,
+    entrypoint: Sequence[str] | None = None,
+    cmd: Sequence[str] | None = None,
+    working_dir: str | None = None,
 ) -> dict[str, Any]:
-    """A config with artifacts on top, labels set, and `path` at the end of PATH. Pure and idempotent in
-    labels and path; the base's own PATH entries stay first, so that nothing of it is shadowed."""
+    """A config with artifacts on top, labels and `env` set, and `path` at the end of PATH. Pure, and
+    idempotent in all but artifacts.
+
+    Variables that the base sets too keep their place with the new value; the base's own PATH entries stay
+    first, so that nothing of it is shadowed. None: as the base has it; an empty `cmd` takes the base's away.
+    An entry point takes it away too, as in a Containerfile: it was meant for another program.
+    """
     ids = [*diff_ids(base, "the image"), *(one.diff_id for one in artifacts)]
     if len(ids) > MOST_LAYERS:
         raise UnsupportedError(f"the image would have {len(ids)} layers: engines take {MOST_LAYERS} at most")
     inner = dict(base.get("config") or {})
     if labels:
         inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
+    if env:
+        inner["Env"] = _with_env(inner.get("Env") or [], env)
     if path:
         inner["Env"] = _with_path(inner.get("Env") or [], path)
+    if entrypoint is not None:
+        inner["Entrypoint"], cmd = [*entrypoint], cmd or []
+    if cmd is not None:
+        inner["Cmd"] = [*cmd]
+    if working_dir is not None:
+        inner["WorkingDir"] = working_dir
     history = _whole_history(base, len(ids) - len(artifacts))
-    history += [{"created": NO_TIME, "created_by": f"slipworks layer {one.key[:12]}"} for one in artifacts]
+    history += [{"created": NO_TIME, "created_by": _told(one)} for one in artifacts]
     rootfs = {**base["rootfs"], "diff_ids": ids}
     return {**base, "config": inner, "rootfs": rootfs, "history": history}
+
+
+def _told(artifact: Artifact) -> str:
+    return f"slipworks {artifact.name or 'layer'} {artifact.key[:12]}"
+
+
+def _with_env(env: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    rest = dict(values)
+    kept = [_set(entry, rest) for entry in env]
+    return kept + [f"{name}={value}" for name, value in sorted(rest.items())]
+
+
+def _set(entry: str, rest: dict[str, str]) -> str:
+    name = entry.partition("=")[0]
+    return f"{name}={rest.pop(name)}" if name in rest else entry
 
 
 PLAIN_PATH = (

@@ -2,7 +2,8 @@
 
     <root>/oci-layout, index.json, blobs/sha256/…   readable as oci:<root>:<name>
     <root>/refs/<key>.<format>.json                 what a key came out as (records.py)
-    <root>/artifacts/<key>.json                     self-contained layers
+    <root>/artifacts/<key>.json                     layers that images are made of (artifacts.py)
+    <root>/notes/<kind>/<hex>                       what was found out about a digest (notes.py)
     <root>/sif/<name>.sif
     <root>/claims/…                                 who builds what now (ensure.py)
 
@@ -18,17 +19,19 @@ import contextlib
 import errno
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-from image_cache import oci
+from image_cache import oci, streams
+from image_cache.artifacts import Artifacts
 from image_cache.blobs import Blobs, file_size
+from image_cache.notes import Notes
 from image_cache.oci import Artifact, Descriptor
-from image_cache.records import Record, Records, read
+from image_cache.records import Record, Records
 from kit import files
 from kit.errors import HashMismatchError, InvalidFileError
 from kit.nouns import Format, Image, Platform, digest_file
@@ -48,19 +51,14 @@ class Contents(Struct, frozen=True, kw_only=True):
     history: tuple[str, ...] = ()
 
 
-class _Layer(Struct, frozen=True):
-    """What artifacts/<key>.json says. No path: another host may see the store elsewhere."""
-
-    blob: Descriptor
-    diff_id: str
-
-
 class Store(Blobs):
     """A store at `root`; the folder is made by the first put."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.records = Records(root)
+        self.artifacts = Artifacts(self)
+        self.notes = Notes(root)
 
     def find(self, key: str, format: Format) -> Image | None:
         """The image of a key, or None. Fast: sizes are compared, and only the manifest is hashed.
@@ -105,21 +103,17 @@ class Store(Blobs):
         return manifest, oci.config(self.read(manifest.config.digest), f"{self.root}: {image.name}")
 
     def artifact(self, key: str) -> Artifact | None:
-        """The self-contained layer of a key, or None; one whose blob is gone or cut short is None too."""
-        found = read(self._artifact(key), _Layer)
-        if found is None:
-            return None
-        if not self.has(found.blob):
-            once(f"the layer {key[:12]} in {self.root} is damaged and counts as missing")
-            return None
-        return Artifact(
-            key=key,
-            digest=found.blob.digest,
-            diff_id=found.diff_id,
-            size=found.blob.size,
-            media_type=found.blob.media_type,
-            path=self.blob(found.blob.digest),
-        )
+        """The layer of a key, or None; one whose blob is gone or cut short is None too."""
+        return self.artifacts.get(key)
+
+    def note(self, digest: str, kind: str) -> bytes | None:
+        """What was noted of a digest under `kind`; None when nothing was, or when it is damaged."""
+        return self.notes.get(digest, kind)
+
+    def put_note(self, digest: str, kind: str, raw: bytes) -> None:
+        """Keeps a fact that was derived from what `digest` names, and can be again. Atomic; the last wins."""
+        with self.writable():
+            self.notes.put(digest, kind, raw)
 
     def put_archive(
         self,
@@ -151,13 +145,21 @@ class Store(Blobs):
         name: str,
         labels: Mapping[str, str] | None = None,
         env_path: str | None = None,
+        env: Mapping[str, str] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        cmd: Sequence[str] | None = None,
+        working_dir: str | None = None,
     ) -> Image:
         """An image of this store with artifacts of this store on top, and `env_path` last on its PATH.
 
-        No layer is read or written: a new config and manifest, in milliseconds.
+        The rest of what it is told is as `oci.appended` says. No layer is read or written: a new config and
+        manifest, in milliseconds.
         """
         manifest, config = self.opened(image)
-        config = oci.appended(config, artifacts, labels=labels, path=env_path)
+        config = oci.appended(
+            config, artifacts, labels=labels, path=env_path, env=env, entrypoint=entrypoint, cmd=cmd,
+            working_dir=working_dir,
+        )  # fmt: skip
         layers = [*manifest.layers, *(one.descriptor for one in artifacts)]
         return self.put_image(config, layers, key=key, name=name, platform=image.platform)
 
@@ -210,16 +212,20 @@ class Store(Blobs):
                 files.settle(temporary, final)
             return self._put_record("sif", key, name, platform, digest, size, dict(labels or {}))
 
-    def put_artifact(self, key: str, file: Path, *, diff_id: str | None = None) -> Artifact:
+    def put_artifact(self, key: str, file: Path, *, diff_id: str | None = None, name: str = "") -> Artifact:
         """Takes in a layer (tar, tar.gz or tar.zst). A given `diff_id` must be the one that is found."""
         blob, found = self.put_layer_file(file)
         if diff_id not in (None, found):
             raise HashMismatchError(f"{file} holds a tar that hashes to {found}: expected {diff_id}")
-        with self.writable():
-            files.write(self._artifact(key), oci.encode(_Layer(blob, found)))
-        artifact = self.artifact(key)
-        assert artifact is not None
-        return artifact
+        return self.artifacts.put(key, blob, found, name)
+
+    def put_tar(self, key: str, pieces: Iterable[bytes], *, name: str = "") -> Artifact:
+        """A layer from the pieces of its plain tar, however they are cut: packed and hashed while they come,
+        in one pass and in little memory. Equal tars give equal blobs. What `pieces` raises passes through,
+        and nothing was put then.
+        """
+        blob, diff_id = self.put_plain(streams.tar_only(pieces, f"the layer {name or key[:12]}"))
+        return self.artifacts.put(key, blob, diff_id, name)
 
     def write_docker_archive(self, image: Image, out: Path) -> None:
         """A `docker load` archive for engines that read no OCI layout (Docker before 25); atomic."""
@@ -244,9 +250,6 @@ class Store(Blobs):
         self.records.put(record)
         self._sweep()
         return self._image(record)
-
-    def _artifact(self, key: str) -> Path:
-        return self.root / "artifacts" / f"{oci.check_name(key)}.json"
 
     def sif_path(self, name: str) -> Path:
         """Where the SIF of a name lies, whether or not it is there."""
