@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from kit import process
 from kit.errors import SlipworksError
+from kit.share import cpus, memory
 
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "wekafs", "pvfs2"}
@@ -85,32 +86,6 @@ def gather(rank: int, nodes: int, port_base: int | None, env: Mapping[str, str] 
         ray=package_version("ray", env),
         ray_client=package_version("grpcio", env) is not None,
     )
-
-
-def cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs of the affinity mask, cut to the cgroup's quota."""
-    mask = len(os.sched_getaffinity(0))
-    quota = _quota(cgroup)
-    return max(1, min(mask, int(quota)) if quota else mask)
-
-
-def _quota(cgroup: Path) -> float | None:
-    with contextlib.suppress(OSError, ValueError):
-        amount, _, period = (cgroup / "cpu.max").read_text().partition(" ")
-        return None if amount == "max" else int(amount) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        amount_v1 = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
-        return None if amount_v1 < 0 else amount_v1 / int((cgroup / "cpu/cpu.cfs_period_us").read_text())
-    return None
-
-
-def memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory: the machine's, cut to the cgroup's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            total = min(total, int((cgroup / name).read_text()))
-    return total
 
 
 def interfaces() -> tuple[Interface, ...]:
