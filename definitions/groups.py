@@ -32,7 +32,7 @@ def split(lock: str, where: str, wheels: tuple[Wheel, ...] = (), file: Path = FI
     Each requirement of the lock is in exactly one group, with its hashes as they stand there.
     """
     patterns = toml_file(file, _File).group
-    parts: dict[str, list[Locked]] = {each.name: [] for each in patterns} | {REST: []}
+    parts: dict[str, list[Locked]] = {name: [] for name in (*(each.name for each in patterns), REST)}
     for package in lockfile.parse(lock, where).packages:
         fitting = (
             each.name for each in patterns if any(fnmatch.fnmatchcase(package.name, p) for p in each.packages)

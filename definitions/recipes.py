@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import structs
 
-from definitions import archs, bases, lines, render
+from definitions import archs, bases, groups, lines, render, system
 from definitions.archs import Arch
 from definitions.lines import Line
 from kit.errors import UnpinnedError, UnsupportedError
-from kit.nouns import Base, Platform, Recipe, digest, key_of
+from kit.nouns import Base, Platform, Recipe, StackLayer, Wheel, digest, key_of
 from kit.shell import line as line_of
 
 
@@ -16,33 +18,39 @@ def recipe(
     arch: str | Arch,
     *,
     layer_key: str,
+    stack_key: Callable[[StackLayer], str],
     line: str | None = None,
-    base: str | None = None,
+    base: str | Base | None = None,
     platform: Platform | None = None,
     distribution: str | None = None,
     base_digest: str | None = None,
-    build_base_digest: str | None = None,
+    system_digest: str | None = None,
+    wheels: tuple[Wheel, ...] = (),
     host: Platform | None = None,
     torch_index_set: bool = False,
+    defined: bool = False,
 ) -> Recipe:
     """The recipe of one image. Pure, apart from the host's platform where `host` is not given.
 
     line, base, platform  None: the arch's own; as platform the host's where the arch has it, else its first
     layer_key          of the runner's layer, which every image carries
+    stack_key          tells the key of one layer of the stack: how layers are made counts, too
     distribution       which system a bootstrapped base is made of: debian (the default) or ubuntu
     base_digest        of a bootstrapped base, once it is made (None: not yet; the key is then not an image's)
-    build_base_digest  of the host's own twin of a bootstrapped base for a foreign platform: see `build_base`
+    system_digest      of the layer of distribution packages, once it is made (likewise)
+    wheels             of the line's extensions: those that the wheelhouse has
     torch_index_set    whether settings.torch_index is set
+    defined            a SIF built by apptainer from the rendered definition: other bytes, so another key
 
     UnknownNameError with a did-you-mean; UnsupportedError for what does not go together, with what would;
     UnpinnedError for a base or a lock that is not recorded yet.
     """
     found = archs.load(arch) if isinstance(arch, str) else arch
     stack = lines.load(line or found.line)
-    host = host or Platform.host()
-    target = _platform(found, platform, host)
+    target = _platform(found, platform, host or Platform.host())
     render.check(found, stack)
-    ground = bases.load(base or found.base, distribution or "debian")
+    base = base or found.base
+    ground = bases.load(base, distribution or "debian") if isinstance(base, str) else base
     lock = _lock(found, stack, ground, target)
     _refuse_without_index(stack, target, torch_index_set)
     if ground.kind == "registry" and not (ground.digest or base_digest):
@@ -50,40 +58,67 @@ def recipe(
             f"base {ground.name} is not pinned: no digest is recorded for {ground.reference}",
             "make pins, where the registry can be reached; or BASE=bootstrap, which needs none",
         )
-    return _made(found, stack, ground, target, lock, layer_key, base_digest, (host, build_base_digest))
+    on = bases.at(ground, target, base_digest)
+    system_packages = system.packages(stack, ground)
+    groups = _stack(stack, on, target, lock[1], wheels)
+    inputs = {
+        "arch": found.name,
+        "line": stack.name,
+        "platform": str(target),
+        "base": on.digest or f"{on.distribution} {on.suite}, not made yet: {' '.join(on.packages)}",
+        "python": f"{on.python} at {on.interpreter}",
+        "layer": layer_key,
+    }
+    if system_packages:
+        inputs["system"] = system_digest or f"not made yet: {' '.join(system_packages)}"
+    inputs |= {f"stack {each.group.name}": stack_key(each) for each in groups}
+    return _made((found, stack), (ground, on), target, lock, inputs, groups, defined)
 
 
-def build_base(
-    base: str, *, distribution: str | None = None, host: Platform | None = None, digest: str | None = None
-) -> Base:
-    """What the first stage runs on: the base for the machine that builds, whatever is built for."""
-    return bases.at(bases.load(base, distribution or "debian"), host or Platform.host(), digest)
+def _stack(
+    line: Line, base: Base, target: Platform, lock: str, wheels: tuple[Wheel, ...]
+) -> tuple[StackLayer, ...]:
+    tools = (render.DEFINITIONS / render.TOOLS).read_text()
+    return tuple(
+        StackLayer(
+            group=group, platform=target, python=base.python, interpreter=base.interpreter,
+            glibc=line.glibc, source=line.source if group.lock else (), tools=tools if group.lock else "",
+        )
+        for group in groups.split(lock, f"the lock of {line.name}", wheels)
+    )  # fmt: skip
 
 
 def _made(
-    arch: Arch, line: Line, ground: Base, target: Platform, lock: tuple[str, str], layer_key: str,
-    base_digest: str | None, build: tuple[Platform, str | None],
+    of: tuple[Arch, Line], on: tuple[Base, Base], target: Platform, lock: tuple[str, str],
+    inputs: dict[str, str], stack: tuple[StackLayer, ...], defined: bool,
 ) -> Recipe:  # fmt: skip
-    base = bases.at(ground, target, base_digest)
-    twin = base if build[0] == target else bases.at(ground, *build)
-    context = {name: (render.DEFINITIONS / name).read_text() for name in (render.SCRIPT, render.TOOLS)}
+    (arch, line), (ground, base) = of, on
+    names = (render.SCRIPT, render.TOOLS, render.CUDA_HOME)
+    context = {name: (render.DEFINITIONS / name).read_text() for name in names}
     context[lock[0]] = lock[1]
+    there = {wheel.name for layer in stack for wheel in layer.group.wheels}
+    missing = tuple(name for name in line.extensions if defined or name not in there)
 
-    # The key is made of what goes in, not of names on this machine: local bases, the builder.
+    # The key is made of what goes in, not of names on this machine: local bases.
     labels = render.labels_of(arch, line, base) | {"slipworks.lock": digest(lock[1].encode())}
+    labels = {name: value for name, value in labels.items() if name != render.LEFT_OUT}
+    labels |= {render.LEFT_OUT: " ".join(missing)} if missing else {}
     plain = render.Model(arch=arch, line=line, base=ground, build_base=ground, platforms=(target,), labels={})
-    inputs = _inputs(arch, line, base, target, layer_key)
-    inputs |= {f"text {name}": digest(_without_comments(text)) for name, text in render.texts(plain).items()}
-    inputs |= {f"file {name}": digest(text.encode()) for name, text in context.items()}
+    if defined:
+        inputs |= {"by": "apptainer's definition"}
+        inputs |= {
+            f"text {name}": digest(_without_comments(text)) for name, text in render.texts(plain).items()
+        }
+        inputs |= {f"file {name}": digest(text.encode()) for name, text in context.items()}
+    inputs |= {f"variable {name}": value for name, value in plain.environment.items()}
     inputs |= {f"label {name}": value for name, value in labels.items() if not name.endswith("base.name")}
     labels["slipworks.key"] = key_of(inputs)
-    final = render.texts(
-        structs.replace(plain, base=base, build_base=twin, build_platform=build[0], labels=labels)
-    )
+    final = render.texts(structs.replace(plain, base=base, build_base=base, labels=labels))
     return Recipe(
         arch=arch.name, line=line.name, platform=target, python=base.python, base=base,
+        system=system.packages(line, ground), stack=stack, environment=plain.environment,
         containerfile=final["Containerfile"], apptainer_def=final["apptainer.def"],
-        context=context, inputs=inputs, labels=labels, extensions=line.extensions,
+        context=context, inputs=inputs, labels=labels, extensions=missing,
         compute_capabilities=arch.compute_capabilities if line.cuda else (),
         driver_floor=render.driver_floor(arch, line),
     )  # fmt: skip
@@ -92,18 +127,6 @@ def _made(
 def _without_comments(text: str) -> bytes:
     """What an engine acts on: a reworded comment makes no new image."""
     return "".join(line for line in text.splitlines(True) if not line.startswith("#")).encode()
-
-
-def _inputs(arch: Arch, line: Line, base: Base, target: Platform, layer_key: str) -> dict[str, str]:
-    made_of = f"{base.distribution} {base.suite}, not made yet: {' '.join(base.packages)}"
-    return {
-        "arch": arch.name,
-        "line": line.name,
-        "platform": str(target),
-        "base": base.digest or made_of,
-        "python": f"{base.python} at {base.interpreter}",
-        "layer": layer_key,
-    }
 
 
 def _platform(arch: Arch, asked: Platform | None, host: Platform) -> Platform:

@@ -20,7 +20,8 @@ from kit.shell import quote
 DEFINITIONS = Path(str(files("definitions")))
 RENDERED = DEFINITIONS / "rendered"
 TEXTS = ("Containerfile", "apptainer.def")
-SCRIPT, TOOLS = "templates/install.sh", "tools/build.lock"
+SCRIPT, TOOLS, CUDA_HOME = "templates/install.sh", "tools/build.lock", "templates/cuda_home.sh"
+LEFT_OUT = "slipworks.left-out-extensions"
 STACK = "/opt/stack"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -113,7 +114,7 @@ def labels_of(arch: Arch, line: Line, base: Base) -> dict[str, str]:
         "slipworks.python": base.python,
         "slipworks.compute-capabilities": " ".join(arch.compute_capabilities) if line.cuda else "",
         "slipworks.driver-floor": driver_floor(arch, line) or "",
-        "slipworks.left-out-extensions": " ".join(line.extensions),
+        LEFT_OUT: " ".join(line.extensions),
     }
     return {name: value for name, value in labels.items() if value}
 

@@ -35,6 +35,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engine       docker, podman, buildah or apptainer; None: the first one that works here
     cluster      a profile of slurm/clusters; None: detected
     runs         folder under which every job gets a run folder of its own
+    bases        a file like definitions/bases.toml with bases of your own; None: ours only
     torch_index  additional wheel index for the CUDA 12 torch of arm64 (PyTorch's own); None: not set
     """
 
@@ -42,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     engine: str | None = None
     cluster: str | None = None
     runs: str = field(default_factory=_runs_default)
+    bases: str | None = None
     torch_index: str | None = None
 
     @property

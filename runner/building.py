@@ -1,88 +1,71 @@
-"""Makes what was planned and the store lacks: base, layer, plain image, image, SIF. Each once, and whole."""
+"""Makes what was planned and the store lacks: base, layers, image, SIF. Each once, and whole.
+
+An image is put together from layers that programs of this machine make: nothing of the target platform runs,
+so an image for a foreign platform is made the same way and as fast, and no engine and no root is needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from containers import bootstrap, engine, layer, secrets
-from containers.engine import Engine
+from containers import bootstrap, layer, secrets, stack, system
 from containers.engines.apptainer import Apptainer
-from image_cache.ensure import ensure
+from containers.interpreter import Interpreter
+from definitions import bases
+from image_cache import streams, transfer, unpacking
+from image_cache.ensure import ensure, ensure_artifact
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
-from kit.nouns import Base, Image, LayerSpec, Platform, Recipe
-from runner.planning import Plan, base_key
+from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer
+from runner import planning
+from runner.planning import Plan
 
 
-def oci(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
-    """The image: what the engine builds, and the runner's layer appended to its manifest."""
+def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
+    """The image: its base, and on it the layers of system, stack and runner."""
     settings.writable("cache")
-    plan = _with_bases(plan, store)
-    plain, recipe = plan.plain(), plan.recipe()
-    # First, though it is needed last: where it cannot be made, nothing long has been done in vain.
-    appended = layer_artifact(plan.layer, recipe.platform, store)
-
-    def build() -> Image:
-        with files.beside(store.root / plain.name) as out, secrets.gathered(_torch_index()) as found:
-            local = plan.local_bases()
-            base = local.pop(plain.base.reference, None)
-            order = engine.Build(recipe=plain, out=out, secrets=found, base=base, more_bases=local)
-            with say.step(f"building {plain.name} with {builder.name}") as update:
-                builder.build(order, update)
-            return store.put_archive(
-                out, key=plain.key, name=f"plain-{plain.name}", platform=plain.platform, labels=plain.labels
-            )
-
-    below = ensure(store, plain.key, "oci", build)
-    image = store.put_on(
-        below, [appended], key=recipe.key, name=recipe.name, labels=recipe.labels,
-        env_path=f"{plan.layer.folder}/bin",
-    )  # fmt: skip
+    plan.recipe()  # refuses what cannot be built before anything is made
+    base = _base(plan.ground, plan.target, store)
+    if plan.ground.kind == "bootstrap":
+        plan = plan.with_base(base)
+    with contextlib.ExitStack() as scratch:
+        native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, scratch)
+        target = native if plan.target == Platform.host() else _Unpacked(lambda: base, store, scratch)
+        layers = []
+        if packages := plan.recipe().system:
+            plan = plan.with_system(_system(plan, packages, target, store))
+            layers.append(plan.system)
+        layers += [_stack(each, plan, native, store) for each in plan.recipe().stack]
+    layers.append(layer_artifact(plan.layer, plan.target, store))
+    recipe = plan.recipe()
+    made = [each for each in layers if each is not None]
+    image = ensure(store, recipe.key, "oci", lambda: _put(recipe, base, made, store))
     return recipe, image
 
 
-def sif(plan: Plan, store: Store, builder: Engine) -> tuple[Recipe, Image]:
-    """The image as a SIF: by the Apptainer definition, or converted from what another engine builds."""
-    settings.writable("cache")
-    plan = _with_bases(plan, store)
-    recipe = plan.recipe()
-
-    def build() -> Image:
-        with files.beside(store.root / f"{recipe.name}.sif") as out:
-            if "sif" in builder.formats:
-                _define(plan, recipe, store, builder, out)
-            else:
-                image = store.find(recipe.key, "oci") or oci(plan, store, builder)[1]
-                with say.step(f"converting {recipe.name} to a SIF") as update:
-                    Apptainer().convert(image, out, update)
-            return store.put_sif(
-                out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
-            )
-
-    return recipe, ensure(store, recipe.key, "sif", build)
+def _put(recipe: Recipe, base: Image, layers: list[Artifact], store: Store) -> Image:
+    return store.put_on(
+        base, layers, key=recipe.key, name=recipe.name, labels=recipe.labels,
+        env=recipe.environment, cmd=("python",),
+    )  # fmt: skip
 
 
-def _define(plan: Plan, recipe: Recipe, store: Store, builder: Engine, out: Path) -> None:
-    appended = layer_artifact(plan.layer, recipe.platform, store)
-    base = plan.local_bases().get(recipe.base.reference)
-    with secrets.gathered(_torch_index()) as found:
-        order = engine.Build(recipe=recipe, out=out, secrets=found, base=base, layer=appended.path)
-        with say.step(f"building {recipe.name} with {builder.name}") as update:
-            builder.build(order, update)
-
-
-def _with_bases(plan: Plan, store: Store) -> Plan:
-    plan.recipe()  # refuses what cannot be built before anything is made
-    for platform in plan.missing:
-        plan = plan.with_base(platform, bootstrapped(plan.ground, platform, store))
-    return plan
+def _base(ground: Base, platform: Platform, store: Store) -> Image:
+    if ground.kind == "bootstrap":
+        return bootstrapped(ground, platform, store)
+    reference = bases.pinned(ground)
+    with say.step(f"pulling {ground.name} for {platform}") as update:
+        return transfer.pull(reference, platform, store, update)
 
 
 def bootstrapped(base: Base, platform: Platform, store: Store) -> Image:
     """The bootstrapped base of a platform, made now where the store has none."""
-    key = base_key(base, platform)
+    key = planning.base_key(base, platform)
     name = f"base-{base.distribution}-{base.suite}-{platform.arch}-{key[:12]}"
 
     def build() -> Image:
@@ -94,34 +77,124 @@ def bootstrapped(base: Base, platform: Platform, store: Store) -> Image:
     return ensure(store, key, "oci", build)
 
 
-def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
-    """A self-contained layer's blob in the store, built now where the store has none.
+class _Unpacked:
+    """An image's files as a folder, unpacked when first asked for, gone with the scratch folder."""
 
-    Two processes at once may both build it: they put the same bytes.
-    """
+    def __init__(self, image: Callable[[], Image], store: Store, scratch: contextlib.ExitStack) -> None:
+        self.image, self.store, self.scratch = image, store, scratch
+        self.folder: Path | None = None
+
+    def root(self) -> Path:
+        if self.folder is None:
+            image = self.image()
+            above = Path(self.scratch.enter_context(_scratch(self.store)))
+            with say.step(f"unpacking {image.name}"):
+                unpacking.unpack(self.store, image, above / "root")
+            self.folder = above / "root"
+        return self.folder
+
+
+@contextlib.contextmanager
+def _scratch(store: Store) -> Iterator[str]:
+    """A folder beside the store: on its disk, where there is room, and where links into caches may work."""
+    folder = store.root.parent / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as name:
+        yield name
+
+
+def _system(plan: Plan, packages: tuple[str, ...], target: _Unpacked, store: Store) -> Artifact:
+    key = planning.system_key(plan, packages)
+
+    def build() -> Artifact:
+        with files.beside(store.root / f"system-{key[:12]}.tar") as out:
+            root = target.root()
+            with say.step(
+                f"taking {len(packages)} packages of {plan.ground.suite} for {plan.target}"
+            ) as update:
+                system.build(root, plan.ground, packages, plan.target, out, update)
+            with out.open("rb") as file:
+                return store.put_tar(key, streams.pieces(file), name="system")
+
+    return ensure_artifact(store, key, build)
+
+
+def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Artifact:
+    key = stack.key(spec)
+    name = f"stack {spec.group.name}"
+
+    def build() -> Artifact:
+        python = Interpreter(root=native.root(), program=plan.ground.interpreter)
+        wheels = settings.load().settings.cache_folder / "wheels"
+        with _scratch(store) as work, say.step(f"building {name} for {spec.platform}") as update:
+            pieces = stack.tar(spec, python, Path(work), update, wheelhouse=wheels)
+            return store.put_tar(key, pieces, name=name)
+
+    return ensure_artifact(store, key, build)
+
+
+def sif(plan: Plan, store: Store) -> tuple[Recipe, Image]:
+    """The image as a SIF: converted from the assembled image, or built by apptainer from the definition."""
+    settings.writable("cache")
+    if plan.wanted.defined:
+        return _defined(plan, store)
+    recipe, image = oci(plan, store)
+    return recipe, converted(image, store)
+
+
+def converted(image: Image, store: Store) -> Image:
+    """The SIF of an image of the store, of any platform: nothing of it is run."""
+    Apptainer().check()
+
+    def build() -> Image:
+        with files.beside(store.root / f"{image.name}.sif") as out:
+            with say.step(f"converting {image.name} to a SIF") as update:
+                Apptainer().convert(image, out, update)
+            return store.put_sif(
+                out, key=image.key, name=image.name, platform=image.platform, labels=image.labels
+            )
+
+    return ensure(store, image.key, "sif", build)
+
+
+def _defined(plan: Plan, store: Store) -> tuple[Recipe, Image]:
+    base = _base(plan.ground, plan.target, store) if plan.ground.kind == "bootstrap" else None
+    plan = plan.with_base(base)
+    recipe = plan.recipe()
+    appended = layer_artifact(plan.layer, recipe.platform, store)
+
+    def build() -> Image:
+        with files.beside(store.root / f"{recipe.name}.sif") as out:
+            index = settings.load().settings.torch_index
+            told = say.step(f"building {recipe.name} with apptainer")
+            with secrets.gathered(index) as found, told as update:
+                Apptainer().define(recipe, out, update, secrets=found, base=base, layer=appended.path)
+            return store.put_sif(
+                out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
+            )
+
+    return recipe, ensure(store, recipe.key, "sif", build)
+
+
+def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
+    """A self-contained layer's blob in the store, built now where the store has none."""
     key = layer.key(spec, platform)
-    found = store.artifact(key)
-    if found is not None:
-        return found
-    with files.beside(store.root / f"{spec.name}.tar.gz") as out:
-        with say.step(f"building the layer {spec.name} for {platform}") as update:
-            built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
-        return store.put_artifact(key, out, diff_id=built.diff_id)
+
+    def build() -> Artifact:
+        with files.beside(store.root / f"{spec.name}.tar.gz") as out:
+            with say.step(f"building the layer {spec.name} for {platform}") as update:
+                built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
+            return store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
+
+    return ensure_artifact(store, key, build)
 
 
 def _pulled_files(spec: LayerSpec, store: Store, update: Callable[[str], None]) -> layer.Files | None:
     """Where a layer is made of an image's files: what pulls and unpacks it. Nothing of the image is run."""
-    if spec.base is None:
-        return None
-    reference = spec.base
-
-    def files_of(platform: Platform, root: Path) -> None:
-        from image_cache import transfer, unpacking
-
-        unpacking.unpack(store, transfer.pull(reference, platform, store, update), root)
-
-    return files_of
+    return partial(_unpack_pulled, spec.base, store, update) if spec.base else None
 
 
-def _torch_index() -> str | None:
-    return settings.load().settings.torch_index
+def _unpack_pulled(
+    reference: str, store: Store, update: Callable[[str], None], platform: Platform, root: Path
+) -> None:
+    unpacking.unpack(store, transfer.pull(reference, platform, store, update), root)

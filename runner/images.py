@@ -8,18 +8,19 @@ from containers import engine as engines
 from containers.engine import Engine
 from image_cache.store import Store
 from kit import say, settings
-from kit.errors import DriftError, InvalidFileError, NotFoundError, UnsupportedError
-from kit.nouns import Format, Image, Recipe
+from kit.errors import DriftError, InvalidFileError, MissingToolError, NotFoundError, UnsupportedError
+from kit.nouns import Format, Image, Platform, Recipe
 from runner import planning
 from runner.planning import Wanted
 
 
 class Made(NamedTuple):
-    """An image that can be used: `reference` is what `engine` knows it by, or a SIF's path."""
+    """An image that can be used: `reference` is what `engine` knows it by, or a SIF's path, or, where no
+    engine has it, `oci:<store>:<name>`, which podman, skopeo and apptainer read."""
 
     image: Image
     reference: str
-    engine: Engine
+    engine: Engine | None
     recipe: Recipe
 
 
@@ -43,43 +44,65 @@ def make(
     format: Format | None = None,
     push: str | None = None,
     to_run: bool = False,
+    defined: bool = False,
 ) -> Made:
     """Builds the image or finds it, makes it known to the engine, and pushes it where asked.
 
-    A SIF is made by apptainer: from the definition, or from the image that another engine (named) has built.
+    A SIF is converted from the assembled image; `defined`: built by apptainer from the rendered definition.
     Idempotent; concurrent calls for one key build once. `to_run`: the engine must be able to run it too.
     """
     chosen = check(engine, format, push, to_run)
-    kind = format or chosen.formats[0]
-    plan = planning.plan(Wanted(arch=arch, line=line, base=base, platform=platform), store())
+    kind = format or (chosen.formats[0] if chosen else "oci")
+    wanted = Wanted(arch=arch, line=line, base=base, platform=platform, defined=defined and kind == "sif")
+    plan = planning.plan(wanted, store())
     recipe = plan.recipe()
     image = store().find(recipe.key, kind)
     if image is None:
         from runner import building
 
         build = building.sif if kind == "sif" else building.oci
-        recipe, image = build(plan, store(), chosen)
+        recipe, image = build(plan, store())
     if push is not None:
         return Made(image, _pushed(image, push), chosen, recipe)
+    chosen = _keeper(chosen, image, engine)
     reference = reference_of(recipe, chosen, kind)
-    if kind == "oci":
+    if chosen and kind == "oci":
         chosen.load(image, reference)
     return Made(image, reference, chosen, recipe)
 
 
-def reference_of(recipe: Recipe, builder: Engine, kind: Format | None = None) -> str:
-    """What the engine will know the image by once it is made: a local name, or a SIF's path."""
-    if (kind or builder.formats[0]) == "sif":
+def _keeper(chosen: Engine | None, image: Image, named: str | None) -> Engine | None:
+    """Who gets the image: nobody one that cannot run here, unless its engine was named."""
+    if chosen and not named and image.format == "oci" and image.platform != Platform.host():
+        say.once(f"note: {image.name} is for {image.platform}, so {chosen.name} is not given it")
+        return None
+    return chosen
+
+
+def reference_of(recipe: Recipe, keeper: Engine | None, kind: Format | None = None) -> str:
+    """What the image will be known by once it is made: see `Made`."""
+    if kind == "sif" or (keeper and not kind and keeper.formats[0] == "sif"):
         return str(store().sif_path(recipe.name))
+    if keeper is None:
+        return f"oci:{store().root}:{recipe.name}"
     return f"localhost/slipworks/{recipe.arch}:{recipe.line}-{recipe.platform.arch}-{recipe.key[:12]}"
 
 
-def check(engine: str | None, format: Format | None, push: str | None, to_run: bool = False) -> Engine:
-    """The engine that will be used. Refuses what cannot end well before anything is made."""
+def runs(engine: str | None) -> Engine:
+    """The engine that will run a job. MissingToolError or UnsupportedError where none can."""
+    found = _engine(engine, None, to_run=True)
+    assert found is not None  # where one must run, none is an error
+    return found
+
+
+def check(engine: str | None, format: Format | None, push: str | None, to_run: bool = False) -> Engine | None:
+    """The engine that will get the image; None: nobody. Refuses early what cannot end well."""
     chosen = _engine(engine, format, to_run)
+    if format == "sif" and (chosen is None or chosen.name != "apptainer"):
+        engines.get("apptainer").check()
     if push is None:
         return chosen
-    if (format or chosen.formats[0]) == "sif":
+    if (format or (chosen.formats[0] if chosen else "oci")) == "sif":
         raise UnsupportedError(
             "a SIF is a file, and is not pushed", "FORMAT=oci, with podman, docker or buildah"
         )
@@ -90,22 +113,32 @@ def check(engine: str | None, format: Format | None, push: str | None, to_run: b
     return chosen
 
 
-def _engine(name: str | None, format: Format | None, to_run: bool) -> Engine:
+NOBODY = "none"
+
+
+def _engine(name: str | None, format: Format | None, to_run: bool) -> Engine | None:
+    """Building needs no engine, so where none works an image stays in the store."""
     name = name or settings.load().settings.engine
+    if name == NOBODY and not to_run:
+        return None
     export = store().write_docker_archive
-    if name is None:
-        return engines.detect(format, to_run=to_run, export=export)
+    if name is None or name == NOBODY:
+        try:
+            return engines.detect(format, to_run=to_run, export=export)
+        except MissingToolError as none:
+            if to_run:
+                raise
+            say.once(f"note: the image stays in the store: {none.message}")
+            return None
     chosen = engines.get(name, export)
     if to_run and not chosen.runs:
-        raise UnsupportedError(f"{name} builds images and runs none", "ENGINE=podman, docker or apptainer")
+        raise UnsupportedError(f"{name} keeps images and runs none", "ENGINE=podman, docker or apptainer")
     chosen.check()
     if format == "oci" and format not in chosen.formats:
         raise UnsupportedError(
-            f"{name} does not make OCI images: it makes {', '.join(chosen.formats)}",
+            f"{name} does not take OCI images: it runs {', '.join(chosen.formats)}",
             "ENGINE=podman FORMAT=oci",
         )
-    if format == "sif" and format not in chosen.formats:
-        engines.get("apptainer").check()
     return chosen
 
 

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from containers import bootstrap, layer
 from definitions import archs, bases, layers, recipes
+from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import settings
-from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, key_of
+from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, Wheel, digest, key_of
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What a user asks for; None: the arch's own default."""
+    """What a user asks for; None: the arch's own default.
+
+    defined  a SIF built by apptainer from the rendered definition, not assembled from layers
+    """
 
     arch: str
     line: str | None = None
     base: str | None = None
     platform: str | None = None
+    defined: bool = False
 
 
 class Plan(Struct, frozen=True, kw_only=True):
     """How what is wanted will be made here.
 
-    ground  the base, of no platform yet
-    made    the bootstrapped bases that the store has: of the target, and of the machine that builds
+    ground    the base, of no platform yet
+    base      the bootstrapped base of the target, where the store has it; None for bases that are pulled
+    system    the layer of distribution packages, where the store has it
+    wheels    of the line's extensions: those that the wheelhouse has
     """
 
     wanted: Wanted
     ground: Base
     target: Platform
-    made: dict[Platform, Image]
-
-    @property
-    def missing(self) -> tuple[Platform, ...]:
-        """Platforms for which the base must be bootstrapped first.
-
-        A foreign image needs the host's own twin too: the stage that installs runs on it.
-        """
-        if self.ground.kind != "bootstrap":
-            return ()
-        return tuple(sorted({self.target, Platform.host()} - set(self.made)))
+    base: Image | None = None
+    system: Artifact | None = None
+    wheels: tuple[Wheel, ...] = ()
 
     @property
     def layer(self) -> LayerSpec:
@@ -50,48 +51,53 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def recipe(self) -> Recipe:
         """The image's recipe."""
-        return self._recipe(layer.key(self.layer, self.target))
+        from containers import stack
 
-    def plain(self) -> Recipe:
-        """The same without the runner's layer: what an engine builds; a change of the kit leaves it alone."""
-        return self._recipe("none")
-
-    def _recipe(self, layer_key: str) -> Recipe:
-        digests = {platform: image.digest for platform, image in self.made.items()}
         return recipes.recipe(
             self.wanted.arch,
             line=self.wanted.line,
-            base=self.wanted.base,
+            base=self.ground,
             platform=self.target,
             distribution=distribution(),
-            base_digest=digests.get(self.target),
-            build_base_digest=digests.get(Platform.host()),
-            layer_key=layer_key,
+            base_digest=self.base.digest if self.base else None,
+            system_digest=self.system.diff_id if self.system else None,
+            layer_key=layer.key(self.layer, self.target),
+            stack_key=stack.key,
+            wheels=self.wheels,
             torch_index_set=settings.load().settings.torch_index is not None,
+            defined=self.wanted.defined,
         )
 
-    def local_bases(self) -> dict[str, Image]:
-        """Reference -> image of the bases that an engine must be given."""
-        return {bases.at(self.ground, at, image.digest).reference: image for at, image in self.made.items()}
+    def with_base(self, base: Image | None) -> Plan:
+        return replace(self, base=base)
 
-    def with_base(self, platform: Platform, image: Image) -> Plan:
-        return replace(self, made={**self.made, platform: image})
+    def with_system(self, made: Artifact) -> Plan:
+        return replace(self, system=made)
 
 
 def plan(wanted: Wanted, store: Store) -> Plan:
     """The plan for this machine. UnknownNameError for an arch, base or platform that there is not."""
     arch = archs.load(wanted.arch)
-    ground = bases.load(wanted.base or arch.base, distribution())
+    ground = base_of(wanted.base or arch.base)
     there = arch.all_platforms()
     host = Platform.host()
     target = host if host in there else there[0]
     if wanted.platform:
         target = Platform.parse(wanted.platform)
-    made: dict[Platform, Image] = {}
+    made = Plan(wanted=wanted, ground=ground, target=target)
     if ground.kind == "bootstrap":
-        found = {at: store.find(base_key(ground, at), "oci") for at in (target, host)}
-        made = {at: image for at, image in found.items() if image}
-    return Plan(wanted=wanted, ground=ground, target=target, made=made)
+        made = made.with_base(store.find(base_key(ground, target), "oci"))
+    packages = made.recipe().system
+    found = store.artifact(system_key(made, packages)) if packages else None
+    return made.with_system(found) if found else made
+
+
+def base_of(name: str) -> Base:
+    """A base by name: of the user's own file (the setting `bases`) where it names it, else one of ours."""
+    own = settings.load().settings.bases
+    if own is not None and name in bases.names(Path(own).expanduser()):
+        return bases.load(name, distribution(), Path(own).expanduser())
+    return bases.load(name, distribution())
 
 
 def distribution() -> str:
@@ -100,6 +106,28 @@ def distribution() -> str:
 
 
 def base_key(base: Base, platform: Platform) -> str:
-    """The key of a bootstrapped base: what is asked of mmdebstrap. What came out is its digest."""
-    asked = (base.name, base.distribution, base.suite, *base.packages)
-    return key_of({"base": " ".join(asked), "platform": str(platform)})
+    """The key of a bootstrapped base: what is asked of the archive. What came out is its digest."""
+    asked = (base.name, base.distribution, base.suite, base.interpreter, *base.packages)
+    return key_of({"base": " ".join(asked), "platform": str(platform), "made by": _makers()})
+
+
+def system_key(plan: Plan, packages: tuple[str, ...]) -> str:
+    """The key of the layer of distribution packages: what is asked of the archive, on which base."""
+    on = plan.base.digest if plan.base else f"{plan.ground.reference} {plan.ground.digest}"
+    asked = {"packages": " ".join(packages), "base": on, "platform": str(plan.target)}
+    return key_of({**asked, "made by": _makers()})
+
+
+def _makers() -> str:
+    """What makes base and system layer, as a digest: another way of making them gives other bytes."""
+    names = (
+        "apt.py",
+        "bootstrap.py",
+        "compile_tree.py",
+        "debs.py",
+        "ld_cache.py",
+        "root_tar.py",
+        "system.py",
+    )
+    folder = Path(bootstrap.__file__).parent
+    return digest(b"".join((folder / name).read_bytes() for name in names))

@@ -72,7 +72,7 @@ def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
     from kit import say, shell
     from runner import images, planning, submission
 
-    able = images.check(engine, None, None, to_run=True)
+    able = images.runs(engine)
     reference = job.image or ""
     if job.arch:
         wanted = planning.Wanted(arch=job.arch, line=job.line, base=job.base)
@@ -88,15 +88,15 @@ def _image(job: Job, engine: str | None) -> tuple[Engine, Chosen]:
     from runner import images
     from runner.submission import Chosen
 
+    able = images.runs(engine)
     if job.arch:
-        made = images.make(job.arch, line=job.line, base=job.base, engine=engine, to_run=True)
+        made = images.make(job.arch, line=job.line, base=job.base, engine=able.name, to_run=True)
         image = made.image
-        return made.engine, Chosen(
-            reference=made.reference, engine=made.engine.name, arch=job.arch,
+        return able, Chosen(
+            reference=made.reference, engine=able.name, arch=job.arch,
             name=image.name, key=image.key, digest=image.digest,
         )  # fmt: skip
     assert job.image
-    able = images.check(engine, None, None, to_run=True)
     if able.has(job.image) is None:
         raise NotFoundError(f"{able.name} has no image {job.image}", f"{able.name} pull {job.image}")
     return able, Chosen(reference=job.image, engine=able.name)

@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
         _describe(images.planned(wanted(args)))
         return 0
     made = images.make(
-        wanted(args), engine=args.engine, format=args.format, push=args.push, defined=args.by == "definition"
-    )
+        args.arch, line=args.line, base=args.base, platform=args.platform,
+        engine=args.engine, format=args.format, push=args.push, defined=args.by == "definition",
+    )  # fmt: skip
     say.answer(made.reference)
     return 0
 
