@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from zstandard import ZstdCompressor
 
 PIECE = 2**20
-FRAME = 4 * 2**20  # tar bytes in one zstd frame: level 3 looks no farther back than 2 MiB
-LEVEL = 3
+FRAME = 4 * 2**20  # tar bytes in one zstd frame: packing looks no farther back than 2 MiB
+LEVEL = 2  # of a CUDA stack: 1.3 times as fast as 3 and 6 % larger; 1 is 1.2 times as fast as 2, 7 % larger
 MOST_CORES = 8  # beyond, the hash of the plain tar is what takes the time
 
 
