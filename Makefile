@@ -8,7 +8,7 @@ PYTEST := .venv/bin/python -m pytest
 
 # What was given on the command line or in the environment reaches a recipe as an environment variable with the
 # very characters that were typed: make does not expand it, and no shell line is ever made from it.
-GIVEN := ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM YES
+GIVEN := ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),\
 	$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # A name that is misspelt would otherwise build the default without a word.
@@ -17,7 +17,7 @@ $(foreach name,$(filter-out $(GIVEN) CI RUNNER PYTEST MAKEFLAGS MFLAGS,$(foreach
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${PLATFORM:+--platform="$$PLATFORM"}
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
-	$${PUSH:+--push="$$PUSH"}
+	$${BY:+--by="$$BY"} $${PUSH:+--push="$$PUSH"}
 
 # Without apt no base can be bootstrapped: there the demo stands on the one that is pulled.
 PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
@@ -26,7 +26,7 @@ PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
-	@echo '  variables: ARCH LINE BASE ENGINE FORMAT PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
+	@echo '  variables: ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
 
 demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
 	@./setup.sh demo && $(RUNNER) submit examples/hello-grpo/job.yaml $(PULLED) --cluster local \
