@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from image_cache.claim import SILENCE, Claim
+from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit.errors import VerifyError
 from kit.nouns import Format, Image
 from kit.say import once
+
+T = TypeVar("T")
 
 SOONEST, LATEST = 0.05, 1.0  # seconds between two looks
 
@@ -23,9 +27,22 @@ def ensure(
     Of all that ask at once one builds and the others wait for it. When the builder fails it raises what
     `build` raised, and the next one tries; when it is killed, another takes over (see claim.py).
     """
-    if hit := store.find(key, format):
+    return _once(store, key, format, lambda: store.find(key, format), build, silence)
+
+
+def ensure_artifact(
+    store: Store, key: str, build: Callable[[], Artifact], *, silence: float = SILENCE
+) -> Artifact:
+    """The layer of `key`, with the same promises as `ensure`; `build` must put it under that key."""
+    return _once(store, key, "layer", lambda: store.artifact(key), build, silence)
+
+
+def _once(
+    store: Store, key: str, kind: str, find: Callable[[], T | None], build: Callable[[], T], silence: float
+) -> T:
+    if hit := find():
         return hit
-    claim = Claim(store.root / "claims" / f"{key}.{format}", silence)
+    claim = Claim(store.claims / f"{key}.{kind}", silence)
     pause = SOONEST
     while True:
         with contextlib.ExitStack() as stack:
@@ -33,19 +50,19 @@ def ensure(
                 mine = stack.enter_context(claim.taken())
             if mine:
                 # Someone may have finished between our look and our claim.
-                store.records.look_again()
-                return store.find(key, format) or _built(store, key, format, build)
+                store.look_again()
+                return find() or _built(store, key, find, build)
         if (owner := claim.holder()) and owner.host:
-            once(f"waiting for process {owner.pid} on {owner.host}, which is making {key[:12]} ({format})")
+            once(f"waiting for process {owner.pid} on {owner.host}, which is making {key[:12]} ({kind})")
         # No event tells of a file that another host writes; a look costs one small read.
         time.sleep(pause)
         pause = min(LATEST, pause * 1.5)
-        if hit := store.find(key, format):
+        if hit := find():
             return hit
 
 
-def _built(store: Store, key: str, format: Format, build: Callable[[], Image]) -> Image:
-    image = build()
-    if store.find(key, format) is None:
-        raise VerifyError(f"{image.name} was built, but the store {store.root} has nothing under {key[:12]}")
-    return image
+def _built(store: Store, key: str, find: Callable[[], T | None], build: Callable[[], T]) -> T:
+    build()
+    if (found := find()) is None:
+        raise VerifyError(f"a build ended well, but the store {store.root} has nothing under {key[:12]}")
+    return found

@@ -10,7 +10,6 @@ Store.find looks for the name it returns and writes the index again.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,11 +52,6 @@ class Records:
 
     def get(self, key: str, format: Format) -> Record | None:
         return read(self.path(key, format), Record)
-
-    def look_again(self) -> None:
-        """NFS clients remember for a while that a name was not there; opening the folder asks the server."""
-        with contextlib.suppress(FileNotFoundError):
-            sum(1 for _ in self.folder.iterdir())
 
     def all(self) -> tuple[Record, ...]:
         """Every record, by name and format."""

@@ -59,6 +59,7 @@ class Store(Blobs):
         self.records = Records(root)
         self.artifacts = Artifacts(self)
         self.notes = Notes(root)
+        self.claims = root / "claims"
 
     def find(self, key: str, format: Format) -> Image | None:
         """The image of a key, or None. Fast: sizes are compared, and only the manifest is hashed.
@@ -75,6 +76,12 @@ class Store(Blobs):
             with self.writable():
                 self.records.write_index()
         return self._image(record)
+
+    def look_again(self) -> None:
+        """NFS clients remember for a while that a name was not there; opening the folder asks the server."""
+        for folder in (self.records.folder, self.artifacts.folder):
+            with contextlib.suppress(FileNotFoundError):
+                sum(1 for _ in folder.iterdir())
 
     def list(self) -> tuple[Image, ...]:
         """All that there is, by name."""

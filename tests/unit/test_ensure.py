@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from image_cache.claim import Claim, Owner
-from image_cache.ensure import ensure
+from image_cache.ensure import ensure, ensure_artifact
+from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit.errors import BuildError, HostError, VerifyError
 from kit.nouns import Image, Platform
@@ -59,6 +60,37 @@ def test_eight_processes_build_once(tmp_path: Path) -> None:
         one.join(DEADLINE)
     assert [one.exitcode for one in asking] == [0] * 8
     assert len(log.read_text().splitlines()) == 1
+
+
+def ask_layer(root: Path, log: Path, gate: object) -> None:
+    def build() -> Artifact:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return Store(root).put_tar(KEY, [bytes(1024)], name="nothing")
+
+    gate.wait(DEADLINE)  # type: ignore[attr-defined]
+    assert ensure_artifact(Store(root), KEY, build).path.exists()
+
+
+def test_a_layer_too_is_built_once(tmp_path: Path) -> None:
+    gate, log, root = FORK.Barrier(6), tmp_path / "log", tmp_path / "st ore"
+    asking = [FORK.Process(target=ask_layer, args=(root, log, gate)) for _ in range(6)]
+    for one in asking:
+        one.start()
+    for one in asking:
+        one.join(DEADLINE)
+    assert [one.exitcode for one in asking] == [0] * 6
+    assert len(log.read_text().splitlines()) == 1
+    another_host(root / "claims" / f"{'6' * 64}.layer")  # a host that was killed while it built
+    store = Store(root)
+    made = ensure_artifact(store, "6" * 64, lambda: store.put_tar("6" * 64, [bytes(1024)]), silence=0.2)
+    assert made == store.artifact("6" * 64)
+
+
+def test_a_layer_put_under_another_key_is_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(VerifyError, match="has nothing under"):
+        ensure_artifact(store, KEY, lambda: store.put_tar("6" * 64, [bytes(1024)]))
 
 
 ROUNDS = 40
