@@ -2,7 +2,7 @@
 # Makes this checkout ready: distribution packages where something is missing, then .venv from requirements.lock.
 #
 #   ./setup.sh kit     .venv only; installs no packages but a Python where there is none
-#   ./setup.sh demo    and what `make demo` needs: an engine, mmdebstrap
+#   ./setup.sh demo    and what `make demo` needs: an engine
 #   ./setup.sh test    and what the tests need
 #     --dry-run        names what it would do, and does nothing
 #     --yes            also takes the steps that change more than packages; CI=true means the same
@@ -111,7 +111,6 @@ need_runc() { # crun, podman's first choice, refuses machines with the older (v1
 need_demo() {
     need_engine
     need_runc
-    need mmdebstrap mmdebstrap
     need /etc/ssl/certs/ca-certificates.crt ca-certificates
 }
 
@@ -124,6 +123,7 @@ need_test() {
     need newuidmap uidmap
     need fuse-overlayfs fuse-overlayfs
     need mksquashfs squashfs-tools
+    need mmdebstrap mmdebstrap # roots to compare ours with, and for people without the kit
     need squashfuse squashfuse
     need_package busybox-static # other packages have a busybox too, but one with libraries
     need shellcheck shellcheck

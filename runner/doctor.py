@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
-from containers import apt, bootstrap, engine, host, secrets
+from containers import apt, engine, host, secrets
 from definitions import bases
 from kit import process, settings
 from kit.errors import MissingToolError, NetworkError, SlipworksError, UnpinnedError
@@ -66,9 +66,6 @@ def _programs() -> Iterator[Finding]:
     where = apt.host_distribution()
     yield Finding("apt", where is not None, where or "not a Debian or Ubuntu host",
                   hint="a base from a registry needs no apt: make image BASE=python312")  # fmt: skip
-    mmdebstrap = shutil.which("mmdebstrap")
-    yield Finding("mmdebstrap", mmdebstrap is not None, mmdebstrap or "not installed", where is not None,
-                  host.install_hint("mmdebstrap"))  # fmt: skip
     yield _base(made_here=where is not None)
 
 
@@ -78,7 +75,6 @@ def _base(*, made_here: bool) -> Finding:
 
     def ask() -> str:
         if made_here:
-            bootstrap.check()
             return "bootstrap, made on this machine"
         if not pulled.digest:
             raise UnpinnedError(f"{pulled.name}, which is pulled without apt, is not pinned", "make pins")

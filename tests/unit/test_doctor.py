@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from kit.errors import HostError, MissingToolError
 from runner import doctor as checks
 
 RUNNER = Path(sys.executable).with_name("runner")
@@ -33,7 +32,7 @@ def test_a_bare_machine(tmp_path: Path) -> None:
     findings = {each["name"]: each for each in json.decode(told.stdout)}
     assert {"python", "uv", "podman", "docker", "apptainer", "buildah", "cgroups", "GPUs"} <= set(findings)
     assert findings["python"]["ok"] and findings["uv"]["ok"]
-    assert not findings["podman"]["ok"] and not findings["mmdebstrap"]["ok"]
+    assert not findings["podman"]["ok"]
     assert all(each["hint"] for each in findings.values() if not each["ok"])
     assert not findings["an engine that runs jobs"]["ok"]
     assert "package index" not in findings
@@ -56,23 +55,9 @@ def test_the_last_line_of_a_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_apt_the_base_is_one_that_is_pulled(tmp_path: Path) -> None:
-    """`make demo` takes base=python312 there: neither mmdebstrap nor subordinate ids are needed."""
+    """`make demo` takes base=python312 there."""
     findings = {each["name"]: each for each in json.decode(doctor(tmp_path, "--json").stdout)}
     assert findings["a base"]["ok"] and "python312, pulled from " in findings["a base"]["found"]
-    assert not findings["mmdebstrap"]["needed"]
-
-
-def test_a_user_without_subordinate_ids_cannot_make_a_base(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses() -> None:
-        raise HostError("someone has no range in /etc/subuid, which …", "sudo usermod …")
-
-    monkeypatch.setattr("containers.apt.host_distribution", lambda: "debian")
-    monkeypatch.setattr("containers.bootstrap.check", refuses)
-    findings = checks.examine()
-    base = next(each for each in findings if each.name == "a base")
-    assert not base.ok and "/etc/subuid" in base.found and base.hint == "sudo usermod …"
-    with pytest.raises(MissingToolError, match="a base"):
-        checks.verdict(findings)
 
 
 def test_it_changes_nothing(tmp_path: Path) -> None:
