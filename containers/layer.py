@@ -65,7 +65,7 @@ def build(
             f"layer {spec.name} has no lock for {platform} and Python {spec.python}",
             f"runner layer {spec.name}",
         )
-    patchelf = _tool("patchelf")
+    patchelf = own_tool("patchelf")
     with files.beside(out.with_name(f"{out.name}.work")) as work:
         (work / "stage").mkdir(parents=True)
         layout = Layout(spec, work / "stage")
@@ -116,7 +116,7 @@ def locked(requirements: str, python: str, platform: Platform, old: str, update:
         given.write_text(requirements)
         lock.write_text(old)
         argv = [
-            str(_tool("uv")), "pip", "compile", "--no-config", "--no-progress", "--quiet", "--no-header",
+            str(own_tool("uv")), "pip", "compile", "--no-config", "--no-progress", "--quiet", "--no-header",
             "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--only-binary", ":all:",
             "--python-platform", f"{platform.machine}-manylinux_{GLIBC}", "--python-version", python,
             "--output-file", str(lock), str(given),
@@ -136,7 +136,7 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
         if found.ca:
             env["SSL_CERT_FILE"] = str(found.ca)
         argv = [
-            str(_tool("uv")), "pip", "install", "--no-config", "--no-progress", "--no-deps",
+            str(own_tool("uv")), "pip", "install", "--no-config", "--no-progress", "--no-deps",
             "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy", "--target", str(layout.site),
             "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
             "--python-version", layout.spec.python, "--requirements", str(file),
@@ -164,7 +164,7 @@ def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, files_of
     return f"sha256:{hexdigest}", int(size)
 
 
-def _tool(name: str) -> Path:
+def own_tool(name: str) -> Path:
     """A program of our own environment, else of PATH."""
     own = Path(sysconfig.get_path("scripts")) / name
     if own.is_file():

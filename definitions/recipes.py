@@ -10,7 +10,7 @@ from definitions import archs, bases, groups, lines, render, system
 from definitions.archs import Arch
 from definitions.lines import Line
 from kit.errors import UnpinnedError, UnsupportedError
-from kit.nouns import Base, Platform, Recipe, StackLayer, Wheel, digest, key_of
+from kit.nouns import Base, Group, Platform, Recipe, StackLayer, Wheel, digest, key_of
 from kit.shell import line as line_of
 
 
@@ -78,14 +78,19 @@ def recipe(
 def _stack(
     line: Line, base: Base, target: Platform, lock: str, wheels: tuple[Wheel, ...]
 ) -> tuple[StackLayer, ...]:
-    tools = (render.DEFINITIONS / render.TOOLS).read_text()
-    return tuple(
-        StackLayer(
+    tools, cuda_home = ((render.DEFINITIONS / name).read_text() for name in (render.TOOLS, render.CUDA_HOME))
+
+    def layer(group: Group) -> StackLayer:
+        """Told only what its own packages need: a change of the rest is none of this layer."""
+        source = tuple(name for name in line.source if f"\n{name}==" in f"\n{group.lock}")
+        compiles = line.cuda is not None and "\nnvidia-cuda-nvcc==" in f"\n{group.lock}"
+        return StackLayer(
             group=group, platform=target, python=base.python, interpreter=base.interpreter,
-            glibc=line.glibc, source=line.source if group.lock else (), tools=tools if group.lock else "",
-        )
-        for group in groups.split(lock, f"the lock of {line.name}", wheels)
-    )  # fmt: skip
+            glibc=line.glibc, source=source, tools=tools if source else "",
+            cuda_home=cuda_home if compiles else "",
+        )  # fmt: skip
+
+    return tuple(layer(group) for group in groups.split(lock, f"the lock of {line.name}", wheels))
 
 
 def _made(

@@ -20,7 +20,7 @@ from kit.shell import quote
 DEFINITIONS = Path(str(files("definitions")))
 RENDERED = DEFINITIONS / "rendered"
 TEXTS = ("Containerfile", "apptainer.def")
-SCRIPT, TOOLS, CUDA_HOME = "templates/install.sh", "tools/build.lock", "templates/cuda_home.sh"
+SCRIPT, TOOLS, CUDA_HOME = "templates/install.sh", "tools/build.lock", "templates/cuda_home.py"
 LEFT_OUT = "slipworks.left-out-extensions"
 STACK = "/opt/stack"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
