@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from image_cache import streams
 from image_cache.oci import Descriptor
 from image_cache.store import Store
 from kit.errors import InvalidFileError
-from kit.nouns import Image
+from kit.nouns import Image, digest
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
@@ -28,14 +29,57 @@ def unpack(store: Store, image: Image, folder: Path) -> None:
 
 
 def _apply(store: Store, layer: Descriptor, folder: Path) -> None:
+    with _opened(store, layer) as tar:
+        for member in tar:
+            _place(tar, member, folder)
+
+
+@contextlib.contextmanager
+def _opened(store: Store, layer: Descriptor) -> Iterator[tarfile.TarFile]:
     with store.blob(layer.digest).open("rb") as packed:
         plain = _Reader(streams.unpacked(packed, layer.media_type, layer.digest))
         try:
             with tarfile.open(fileobj=plain, mode="r|") as tar:  # type: ignore[call-overload]
-                for member in tar:
-                    _place(tar, member, folder)
+                yield tar
         except tarfile.TarError as bad:
             raise InvalidFileError(f"{layer.digest} is no layer that can be unpacked: {bad}") from bad
+
+
+def file(store: Store, layers: Sequence[Descriptor], name: str) -> bytes | None:
+    """The content of one file of layers that lie one over the other, lowest first; None where there is none.
+
+    `name` as tar entries have it, without a slash in front. Layers are read from the top down, each once:
+    what was found in one, or not, is noted in the store.
+    """
+    for layer in reversed(layers):
+        kind = "file-" + digest(name.encode()).removeprefix("sha256:")[:16]
+        noted = store.note(layer.digest, kind)
+        if noted is None:
+            noted = _sought(store, layer, name)
+            store.put_note(layer.digest, kind, noted)
+        if noted[:1] in _FOUND:
+            return noted[1:] if noted[:1] == _THERE else None
+    return None
+
+
+_THERE, _REMOVED, _SILENT = b"+", b"-", b" "
+_FOUND = (_THERE, _REMOVED)
+
+
+def _sought(store: Store, layer: Descriptor, name: str) -> bytes:
+    """What one layer says of a file: that it is there, with its content; that it is removed; or nothing."""
+    path = PurePosixPath(name)
+    ways = (path, *path.parents[:-1])
+    removed = {str(way.parent / mark) for way in ways for mark in (WHITEOUT + way.name, OPAQUE)}
+    said = _SILENT
+    with _opened(store, layer) as tar:
+        for member in tar:
+            at = member.name.removeprefix("./").lstrip("/")
+            if at == name and member.isreg() and (source := tar.extractfile(member)) is not None:
+                return _THERE + source.read()
+            if at in removed:
+                said = _REMOVED
+    return said
 
 
 def _place(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

@@ -161,8 +161,8 @@ def render(*, check: bool) -> None:
         raise DriftError("definitions/rendered: " + "; ".join(differences), "make render")
 
 
-def described(text: str, format: Format | None = None) -> object:
-    """All that the store knows of the one image whose name, key or digest begins with `text`."""
+def named(text: str, format: Format | None = None) -> Image:
+    """The one image of the store whose name, key or digest begins with `text`."""
     bare = text.removeprefix("sha256:")
     found = [
         each
@@ -177,4 +177,4 @@ def described(text: str, format: Format | None = None) -> object:
         same = len({each.name for each in found}) == 1
         hint = f"runner image show {text} --format oci" if same else "runner image list"
         raise NotFoundError(f"{text!r} names {len(found)} images in the store: {names}", hint)
-    return store().show(found[0])
+    return found[0]

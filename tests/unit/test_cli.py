@@ -120,9 +120,9 @@ def test_list_and_show(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["image", "list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [each["format"] for each in listed] == ["oci", "sif"]
-    assert cli.main(["image", "show", "it-is", "--format", "oci"]) == 0
+    assert cli.main(["image", "show", "it-is", "--format", "oci", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["image"]["name"] == "it-is" and len(shown["layers"]) == 1
+    assert shown["image"]["name"] == "it-is" and len(shown["record"]["layers"]) == 1
     code, lines = failure(capsys, "image", "show", "it")
     assert code == EXIT_CODES["NotFoundError"]
     assert lines == [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from image_cache import unpacking
 from image_cache.store import Store
 from image_cache.unpacking import unpack
 from kit.errors import InvalidFileError
@@ -78,3 +79,24 @@ def test_nothing_reaches_outside(tmp_path: Path, entries: list[Entry]) -> None:
         unpack(store, image, tmp_path / "root")
     assert sorted({path.name for path in tmp_path.iterdir()} - {"root"}) == before
     assert not Path("/tmp/out").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (("a/b/status", FILE, b"new"), b"new"),
+        (("./a/b/status", FILE, b"new"), b"new"),
+        (("a/b/.wh.status", FILE, b""), None),
+        (("a/.wh.b", FILE, b""), None),
+        (("a/.wh..wh..opq", FILE, b""), None),
+        (("a/b/another", FILE, b"x"), b"old"),
+    ],
+)
+def test_one_file_of_many_layers(tmp_path: Path, entry: Entry, expected: bytes | None) -> None:
+    store, image = stacked(tmp_path, tar_of(tmp_path, ("a/b/status", FILE, b"old")), tar_of(tmp_path, entry))
+    layers = store.opened(image)[0].layers
+    assert unpacking.file(store, layers, "a/b/status") == expected
+    assert unpacking.file(store, layers, "a/b/none") is None
+    for layer in layers:
+        store.blob(layer.digest).write_bytes(b"")  # what was found is noted: no layer is read again
+    assert unpacking.file(store, layers, "a/b/status") == expected

@@ -1,0 +1,173 @@
+"""What is known of an image, for people: sections of short lines, or everything as JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from msgspec import DecodeError, json
+
+from containers import sbom
+from kit import say
+from kit.nouns import Wheel
+from runner.known import Known
+from runner.record import ImageRecord
+
+NOT = "not recorded"
+Rows = list[tuple[str, str]]
+Section = tuple[str, Rows]
+
+
+def whole(known: Known) -> str:
+    """Everything but the bill itself, as JSON."""
+    table = {
+        "image": known.image, "recorded": known.recorded, "record": known.record,
+        "components": _components(known), "wrong": known.wrong,
+    }  # fmt: skip
+    return json.format(json.encode(table, enc_hook=str)).decode()
+
+
+def sections(known: Known) -> list[Section]:
+    """Title and rows of each. Pure."""
+    record = known.record
+    found = [(record.name, _image(known)), ("base", _base(record))]
+    if record.layers:
+        found.append(
+            ("layers", [(each.name, f"{size(each.size):>8}  {each.digest}") for each in record.layers])
+        )
+    found += [
+        ("stack", _stack(record)),
+        ("proof", _proof(record)),
+        ("bill of materials", _bill(known)),
+        ("SIF", _sif(record)),
+    ]
+    if record.steps:
+        found.append(("time", [(each.name, f"{each.seconds:8.1f} s") for each in record.steps]))
+    if known.wrong:
+        found.append(("wrong", [("", each) for each in known.wrong]))
+    return found
+
+
+def _image(known: Known) -> Rows:
+    record = known.record
+    capabilities = ", ".join(record.compute_capabilities)
+    total = sum(each.size for each in record.layers)
+    return [
+        ("key", record.key),
+        (
+            "digest",
+            record.digest or (known.image.digest if known.image.format == "oci" else "none: a SIF alone"),
+        ),
+        ("platform", str(record.platform)),
+        ("arch", _or(record.arch) + (f" (compute capability {capabilities})" if capabilities else "")),
+        ("driver", f"{record.driver_floor} or newer" if record.driver_floor else _unless_gpu(record)),
+        *([("size", f"{size(total)} in {len(record.layers)} layers")] if record.layers else []),
+        ("built", _or(record.built)),
+        ("by", f"slipworks {record.kit}" if record.kit else NOT),
+    ]
+
+
+def _unless_gpu(record: ImageRecord) -> str:
+    return "none needed" if record.line and not record.compute_capabilities else NOT
+
+
+def _base(record: ImageRecord) -> Rows:
+    if record.base is None:
+        return [("", NOT)]
+    return [("reference", record.base.reference), ("digest", _or(record.base.digest))]
+
+
+def _stack(record: ImageRecord) -> Rows:
+    return [
+        ("line", _or(record.line)),
+        ("python", _or(record.python)),
+        ("lock", _or(record.lock)),
+        ("extensions", ", ".join(map(_wheel, record.extensions)) or "none"),
+        ("left out", ", ".join(record.missing) or "none"),
+    ]
+
+
+def _wheel(wheel: Wheel) -> str:
+    return f"{wheel.name} {wheel.version} (sha256:{wheel.sha256})"
+
+
+def _proof(record: ImageRecord) -> Rows:
+    if record.proof is None:
+        return [("", NOT)]
+    proof = record.proof
+    rows = [("result", "passed" if proof.passed else "FAILED"), ("at", proof.at)]
+    rows += [(name, str(count)) for name, count in proof.counts.items()]
+    return rows + [("exception", each) for each in proof.exceptions]
+
+
+def _bill(known: Known) -> Rows:
+    counts = ", ".join(f"{count} {kind}" for kind, count in _components(known).items())
+    return [("digest", _or(known.record.sbom)), *([("components", counts)] if counts else [])]
+
+
+def _components(known: Known) -> dict[str, int]:
+    try:
+        return dict(sorted(sbom.packages_in(known.bill or b"{}").items()))
+    except DecodeError:
+        return {}
+
+
+def _sif(record: ImageRecord) -> Rows:
+    made = record.sif
+    if made is None:
+        return [("", NOT)]
+    how = "converted from the image" if made.made_of == "image" else "built from the definition"
+    return [
+        ("file", made.file),
+        ("digest", made.digest),
+        ("size", size(made.size)),
+        ("made", f"{how}, by apptainer {made.apptainer}"),
+    ]
+
+
+def _or(value: str | None) -> str:
+    return value or NOT
+
+
+def size(count: int) -> str:
+    """Bytes in the unit that reads best: `9.1 GB`."""
+    number = float(count)
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB" if number < 1000 else f"{number / 1000:.1f} TB"
+
+
+def show(found: list[Section]) -> None:
+    """On stdout; with emphasis where that is a terminal."""
+    if sys.stdout.isatty():
+        _draw(found)
+    else:
+        for line in lines(found):
+            say.answer(line)
+
+
+def lines(found: list[Section]) -> Iterator[str]:
+    """The same as plain text."""
+    for title, rows in found:
+        width = max(len(name) for name, _ in rows)
+        yield title
+        for name, value in rows:
+            yield f"  {name:<{width}}  {value}" if width else f"  {value}"
+
+
+def _draw(found: list[Section]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for title, rows in found:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            style = "red" if title == "wrong" or value == "FAILED" else "dim" if value == NOT else ""
+            table.add_row(f"  {name}", Text(value, style))
+        console.print(Text(title, "bold"), table, sep="\n")
