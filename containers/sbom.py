@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cyclonedx.model.license import License
     from packageurl import PackageURL
 
-# Ours: the names that are hashed in it are the bills' contents.
+# A name space of our own: what is named in it are bills, by their whole text.
 _SPACE = uuid.UUID("7d1f8d0c-6f0b-5c57-9a52-6f1d1f3e5a10")
 
 
@@ -84,7 +84,9 @@ def bill(contents: Contents) -> bytes:
 
     bom = _bom(contents)
     table = json.decode(JsonV1Dot6(bom).output_as_string())
-    del table["metadata"]["timestamp"]  # which the library insists on
+    del table["metadata"]["timestamp"]  # the library insists on both
+    del table["serialNumber"]
+    table["serialNumber"] = uuid.uuid5(_SPACE, json.encode(table, order="deterministic").decode()).urn
     return json.format(json.encode(table, order="deterministic"), indent=1) + b"\n"
 
 
@@ -99,8 +101,7 @@ def _bom(contents: Contents) -> Bom:
         name=contents.name, version=contents.key[:12], type=ComponentType.CONTAINER, bom_ref="image",
         properties=_properties(properties),
     )  # fmt: skip
-    serial = uuid.uuid5(_SPACE, json.encode(contents, order="deterministic").decode())
-    bom = Bom(serial_number=serial, metadata=BomMetaData(component=image), components=_components(contents))
+    bom = Bom(metadata=BomMetaData(component=image), components=_components(contents))
     bom.register_dependency(image, bom.components)
     return bom
 

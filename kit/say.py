@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _said: set[str] = set()
+_taken: list[tuple[str, float]] = []
 
 
 def say(message: str) -> None:
@@ -42,7 +43,14 @@ def step(title: str) -> Iterator[Callable[[str], None]]:
     else:
         say(f"{title} …")
         yield lambda line: None
-    say(f"{title}: {time.monotonic() - began:.1f} s")
+    seconds = time.monotonic() - began
+    _taken.append((title, seconds))
+    say(f"{title}: {seconds:.1f} s")
+
+
+def taken() -> tuple[tuple[str, float], ...]:
+    """Title and seconds of every step of this process that ended well, in the order of their ends."""
+    return tuple(_taken)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct, json, structs
 
 from image_cache.store import Store
 from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
@@ -19,6 +19,7 @@ class Known(Struct, frozen=True, kw_only=True):
     """All of it. recorded: False where `record` is only what the image says of itself.
 
     bill   the bill of materials; None: there is none, or not the one that the record names
+    since  when it was put in this store
     wrong  what is damaged, lost, or does not fit: one sentence each
     """
 
@@ -26,6 +27,7 @@ class Known(Struct, frozen=True, kw_only=True):
     record: ImageRecord
     recorded: bool
     bill: bytes | None = None
+    since: str | None = None
     wrong: tuple[str, ...] = ()
 
 
@@ -37,7 +39,17 @@ def of(store: Store, image: Image) -> Known:
     if found and (expected := _mismatch(found, image)):
         wrong.append(f"the record is of another image: {expected}")
         found = None
-    return _with_bill(image, found or _said(store, image), bool(found), bill, wrong)
+    if found and found.sif and not store.sif_path(found.name).is_file():
+        wrong.append(f"{found.sif.file} is not in the store any more")
+    put = store.records.get(image.key, image.format)
+    known = _with_bill(image, found or _said(store, image), bool(found), bill, wrong)
+    return structs.replace(known, since=put.created if put else None)
+
+
+def add_sif(store: Store, image: Image, sif: Image, apptainer: str) -> None:
+    """Tells an image's record of the SIF that was made of it, and puts record and bill beside that."""
+    known = of(store, image)
+    record.write(store, record.with_sif(known.record, sif, apptainer), known.bill)
 
 
 def of_file(path: str) -> Known:
@@ -120,7 +132,7 @@ def _said(store: Store, image: Image) -> ImageRecord:
 def _damage(store: Store, image: Image) -> list[str]:
     """Of the files themselves: those that are gone or have another size."""
     if image.format == "sif":
-        return [] if image.path.is_file() else [f"{image.path} is gone"]
+        return [] if image.path.is_file() else [f"{image.path} is not there"]
     try:
         manifest = store.opened(image)[0]
     except (InvalidFileError, HashMismatchError, OSError) as bad:

@@ -59,10 +59,11 @@ class Sif(Struct, frozen=True, kw_only=True):
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """What `verify` found. counts: of findings by kind; exceptions: what is let pass, with the reason."""
+    """What `verify` found. counts: of findings by kind; exceptions: what is let pass, with the reason.
+    at: None where only the image's label tells of it."""
 
     passed: bool
-    at: str
+    at: str | None = None
     counts: dict[str, int] = {}
     exceptions: tuple[str, ...] = ()
 
@@ -190,21 +191,23 @@ def with_sif(record: ImageRecord, sif: Image, apptainer: str) -> ImageRecord:
     return structs.replace(record, sif=made)
 
 
-def write(store: Store, record: ImageRecord, bill: bytes) -> None:
-    """Puts both where `read` looks: notes for an image, files beside the SIF where it has one.
+def write(store: Store, record: ImageRecord, bill: bytes | None) -> None:
+    """Puts both where `known.of` looks: notes for an image, files beside the SIF where it has one.
 
     The record last: it names the bill. Atomic each; the last writer wins.
     """
     if record.digest:
-        store.put_note(record.digest, BILL, bill)
+        if bill is not None:
+            store.put_note(record.digest, BILL, bill)
         store.put_note(record.digest, RECORD, _text(record))
     if record.sif:
         beside_sif(store.sif_path(record.name), record, bill)
 
 
-def beside_sif(path: Path, record: ImageRecord, bill: bytes) -> None:
+def beside_sif(path: Path, record: ImageRecord, bill: bytes | None) -> None:
     """Puts both beside a SIF, for whoever copies it to another machine."""
-    files.write(beside(path, BILL_ENDING), bill)
+    if bill is not None:
+        files.write(beside(path, BILL_ENDING), bill)
     files.write(beside(path, RECORD_ENDING), _text(record))
 
 
@@ -234,6 +237,7 @@ def of_labels(store: Store, image: Image) -> ImageRecord:
         compute_capabilities=tuple(said.get("slipworks.compute-capabilities", "").split()),
         driver_floor=said.get("slipworks.driver-floor"),
         missing=tuple(said.get("slipworks.left-out-extensions", "").split()),
+        proof=Proof(passed=verified == "passed") if (verified := said.get("slipworks.verified")) else None,
         digest=image.digest if image.format == "oci" else None,
         layers=layers(store, image) if image.format == "oci" else (),
     )  # fmt: skip

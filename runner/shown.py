@@ -9,7 +9,6 @@ from msgspec import DecodeError, json
 
 from containers import sbom
 from kit import say
-from kit.nouns import Wheel
 from runner.known import Known
 from runner.record import ImageRecord
 
@@ -21,7 +20,7 @@ Section = tuple[str, Rows]
 def whole(known: Known) -> str:
     """Everything but the bill itself, as JSON."""
     table = {
-        "image": known.image, "recorded": known.recorded, "record": known.record,
+        "image": known.image, "since": known.since, "recorded": known.recorded, "record": known.record,
         "components": _components(known), "wrong": known.wrong,
     }  # fmt: skip
     return json.format(json.encode(table, enc_hook=str)).decode()
@@ -39,7 +38,7 @@ def sections(known: Known) -> list[Section]:
         ("stack", _stack(record)),
         ("proof", _proof(record)),
         ("bill of materials", _bill(known)),
-        ("SIF", _sif(record)),
+        ("SIF", _sif(known)),
     ]
     if record.steps:
         found.append(("time", [(each.name, f"{each.seconds:8.1f} s") for each in record.steps]))
@@ -61,8 +60,9 @@ def _image(known: Known) -> Rows:
         ("platform", str(record.platform)),
         ("arch", _or(record.arch) + (f" (compute capability {capabilities})" if capabilities else "")),
         ("driver", f"{record.driver_floor} or newer" if record.driver_floor else _unless_gpu(record)),
-        *([("size", f"{size(total)} in {len(record.layers)} layers")] if record.layers else []),
+        *([("size", size(total))] if record.layers else []),
         ("built", _or(record.built)),
+        *([("in store", f"since {known.since}")] if known.since else []),
         ("by", f"slipworks {record.kit}" if record.kit else NOT),
     ]
 
@@ -78,24 +78,21 @@ def _base(record: ImageRecord) -> Rows:
 
 
 def _stack(record: ImageRecord) -> Rows:
+    nothing = "none" if record.line else NOT
     return [
         ("line", _or(record.line)),
         ("python", _or(record.python)),
         ("lock", _or(record.lock)),
-        ("extensions", ", ".join(map(_wheel, record.extensions)) or "none"),
-        ("left out", ", ".join(record.missing) or "none"),
+        ("extensions", ", ".join(f"{each.name} {each.version}" for each in record.extensions) or nothing),
+        ("left out", ", ".join(record.missing) or nothing),
     ]
-
-
-def _wheel(wheel: Wheel) -> str:
-    return f"{wheel.name} {wheel.version} (sha256:{wheel.sha256})"
 
 
 def _proof(record: ImageRecord) -> Rows:
     if record.proof is None:
         return [("", NOT)]
     proof = record.proof
-    rows = [("result", "passed" if proof.passed else "FAILED"), ("at", proof.at)]
+    rows = [("result", "passed" if proof.passed else "FAILED"), ("at", _or(proof.at))]
     rows += [(name, str(count)) for name, count in proof.counts.items()]
     return rows + [("exception", each) for each in proof.exceptions]
 
@@ -112,10 +109,10 @@ def _components(known: Known) -> dict[str, int]:
         return {}
 
 
-def _sif(record: ImageRecord) -> Rows:
-    made = record.sif
+def _sif(known: Known) -> Rows:
+    made = known.record.sif
     if made is None:
-        return [("", NOT)]
+        return [("", "none was made" if known.recorded else NOT)]
     how = "converted from the image" if made.made_of == "image" else "built from the definition"
     return [
         ("file", made.file),
