@@ -24,14 +24,13 @@ from kit.errors import (
     NotFoundError,
     QuotaError,
     SlipworksError,
+    UnsupportedError,
 )
 
 KEPT = 400  # lines of output that are looked at: the cause may stand far above the end
 
 Pattern = tuple[type[SlipworksError], str, str, str]
 """Kind, what matches in the output, what the message says, and the hint. `{base}` is the base's reference."""
-
-QUOTA = r"toomanyrequests|429 Too Many Requests|status code 429|pull rate limit"
 
 KNOWN: tuple[Pattern, ...] = (
     (NoSpaceError, r"no space left on device|disk quota exceeded",
@@ -45,18 +44,17 @@ KNOWN: tuple[Pattern, ...] = (
      "this kernel refuses user namespaces", "sudo sysctl -w user.max_user_namespaces=28000"),
     (HostError, r"Requesting capability set 0x\w+ while permitted capability set",
      "root lacks capabilities here that the engine asks for", "run it as an ordinary user"),
-    (HostError, r"cgroups in hybrid mode not supported",
-     "crun refuses this machine's hybrid cgroups", "apt-get install runc"),
     (HostError, r"/dev/fuse.*(permission denied|operation not permitted|no such file)",
      "/dev/fuse is closed or missing", "sudo chmod 666 /dev/fuse"),
-    (QuotaError, QUOTA,
+    (UnsupportedError, r"not correct mediatype: \S+\+zstd",  # 1.3, by what its unpacker says of itself
+     "this apptainer reads no layers that are packed by zstd",
+     "module load apptainer/1.4 (or newer), or run the image with podman: make image FORMAT=oci"),
+    (QuotaError, r"toomanyrequests|429 Too Many Requests|status code 429|pull rate limit",
      "the registry's quota is used up ({base})", "log in for a higher quota, or try again later"),
     (AuthError, r"reading manifest .*: (unauthorized|denied|authentication required)"
-                r"|40[13] (Unauthorized|Forbidden)|UNAUTHORIZED: |DENIED: |unauthorized: |denied: requested"
-                r"|pull access denied|authorization failed",
+                r"|40[13] (Unauthorized|Forbidden)|UNAUTHORIZED: |DENIED: |unauthorized: |denied: requested",
      "the registry does not let us read {base}", "docker login REGISTRY (or podman login REGISTRY)"),
     (NotFoundError, r"manifest unknown|MANIFEST_UNKNOWN|NAME_UNKNOWN|name unknown|repository name not known"
-                    r"|create LLB definition: \S+: not found|failed to resolve source metadata.*not found"
                     r"|no matching manifest|no image found in (manifest list|image index)",
      "the registry has no {base}", "look for the name and the platform at the registry"),
     (NetworkError, r"no such host|Temporary failure in name resolution|server misbehaving"
@@ -93,14 +91,12 @@ def explain(
             f"could not {what}: {mismatch}{where}; nothing was installed",
             f"`runner lock {line}--again` if the index has other files now; if not, a mirror alters them",
         )
-    settled = "\n".join(line for line in output.splitlines() if not _RETRY.search(line))
-    for text in (settled, output):  # what a try ended with counts only if the end itself says nothing
-        for kind, pattern, says, hint in KNOWN:
-            if found := re.search(pattern, text, re.IGNORECASE):
-                quoted = _line_of(text, found.start())
-                if base and kind is NetworkError and _PULL.search(quoted):
-                    says = f"{says} (pulling {{base}})"
-                return kind(f"could not {what}: {says.format(base=base or 'it')}: {quoted}", hint)
+    for kind, pattern, says, hint in KNOWN:
+        if found := re.search(pattern, output, re.IGNORECASE):
+            quoted = _line_of(output, found.start())
+            if base and kind is NetworkError and _PULL.search(quoted):
+                says = f"{says} (pulling {{base}})"
+            return kind(f"could not {what}: {says.format(base=base or 'it')}: {quoted}", hint)
     ended = f": ended with exit code {code}" if code is not None else ""
     lines = [line for line in output.splitlines() if line.strip()][-process.TAIL :]
     tail = "".join(f"\n  {line}" for line in lines)
@@ -143,7 +139,7 @@ def stream(
 ) -> None:
     """Runs a long command of an engine; a failure is explained by all that it said.
 
-    A long silence is told once: podman waits for minutes where a registry asks it to, without a word.
+    A long silence is told once: mksquashfs packs gigabytes without a word.
     Lines lose credentials in addresses before anyone sees them: apptainer traces the commands of a %post.
     """
     said: deque[str] = deque(maxlen=KEPT)
@@ -154,9 +150,6 @@ def stream(
         said.append(line)
         heard.set()
         update(line)
-        if _RETRY.search(line) and re.search(QUOTA, line, re.IGNORECASE):
-            # podman and buildah would go on asking for minutes, each time against the same quota.
-            raise explain(what, line, base)
 
     with _silence_told(what, said, heard):
         code = process.stream(argv, what=what, on_line=on_line, cwd=cwd, env=env, check=False)
@@ -192,12 +185,11 @@ QUIET = 30.0  # seconds
 CREDENTIALS = re.compile(r"//[^/@\s]+@(?!sha256:)")
 """Before the host in an address; what stands before the digest of an image's reference is none."""
 _PULL = re.compile(r"/v2/|docker://|container registry")
-_RETRY = re.compile(r"Failed, retrying in")
 
 
 def _plain(line: str) -> str:
-    """Without BuildKit's `#7 1.234 ` and terminal colours."""
-    return re.sub(r"^#\d+ [\d.]+ ", "", re.sub(r"\x1b\[[\d;]*m", "", line))
+    """Without terminal colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", line)
 
 
 def _line_of(text: str, at: int) -> str:

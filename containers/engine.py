@@ -12,10 +12,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from containers.secrets import BuildSecrets
 from kit import say
 from kit.errors import InvalidFileError, MissingToolError, SlipworksError, UnsupportedError
-from kit.nouns import Format, Image, Recipe
+from kit.nouns import Format, Image
 from kit.suggest import unknown
 
 Update = Callable[[str], None]
@@ -23,26 +22,6 @@ Update = Callable[[str], None]
 
 Export = Callable[[Image, Path], None]
 """Writes an image of the store as a `docker save` archive, for engines that cannot read an OCI layout."""
-
-
-class Build(Struct, frozen=True, kw_only=True):
-    """One image to be built.
-
-    base        a bootstrapped base in the store's OCI layout; the engine gets to know it under
-                `recipe.base.reference`. None: the base is pulled.
-    more_bases  further local images by the reference that the texts use (the native twin of a foreign base).
-    layer       a self-contained layer's tar.gz with one top-level folder. Only a SIF build unpacks it: in an
-                OCI image the store appends the same bytes to the manifest.
-    secrets     package index and certificates: seen by build steps, never in the image.
-    out         the file that is made: an OCI or `docker save` archive, or a SIF. Not there after a failure.
-    """
-
-    recipe: Recipe
-    out: Path
-    secrets: BuildSecrets = BuildSecrets()
-    base: Image | None = None
-    more_bases: dict[str, Image] = {}
-    layer: Path | None = None
 
 
 class Bind(Struct, frozen=True):
@@ -78,7 +57,10 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
 
 
 class Engine(Protocol):
-    """Builds images, and runs them where `runs` says so."""
+    """Takes images of the store, and runs them where `runs` says so.
+
+    formats  of the images that it takes. The store makes OCI images without any engine.
+    """
 
     name: str
     formats: tuple[Format, ...]
@@ -86,9 +68,6 @@ class Engine(Protocol):
 
     def check(self) -> str:
         """Its version, if it works here. MissingToolError or HostError with a hint if not."""
-
-    def build(self, build: Build, update: Update) -> None:
-        """Makes `build.out`; on failure there is no such file, and the error says of which kind it is."""
 
     def load(self, image: Image, reference: str) -> None:
         """Makes the store's image known under `reference`. Idempotent, and fast when it is known."""
@@ -130,7 +109,7 @@ def get(name: str, export: Export | None = None) -> Engine:
 
 
 def detect(format: Format | None = None, *, to_run: bool = False, export: Export | None = None) -> Engine:
-    """The first engine that works here and makes `format`; with `to_run`, one that runs it as well.
+    """The first engine that works here and takes `format`; with `to_run`, one that runs it as well.
 
     If none does, one MissingToolError that lists each reason.
     """
@@ -150,18 +129,12 @@ def detect(format: Format | None = None, *, to_run: bool = False, export: Export
             continue
         return engine
     if not failures:
-        raise UnsupportedError(f"no engine makes the format {format!r}")
+        raise UnsupportedError(f"no engine takes the format {format!r}")
     wanted = f"no engine for {format} images" if format else "no container engine"
     raise MissingToolError(
         f"{wanted} works here: " + "; ".join(f"{name}: {reason.message}" for name, reason in failures),
         next((reason.hint for _, reason in failures if reason.hint), None),
     )
-
-
-def bases(build: Build) -> dict[str, Image]:
-    """Every local image that the texts begin from, by the reference that they use."""
-    own = {build.recipe.base.reference: build.base} if build.base else {}
-    return {**build.more_bases, **own}
 
 
 def home(env: Mapping[str, str]) -> dict[str, str]:

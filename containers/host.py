@@ -118,7 +118,7 @@ def podman_flags(host: Host) -> list[str]:
 
 
 def ulimit_flags(host: Host) -> list[str]:
-    """Of `podman run`, and of builds since podman 5: they ask for 1048576 files, whatever the limit is."""
+    """Of `podman run`, which since podman 5 asks for 1048576 files, whatever the limit is."""
     if not host.root or host.may_raise_limits:
         return []
     files, processes = host.limits

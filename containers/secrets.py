@@ -1,7 +1,7 @@
 """What this machine knows about package indexes and certificates, for build steps only.
 
-The two files go into a build as secret mounts. They may hold credentials: mode 0600, in a temporary folder,
-never in argv, in logs or in an image.
+The two files are bound into a build while it runs. They may hold credentials: mode 0600, in a temporary
+folder, never in argv, in logs or in an image.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ class BuildSecrets(Struct, frozen=True):
 
     index: Path | None = None
     ca: Path | None = None
+
+
+NONE = BuildSecrets()
 
 
 # Taken over as they are: how to get out of this network, and how patient to be.

@@ -1,4 +1,4 @@
-"""apptainer: builds and runs SIFs, as an ordinary user first of all.
+"""apptainer: makes and runs SIFs, as an ordinary user first of all.
 
 What a SIF says of itself is read through spython. Its build and execute are not used: they drop one of the
 two output streams (and can fill its pipe and stand still), print to stdout, and leave the builder running
@@ -7,20 +7,19 @@ when they are interrupted.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from containers import complaints, host
-from containers.engine import Build, ContainerRun, Export, Update, home
+from containers import complaints, host, sif
+from containers.engine import ContainerRun, Export, Update, home
 from containers.mounts import mount_option
-from containers.secrets import BuildSecrets
-from containers.workplace import layout, workplace
-from kit import files, process, say, shell
+from containers.secrets import NONE, BuildSecrets
+from containers.workplace import created, layout, packed_size, workplace
+from kit import process, say, shell
 from kit.errors import HostError, MissingToolError, UnsupportedError
-from kit.nouns import Format, Image, Platform, digest_file
+from kit.nouns import Format, Image, Platform, Recipe, digest_file
 
 OLDEST = (1, 3)
 NEWER = "https://apptainer.org/docs/admin/main/installation.html"
@@ -53,66 +52,82 @@ class Apptainer:
             raise HostError(f"apptainer needs /dev/fuse: it is {self.on.fuse}", "sudo chmod 666 /dev/fuse")
         return found[0]
 
-    def build(self, build: Build, update: Update) -> None:
-        recipe = build.recipe
-        if recipe.platform != Platform.host():
+    def convert(self, image: Image, out: Path, update: Update) -> None:
+        """A SIF of an OCI image of the store, of any platform: nothing of the image is run.
+
+        Its variables, labels, entrypoint and command become the SIF's. Equal images give equal bytes, as far
+        as containers/sif.py says.
+        """
+        with layout(image, f"image-{image.digest[7:19]}") as (folder, source):
+            bootstrap, _, name = source.partition(":")
+            text = f"Bootstrap: {bootstrap}\nFrom: {name}\n\n%labels\n    {sif.LABEL}\n"
+            (folder / "definition").write_text(text)
+            making = sif.Making(
+                what=f"convert {image.name} to a SIF",
+                source="definition",
+                cwd=folder,
+                epoch=created(image),
+                # The cache would keep a second copy of every layer, as a rule in the home folder.
+                flags=(f"--arch={image.platform.arch}", "--disable-cache"),
+                packed=packed_size(image),
+            )
+            sif.make(making, out, update)
+
+    def define(
+        self,
+        recipe: Recipe,
+        out: Path,
+        update: Update,
+        *,
+        secrets: BuildSecrets = NONE,
+        base: Image | None = None,
+        layer: Path | None = None,
+    ) -> None:
+        """A SIF by the recipe's definition, whose commands are run: for this machine's own platform alone.
+
+        base   of the store, for a definition that begins from a local one; it must hold the distribution
+               packages that the line needs. None: the definition pulls its base.
+        layer  a self-contained layer's packed tar with one top-level folder, which is unpacked in the image.
+        """
+        self._check_define(recipe.platform)
+        with workplace(recipe.context, out.parent) as place:
+            _copy_secrets(secrets, place / "run/secrets")
+            if layer:
+                (place / "layer").symlink_to(layer.absolute())
+            text = f"{recipe.apptainer_def.rstrip()}\n{_additions(recipe, layer)}"
+            (place / "definition").write_text(text)
+            for name in _local_bases(text):
+                self._unpack_base(base, place / "context" / name, update)
+            making = sif.Making(
+                what=f"build {recipe.name}",
+                source="../definition",
+                cwd=place / "context",
+                epoch=created(base) if base else 0,
+                flags=("--bind=../run:/run",),
+                base=recipe.base.reference,
+                context=recipe.context,
+            )
+            sif.make(making, out, update)
+
+    def _check_define(self, platform: Platform) -> None:
+        if platform != Platform.host():
             raise UnsupportedError(
-                f"apptainer cannot run the steps of {recipe.platform} here without emulation",
-                "build FORMAT=oci with podman, docker or buildah, then convert it",
+                f"apptainer cannot run the steps of {platform} here without emulation",
+                "make image FORMAT=sif, which assembles the image and converts it",
             )
         if self.on.root and not self.on.every_capability:
             raise HostError(
                 "apptainer cannot run build steps as a root that lacks capabilities",
-                "build as an ordinary user, or with ENGINE=podman",
+                "build as an ordinary user; or make image FORMAT=sif, which runs none",
             )
-        with workplace(recipe.context, "", build.secrets) as place:
-            run_folder = place.folder / "run"
-            _copy_secrets(build.secrets, run_folder / "secrets")
-            text = f"{recipe.apptainer_def.rstrip()}\n{_additions(build)}"
-            (place.folder / "definition").write_text(text)
-            context = place.folder / place.context
-            for name in _local_bases(text):
-                self._unpack_base(build.base, context / name, update)
-            flags = [f"--bind={run_folder}:/run"]
-            base, texts = recipe.base.reference, recipe.context
-            self._make(flags, "../definition", build.out, recipe.name, base, context, update, texts)
-
-    def convert(self, image: Image, out: Path, update: Update) -> None:
-        """A SIF of an OCI image of the store, of any platform: nothing of the image is run."""
-        with layout(image) as (folder, source):
-            flags = [f"--arch={image.platform.arch}"]
-            self._make(flags, source, out, image.name, None, folder, update)
 
     def _unpack_base(self, base: Image | None, folder: Path, update: Update) -> None:
         if base is None:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
         with layout(base) as (here, source):
-            argv = ["apptainer", "build", "--sandbox", str(folder), source]
+            argv = ["apptainer", "build", "--disable-cache", "--sandbox", str(folder), source]
             complaints.stream(argv, what=f"unpack {base.name}", base=base.name, update=update, cwd=here)
-
-    def _make(
-        self,
-        flags: list[str],
-        source: str,
-        out: Path,
-        name: str,
-        base: str | None,
-        cwd: Path,
-        update: Update,
-        texts: Mapping[str, str] = {},
-    ) -> None:
-        with files.beside(out) as made:
-            argv = [
-                "apptainer",
-                "build",
-                *flags,
-                f"--mksquashfs-args={_squash()}",
-                str(made),
-                source,
-            ]
-            complaints.stream(argv, what=f"build {name}", base=base, update=update, cwd=cwd, context=texts)
-            files.settle(made, out)
 
     def load(self, image: Image, reference: str) -> None:
         """Nothing to do: a SIF is run from where it lies."""
@@ -164,13 +179,6 @@ class Apptainer:
         return []
 
 
-def _squash() -> str:
-    """This process's share of the processors, not the whole node's; and zstd, packed faster than gzip."""
-    processors = f"-processors {len(os.sched_getaffinity(0))}"
-    able = process.run(["mksquashfs", "-help"], what="ask mksquashfs", check=False)
-    return processors + (" -comp zstd -Xcompression-level 8" if "zstd" in able.out + able.err else "")
-
-
 def _copy_secrets(secrets: BuildSecrets, folder: Path) -> None:
     """A folder that is bound over /run while the build lasts, so that no mount point of it stays behind."""
     folder.mkdir(parents=True)
@@ -180,20 +188,18 @@ def _copy_secrets(secrets: BuildSecrets, folder: Path) -> None:
             (folder / name).chmod(0o600)
 
 
-def _additions(build: Build) -> str:
+def _additions(recipe: Recipe, layer: Path | None) -> str:
     """Sections after the definition's own: the layer, unpacked by the host's tar, and the labels.
 
     %setup and not %files, which would follow the layer's links.
     """
     setup = ['mkdir -p "$APPTAINER_ROOTFS/run"']
-    if build.layer:
-        setup.append(f'tar -xzf {shell.quote(str(build.layer.absolute()))} -C "$APPTAINER_ROOTFS"')
-    labels = [f"{name} {value}" for name, value in build.recipe.labels.items()]
-    sections = {"setup": setup, "labels": labels}
+    if layer:
+        setup.append('tar -xf ../layer -C "$APPTAINER_ROOTFS"')
+    labels = [*(f"{name} {value}" for name, value in recipe.labels.items()), sif.LABEL]
     return "".join(
         f"\n%{name}\n" + "".join(f"    {line}\n" for line in lines)
-        for name, lines in sections.items()
-        if lines
+        for name, lines in {"setup": setup, "labels": labels}.items()
     )
 
 

@@ -1,22 +1,21 @@
-"""buildah, by its command line: builds, and runs nothing."""
+"""buildah, by its command line: keeps images, for podman or for a push, and runs nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from containers import complaints, host
-from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
-from containers.workplace import config_digest, layout, workplace
-from kit import files, process, say
-from kit.errors import HostError, MissingToolError, SlipworksError, UnsupportedError
-from kit.nouns import Format, Image, Platform
+from containers.engine import ContainerRun, Export, refuse_newlines
+from containers.workplace import config_digest, layout
+from kit import process, say
+from kit.errors import HostError, MissingToolError, UnsupportedError
+from kit.nouns import Format, Image
 
 
 class Buildah:
-    """Also what podman builds with: the two share one image storage and, for building, one code."""
+    """Also podman's half that keeps images: the two share one storage and one code for it."""
 
     name = "buildah"
     formats: tuple[Format, ...] = ("oci",)
@@ -45,58 +44,13 @@ class Buildah:
         self._ask("images", "--quiet", "--filter=reference=none")
         return _dotted(version)
 
-    def build(self, build: Build, update: Update) -> None:
-        recipe = build.recipe
-        self._note_slow_storage()
-        for reference, image in bases(build).items():
-            self.load(image, reference)
-        with (
-            workplace(recipe.context, recipe.containerfile, build.secrets) as place,
-            files.beside(build.out) as made,
-        ):
-            made.mkdir()
-            # buildah keeps the list of a build's secrets with each of its working containers: one that no
-            # step asks for tells them from other builds' ones. It is no part of image or layer cache.
-            mark = place.folder.name
-            (place.folder / mark).touch()
-            flags = [f"--secret=id={secret},src={secret}" for secret in (*place.secrets, mark)]
-            flags += [f"--label={name}={value}" for name, value in recipe.labels.items()]
-            argv = [
-                *self.command(),
-                *self.BUILD,
-                "--isolation=chroot",  # no runtime, no cgroup; the steps see the host's network
-                "--layers=true",
-                "--force-rm",  # working containers go also when a step fails
-                "--format=oci",
-                *host.ulimit_flags(self.on),
-                f"--platform={recipe.platform}",
-                # buildah 1.28 takes the target for it when the two differ
-                f"--build-arg=BUILDPLATFORM={Platform.host()}",
-                f"--iidfile={place.folder / 'id'}",
-                f"--file={place.text}",
-                *flags,
-                place.context,
-            ]
-            try:
-                what, base = f"build {recipe.name}", recipe.base.reference
-                self._told(argv, what, base, place.folder, update, recipe.context)
-            except BaseException:
-                self._remove_working(mark)
-                raise
-            identity = (place.folder / "id").read_text().strip()
-            argv = [*self.command(), "push", identity, f"oci-archive:archive:{recipe.name}"]
-            self._told(argv, f"write {recipe.name}", recipe.base.reference, made, update)
-            files.settle(made / "archive", build.out)
-
-    BUILD: Sequence[str] = ("bud",)
     DRIVER = "--format={{.store.GraphDriverName}}"
-    ROOT = "--format={{.store.GraphRoot}}"
     ID: Sequence[str] = ("inspect", "--type=image", "--format={{.FromImageID}}")
-    REMOVE: Sequence[str] = ("rm",)
 
     def load(self, image: Image, reference: str) -> None:
         if self.has(reference) == config_digest(image):
             return
+        self._note_slow_storage()
         with layout(image) as (folder, source):
             done = process.run(
                 [*self.command(), "pull", "--quiet", source],
@@ -121,7 +75,7 @@ class Buildah:
         return "".join(f"{name}={value}\n" for name, value in values.items())
 
     def run_argv(self, run: ContainerRun) -> list[str]:
-        raise UnsupportedError("buildah builds images and does not run them", "ENGINE=podman")
+        raise UnsupportedError("buildah keeps images and does not run them", "ENGINE=podman")
 
     def remove_argv(self, names: Sequence[str]) -> list[str]:
         return []
@@ -131,28 +85,6 @@ class Buildah:
         if done.code:
             raise complaints.explain(f"use {self.name}", done.out + done.err, None, error=HostError)
         return done.out
-
-    def _told(
-        self,
-        argv: list[str],
-        what: str,
-        base: str,
-        cwd: Path,
-        update: Update,
-        context: Mapping[str, str] = {},
-    ) -> None:
-        complaints.stream(argv, what=what, base=base, cwd=cwd, update=update, context=context)
-
-    def _remove_working(self, mark: str) -> None:
-        """Removes the working containers of the build of that mark: a signal leaves them, gigabytes each.
-
-        Neither podman nor buildah can list them by build, so their state is read where both keep it.
-        """
-        with contextlib.suppress(SlipworksError, OSError):
-            root = Path(self._ask("info", self.ROOT).strip())
-            for state in root.glob("*-containers/*/userdata/buildah.json"):
-                if mark in state.read_text(errors="replace"):
-                    process.finish([*self.command(), *self.REMOVE, state.parents[1].name], what="clean up")
 
     def _note_slow_storage(self) -> None:
         if self._ask("info", self.DRIVER).strip() == "vfs":

@@ -1,7 +1,6 @@
-"""docker: images through its SDK; building and running by its command line.
+"""docker: images through its SDK; running by its command line.
 
-The SDK cannot pass secrets to a build (that is BuildKit, which only the client speaks), and a container
-that it starts is no process whose signals and exit code are the container's.
+A container that the SDK starts is no process whose signals and exit code are the container's.
 """
 
 from __future__ import annotations
@@ -9,15 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from containers import complaints, host
-from containers.engine import Build, ContainerRun, Export, Update, bases, refuse_newlines
+from containers.engine import ContainerRun, Export, refuse_newlines
 from containers.mounts import docker_words
-from containers.workplace import config_digest, workplace
+from containers.workplace import config_digest
 from kit import files, process
 from kit.errors import BuildError, HostError, MissingToolError, UnsupportedError
 from kit.nouns import Format, Image
@@ -39,7 +36,7 @@ class Docker:
         self._client: DockerClient | None = None
 
     def check(self) -> str:
-        client_program()
+        process.find("docker", host.install_hint("docker.io"))
         version = str(self.client().version()["Version"])
         numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST:
@@ -54,45 +51,8 @@ class Docker:
             self._client = _connect()
         return self._client
 
-    def build(self, build: Build, update: Update) -> None:
-        recipe = build.recipe
-        program, buildx = client_program()
-        for reference, image in bases(build).items():
-            self.load(image, reference)
-        with (
-            workplace(recipe.context, recipe.containerfile, build.secrets) as place,
-            files.beside(build.out) as made,
-        ):
-            flags = [f"--secret=id={secret},src={secret}" for secret in place.secrets]
-            flags += [f"--label={name}={value}" for name, value in recipe.labels.items()]
-            if buildx:  # 20.10's own BuildKit puts the image into the daemon and attests nothing
-                flags += ["--load", "--provenance=false"]
-            argv = [
-                program,
-                "build",
-                "--progress=plain",
-                "--network=host",
-                f"--platform={recipe.platform}",
-                f"--iidfile={place.folder / 'id'}",
-                f"--file={place.text}",
-                *flags,
-                place.context,
-            ]
-            environment = {**os.environ, "DOCKER_BUILDKIT": "1", "DOCKER_HOST": _address()}
-            complaints.stream(
-                argv, what=f"build {recipe.name}", base=recipe.base.reference, update=update,
-                cwd=place.folder, env=environment, context=recipe.context,
-            )  # fmt: skip
-            self._save((place.folder / "id").read_text().strip(), made)
-            files.settle(made, build.out)
-
-    def _save(self, identity: str, out: Path) -> None:
-        with files.space_named(out), out.open("wb") as file:
-            for chunk in self.client().images.get(identity).save(chunk_size=1 << 20):
-                file.write(chunk)
-
     def load(self, image: Image, reference: str) -> None:
-        """By a `docker save` archive: the daemon reads no OCI layout before version 25."""
+        """By a `docker save` archive beside the store: the daemon reads no OCI layout before version 25."""
         if self.has(reference) == config_digest(image):
             return
         if self.export is None:
@@ -101,8 +61,7 @@ class Docker:
             )
         from docker.errors import APIError
 
-        with tempfile.TemporaryDirectory(prefix="slipworks-load-") as folder:
-            archive = Path(folder) / "archive"
+        with files.beside(image.path / "docker-archive") as archive:
             self.export(image, archive)
             try:
                 with archive.open("rb") as file:
@@ -132,7 +91,7 @@ class Docker:
 
     def run_argv(self, run: ContainerRun) -> list[str]:
         argv = [
-            client_program()[0],
+            "docker",
             "run",
             "--rm",
             "--init",  # a first process without handlers would ignore TERM
@@ -149,34 +108,10 @@ class Docker:
         return [*argv, run.image, *run.argv]
 
     def remove_argv(self, names: Sequence[str]) -> list[str]:
-        return [client_program()[0], "rm", "--force", *names]
+        return ["docker", "rm", "--force", *names]
 
     def _rootless(self) -> bool:
         return any("rootless" in option for option in self.client().info().get("SecurityOptions") or ())
-
-
-def client_program() -> tuple[str, bool]:
-    """A docker client that can build with secrets, and whether it does so by buildx.
-
-    Clients from 23 on need the buildx plug-in; older ones have BuildKit inside. The first on PATH that can is
-    taken: a machine may have a new client without the plug-in before an old one.
-    """
-    found = [
-        str(path) for folder in os.get_exec_path() if os.access(path := Path(folder) / "docker", os.X_OK)
-    ]
-    if not found:
-        process.find("docker", host.install_hint("docker.io"))
-    for program in dict.fromkeys(found):
-        asked = process.run([program, "--version"], what="ask docker", check=False)
-        version = re.search(r"version (\d+)\.", asked.out)
-        if version and int(version[1]) < 23:
-            return program, False
-        if process.run([program, "buildx", "version"], what="ask docker", check=False).code == 0:
-            return program, True
-    raise MissingToolError(
-        f"docker's client {found[0]} has no BuildKit: its plug-in buildx is missing",
-        host.install_hint("docker-buildx"),
-    )
 
 
 def _address() -> str:

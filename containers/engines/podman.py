@@ -1,8 +1,8 @@
-"""podman: builds as buildah does, and runs.
+"""podman: keeps images as buildah does, and runs them.
 
 By its command line. The docker SDK speaks to podman only through a service, which clusters do not run and
-which takes longer to start than any question asked here; nor can it read the store's OCI layout, pass secrets
-to a build, or leave a process whose signals and exit code are the container's.
+which takes longer to start than any question asked here; nor can it read the store's OCI layout, or leave a
+process whose signals and exit code are the container's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,7 @@ class Podman(Buildah):
     name = "podman"
     runs = True
     oldest = (4, 0)
-    BUILD: Sequence[str] = ("build",)
     DRIVER = "--format={{.Store.GraphDriverName}}"
-    ROOT = "--format={{.Store.GraphRoot}}"
-    REMOVE: Sequence[str] = ("rm", "--force")
     ID: Sequence[str] = ("image", "inspect", "--format={{.Id}}")
 
     def command(self) -> list[str]:

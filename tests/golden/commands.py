@@ -13,7 +13,6 @@ from unittest.mock import patch
 from msgspec import structs
 
 from containers.engine import Engine
-from containers.engines import docker
 from containers.engines.apptainer import Apptainer
 from containers.engines.docker import Docker
 from containers.engines.podman import Podman
@@ -72,9 +71,8 @@ def _cases() -> Iterator[tuple[str, Engine, Job, str]]:
 
 
 def _printed(engine: Engine, job: Job, image: str) -> str:
-    """What docker asks of the machine itself is given here: the client, the daemon's kind, the user."""
+    """What docker asks of the machine itself is given here: the daemon's kind, the user."""
     with (
-        patch.object(docker, "client_program", lambda: ("docker", True)),
         patch.object(Docker, "_rootless", lambda _: False),
         patch.object(os, "geteuid", lambda: 1000),
         patch.object(os, "getegid", lambda: 1000),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import pwd
@@ -23,7 +24,7 @@ from containers.secrets import BuildSecrets
 from image_cache.store import Store
 from kit.nouns import Image, Platform, key_of
 from tests.live.needs import need
-from tests.live.tiny import CREDENTIAL
+from tests.live.tiny import CREDENTIAL, ENVIRONMENT, LABELS
 
 APPLETS = (
     "sh",
@@ -81,9 +82,32 @@ def tiny_base(tiny_store: Store, tiny_root: Path) -> Image:
     """The tiny root as an image of the store; readable by every user."""
     key = key_of({"base": "tiny"})
     image = tiny_store.put_root(tiny_root, key=key, name=f"base-tiny-{key[:12]}", platform=Platform.host())
-    for path in (tiny_store.root, *tiny_store.root.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    open_to_all(tiny_store)
     return image
+
+
+@pytest.fixture(scope="session")
+def tiny_image(tiny_store: Store, tiny_base: Image) -> Image:
+    """The tiny base with a zstd layer on top, variables, labels and a command; readable by every user."""
+    return layered(tiny_store, tiny_base, "tiny")
+
+
+def layered(store: Store, base: Image, name: str) -> Image:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        member = tarfile.TarInfo("layer/file")
+        member.size, member.mtime = len(name), 1_600_000_000
+        tar.addfile(member, io.BytesIO(name.encode()))
+    layer = store.put_tar(key_of({"layer": name}), [held.getvalue()])
+    key = key_of({"image": name})
+    image = store.put_on(base, [layer], key=key, name=name, labels=LABELS, env=ENVIRONMENT, cmd=("id", "-u"))
+    open_to_all(store)
+    return image
+
+
+def open_to_all(store: Store) -> None:
+    for path in (store.root, *store.root.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import pytest
 from containers import engine, host
 from containers.engine import Bind, ContainerRun, Engine
 from containers.engines.podman import Podman
-from containers.secrets import BuildSecrets
 from image_cache.store import Store
 from kit.nouns import Image
 from runner import local
@@ -23,7 +22,7 @@ from runner.launch import Launch
 from runner.runs import Attempt
 from tests.live.needs import need
 from tests.live.parts_engines import User
-from tests.live.tiny import built, call, expected, show, taken_in
+from tests.live.tiny import call, expected, show
 
 pytestmark = pytest.mark.live
 
@@ -37,13 +36,9 @@ def running_engine(request: pytest.FixtureRequest, tiny_store: Store) -> Engine:
 
 
 @pytest.fixture
-def loaded(
-    running_engine: Engine, tiny_base: Image, tiny_store: Store, build_secrets: BuildSecrets, tmp_path: Path
-) -> str:
+def loaded(running_engine: Engine, tiny_image: Image) -> str:
     reference = f"localhost/slipworks/test-run-{running_engine.name}:1"
-    if running_engine.has(reference) is None:
-        built(running_engine, tiny_base, build_secrets, tmp_path / "out")
-        running_engine.load(taken_in(tiny_store, running_engine.name, tmp_path / "out"), reference)
+    running_engine.load(tiny_image, reference)
     return reference
 
 
@@ -143,22 +138,14 @@ def test_removing_spares_others_and_does_not_mind_what_is_not_there(
 # As an ordinary user
 
 
-def test_podman_without_root(
-    ordinary_user: User, tiny_base: Image, tiny_store: Store, build_secrets: BuildSecrets
-) -> None:
+def test_podman_without_root(ordinary_user: User, tiny_image: Image) -> None:
     need(shutil.which("podman"), "podman is not installed")
-    for secret in (build_secrets.index, build_secrets.ca):
-        assert secret
-        secret.chmod(0o644)
     home = ordinary_user.folder
 
     def work() -> list[str]:
         made = Podman()  # not by name: this user may not be able to read our folder
         made.check()
-        built(made, tiny_base, build_secrets, home / "out")
-        made.load(tiny_base, "localhost/slipworks/test-rootless:1")
-        mine = Store(home / "store")
-        made.load(taken_in(mine, "rootless", home / "out"), "localhost/slipworks/test-rootless:2")
-        return show(made, "localhost/slipworks/test-rootless:2", home / "run here", call)
+        made.load(tiny_image, "localhost/slipworks/test-rootless:1")
+        return show(made, "localhost/slipworks/test-rootless:1", home / "run here", call)
 
     assert ordinary_user.do(work) == expected()

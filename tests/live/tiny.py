@@ -1,8 +1,7 @@
-"""A tiny recipe, what a build of it leaves, and what a process in it sees: for tests of engines."""
+"""A tiny recipe for apptainer, and what a process in a tiny image sees: for tests of engines."""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 from collections.abc import Callable
@@ -10,9 +9,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from containers.engine import Bind, Build, ContainerRun, Engine
-from containers.secrets import BuildSecrets
-from image_cache.store import Store
+from containers.engine import Bind, ContainerRun, Engine
 from kit.errors import (
     AuthError,
     NetworkError,
@@ -20,22 +17,11 @@ from kit.errors import (
     QuotaError,
     SlipworksError,
 )
-from kit.nouns import Base, Image, Platform, Recipe, key_of
+from kit.nouns import Base, Platform, Recipe
 
 CREDENTIAL = "hunter2-do-not-keep"
-BASE = "localhost/slipworks/test-tiny:1"
-CONTAINERFILE = f"""
-FROM --platform=$BUILDPLATFORM {BASE} AS stack
-COPY ["folder/a b, c.txt", "/build/"]
-RUN --mount=type=secret,id=index,target=/run/secrets/index \\
-    --mount=type=secret,id=ca,target=/run/secrets/ca \\
-    --mount=type=cache,target=/build/cache \\
-    /bin/sh -c '. /run/secrets/index && cat /build/a* /run/secrets/ca > /made && \\
-                echo "$PIP_INDEX_URL" | /bin/sha256sum >> /made'
-FROM {BASE}
-COPY --from=stack /made /made
-ENV PATH=/bin FROM_IMAGE="it's here"
-"""
+LABELS = {"org.example.title": "a, b; c=d # e", "slipworks.line": "tiny"}
+ENVIRONMENT = {"PATH": "/bin", "FROM_IMAGE": "it's here"}
 DEFINITION = """
 Bootstrap: localimage
 From: build/base
@@ -58,51 +44,21 @@ Stage: image
 
 %environment
     export FROM_IMAGE="it's here"
+
+%runscript
+    exec "$@"
 """
 
 
 def tiny_recipe(**changes: object) -> Recipe:
-    base = Base(name="tiny", kind="bootstrap", reference=BASE, digest=None, python="3.13",
-                interpreter="/bin/python", distribution="debian", suite="trixie")  # fmt: skip
+    base = Base(name="tiny", kind="bootstrap", reference="localhost/slipworks/test-tiny:1", digest=None,
+                python="3.13", interpreter="/bin/python", distribution="debian", suite="trixie")  # fmt: skip
     recipe = Recipe(
         arch="tiny", line="tiny", platform=Platform.host(), python="3.13", base=base,
-        containerfile=CONTAINERFILE, apptainer_def=DEFINITION,
-        context={"folder/a b, c.txt": "from the context\n", "folder/plain.txt": "from the context\n"},
-        inputs={"a": "1"}, labels={"org.example.title": "a, b; c=d", "slipworks.line": "tiny"},
+        containerfile="", apptainer_def=DEFINITION, context={"folder/plain.txt": "from the context\n"},
+        inputs={"a": "1"}, labels=LABELS,
     )  # fmt: skip
     return structs.replace(recipe, **changes)
-
-
-def built(
-    made: Engine, tiny_base: Image, secrets: BuildSecrets, out: Path, recipe: Recipe | None = None
-) -> list[str]:
-    said: list[str] = []
-    made.build(Build(recipe=recipe or tiny_recipe(), out=out, base=tiny_base, secrets=secrets), said.append)
-    return said
-
-
-def taken_in(store: Store, name: str, out: Path) -> Image:
-    recipe = tiny_recipe()
-    return store.put_archive(
-        out,
-        key=key_of({"built by": name}),
-        name=f"tiny-{name}",
-        platform=recipe.platform,
-        labels=recipe.labels,
-    )
-
-
-def everything(image: Image) -> bytes:
-    """Every byte of an image: manifest, config with its history, and each layer's tar, uncompressed."""
-    found = io.BytesIO()
-    for blob in (image.path / "blobs/sha256").iterdir():
-        raw = blob.read_bytes()
-        found.write(raw)
-        if raw[:2] == b"\x1f\x8b":
-            import gzip
-
-            found.write(gzip.decompress(raw))
-    return found.getvalue()
 
 
 ANSWERS: dict[int, type[SlipworksError]] = {
@@ -114,9 +70,7 @@ ANSWERS: dict[int, type[SlipworksError]] = {
 
 
 def pulled(reference: str) -> Recipe:
-    recipe = tiny_recipe(
-        containerfile=f"FROM {reference}\n", apptainer_def=f"Bootstrap: docker\nFrom: {reference}\n"
-    )
+    recipe = tiny_recipe(apptainer_def=f"Bootstrap: docker\nFrom: {reference}\n")
     return structs.replace(recipe, base=structs.replace(recipe.base, kind="registry", reference=reference))
 
 
