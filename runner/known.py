@@ -10,7 +10,7 @@ from image_cache.store import Store
 from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
 from kit.nouns import Image, digest
 from runner import record
-from runner.record import ImageRecord
+from runner.record import ImageRecord, Proof
 
 DAMAGED_BILL = "the bill of materials is damaged"
 
@@ -50,6 +50,13 @@ def add_sif(store: Store, image: Image, sif: Image, apptainer: str) -> None:
     """Tells an image's record of the SIF that was made of it, and puts record and bill beside that."""
     known = of(store, image)
     record.write(store, record.with_sif(known.record, sif, apptainer), known.bill)
+
+
+def add_proof(store: Store, image: Image, proof: Proof) -> None:
+    """Tells an image's record of a proof that was made later. Without a record there is nothing to tell."""
+    known = of(store, image)
+    if known.recorded:
+        record.write(store, structs.replace(known.record, proof=proof), known.bill)
 
 
 def of_file(path: str) -> Known:

@@ -25,6 +25,7 @@ from kit import files
 from kit.nouns import Image, LayerSpec, Platform, Recipe, Wheel, digest
 
 if TYPE_CHECKING:
+    from containers.findings import Finding, Report
     from containers.inventory import Inventory
 
 RECORD, BILL, TAKEN = "record", "sbom", "packages"  # kinds of notes
@@ -59,13 +60,17 @@ class Sif(Struct, frozen=True, kw_only=True):
 
 
 class Proof(Struct, frozen=True, kw_only=True):
-    """What `verify` found. counts: of findings by kind; exceptions: what is let pass, with the reason.
-    at: None where only the image's label tells of it."""
+    """What `verify` found. at: None where only the image's label tells of it.
+
+    counts      of findings, by their status
+    exceptions  what is let pass, with the reason; failures: what is not. A line each
+    """
 
     passed: bool
     at: str | None = None
     counts: dict[str, int] = {}
     exceptions: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 class Step(Struct, frozen=True):
@@ -157,6 +162,21 @@ def _own(spec: LayerSpec, platform: Platform, taken: bytes | None = None) -> sbo
     )  # fmt: skip
 
 
+def proof_of(report: Report, at: str) -> Proof:
+    """What is kept of a report. at: when it was made."""
+    excepted = (each for each in report.findings if each.status == "excepted")
+    return Proof(
+        passed=not report.failed, at=at, counts=report.counts(),
+        exceptions=tuple(f"{_told(each)}: {each.expected}" for each in excepted),
+        failures=tuple(f"{_told(each)}, expected {each.expected}" for each in report.failed),
+    )  # fmt: skip
+
+
+def _told(finding: Finding) -> str:
+    where = f"{finding.where}: " if finding.where else ""
+    return f"{finding.check}: {where}{finding.subject}: {finding.found}"
+
+
 def labels(bill: bytes, proof: Proof | None = None) -> dict[str, str]:
     """What an image says of itself beside its recipe's labels. Follows from its content, so digests stay."""
     said = {} if proof is None else {"slipworks.verified": "passed" if proof.passed else "failed"}
@@ -200,7 +220,7 @@ def write(store: Store, record: ImageRecord, bill: bytes | None) -> None:
         if bill is not None:
             store.put_note(record.digest, BILL, bill)
         store.put_note(record.digest, RECORD, _text(record))
-    if record.sif:
+    if record.sif and store.sif_path(record.name).is_file():
         beside_sif(store.sif_path(record.name), record, bill)
 
 

@@ -94,6 +94,7 @@ def _proof(record: ImageRecord) -> Rows:
     proof = record.proof
     rows = [("result", "passed" if proof.passed else "FAILED"), ("at", _or(proof.at))]
     rows += [(name, str(count)) for name, count in proof.counts.items()]
+    rows += [("failure", each) for each in proof.failures]
     return rows + [("exception", each) for each in proof.exceptions]
 
 
