@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from image_cache import oci
+from image_cache import oci, stamps
 from image_cache.blobs import Blobs
 from image_cache.oci import Artifact, Descriptor
 from image_cache.records import read
@@ -33,14 +33,14 @@ class Artifacts:
         return self.folder / f"{oci.check_name(key)}.json"
 
     def get(self, key: str) -> Artifact | None:
-        """None when there is none, and, after a word, when its blob is gone or cut short."""
+        """None when there is none, and, after a word, when its blob is gone or cut short. Stamps a hit."""
         found = read(self.path(key), Layer)
         if found is None:
             return None
         if not self.blobs.has(found.blob):
             once(f"the layer {key[:12]} in {self.blobs.root} is damaged and counts as missing")
             return None
-        return self._artifact(key, found)
+        return self._artifact(key, found) if stamps.hit(self.path(key)) else None
 
     def put(self, key: str, blob: Descriptor, diff_id: str, name: str) -> Artifact:
         """Atomic. The blob is there already."""

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from image_cache import oci, streams
+from image_cache import oci, stamps, streams
 from image_cache.oci import Descriptor
 from kit import files
-from kit.errors import HashMismatchError, HostError, InvalidFileError
+from kit.errors import HashMismatchError, HostError, InvalidFileError, NoSpaceError
 from kit.nouns import digest as hash_of
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Blobs:
     def has(self, blob: Descriptor) -> bool:
         """Whether a blob is there in its full size."""
         return file_size(self.blob(blob.digest)) == blob.size
+
+    def keep(self, blob: Descriptor) -> bool:
+        """Whether a blob is there. It is marked, so that it can be made part of an image: see garbage.py."""
+        return self.has(blob) and stamps.wanted(self.blob(blob.digest))
 
     def read(self, digest: str) -> bytes:
         """A small blob (manifest, config), checked against its digest."""
@@ -88,7 +92,7 @@ class Blobs:
     def put_layer(self, layer: Layer, diff_id: str, where: str) -> Descriptor:
         if layer.digest and layer.size and layer.media_type != oci.TAR:
             known = Descriptor(layer.media_type, layer.digest, layer.size)
-            if self.has(known):
+            if self.keep(known):
                 return known
         with contextlib.closing(layer.open()) as file:
             if layer.media_type != oci.TAR:
@@ -118,6 +122,8 @@ class Blobs:
         try:
             with files.space_named(self.blobs):
                 yield
+        except NoSpaceError as full:
+            raise NoSpaceError(full.message, self.space_hint() or full.hint) from full
         except OSError as bad:
             if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise HostError(
@@ -125,6 +131,10 @@ class Blobs:
                     "export SLIPWORKS_CACHE=<a folder of yours>",
                 ) from bad
             raise
+
+    def space_hint(self) -> str | None:
+        """What would free space, where something would."""
+        return None
 
 
 def file_size(path: Path) -> int | None:

@@ -105,7 +105,10 @@ class Claim:
         try:
             with self._file(number).open("xb") as file:
                 file.write(_encoded(Owner.here()))
-        except FileExistsError:
+        except (
+            FileExistsError,
+            FileNotFoundError,
+        ):  # somebody was faster; or `gc` cleared an old folder away
             return None
         if self._highest() != number:  # we were slow: numbers up to ours were used and cleared away
             self._file(number).unlink(missing_ok=True)

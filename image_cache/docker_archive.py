@@ -8,34 +8,29 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from image_cache import oci, streams
+from image_cache.blobs import Blobs
 from kit import files
 from kit.errors import HashMismatchError
-from kit.nouns import Image
-
-if TYPE_CHECKING:
-    from image_cache.store import Store
 
 
-def write(store: Store, image: Image, out: Path, reference: str | None = None) -> None:
-    """Writes the archive to `out`, atomically. Layers are unpacked to a temporary file beside it, one at a
-    time, since a tar needs each size before the bytes; HashMismatchError when one is not its diff_id."""
-    manifest, config = store.opened(image)
-    ids = oci.diff_ids(config, image.name)
-    names = [f"{one.removeprefix('sha256:')}/layer.tar" for one in ids]
+def write(blobs: Blobs, name: str, manifest: oci.Manifest, config: dict[str, Any], out: Path) -> None:
+    """Writes the archive of an image called `name` to `out`, atomically, one layer after the other;
+    HashMismatchError when one is not its diff_id."""
+    ids = oci.diff_ids(config, name)
+    paths = [f"{one.removeprefix('sha256:')}/layer.tar" for one in ids]
     config_name = manifest.config.digest.removeprefix("sha256:") + ".json"
-    tag = reference or f"{image.name}:latest"
-    entry = {"Config": config_name, "RepoTags": [tag], "Layers": names}
+    entry = {"Config": config_name, "RepoTags": [f"{name}:latest"], "Layers": paths}
     with files.beside(out) as temporary, files.space_named(out):
         with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
-            _add(tar, config_name, store.read(manifest.config.digest))
+            _add(tar, config_name, blobs.read(manifest.config.digest))
             written: set[str] = set()
-            for name, layer, diff_id in zip(names, manifest.layers, ids, strict=True):
-                if name not in written:  # an image may hold one layer twice
-                    _add_layer(tar, name, store.blob(layer.digest), layer.media_type, diff_id)
-                written.add(name)
+            for path, layer, diff_id in zip(paths, manifest.layers, ids, strict=True):
+                if path not in written:  # an image may hold one layer twice
+                    _add_layer(tar, path, blobs.blob(layer.digest), layer.media_type, diff_id)
+                written.add(path)
             _add(tar, "manifest.json", oci.encode([entry]))
         files.settle(temporary, out)
 

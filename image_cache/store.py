@@ -5,12 +5,14 @@
     <root>/artifacts/<key>.json                     layers that images are made of (artifacts.py)
     <root>/notes/<kind>/<hex>                       what was found out about a digest (notes.py)
     <root>/sif/<name>.sif
+    <root>/pins/<key>.<format>                      images that `gc` keeps whatever their age
     <root>/claims/…                                 who builds what now (ensure.py)
 
 Any number of processes and hosts may read and write it at once, and any may be killed at any moment: a file
 appears under its name only whole and synced (temporary name in the same folder, fsync, rename), blobs never
 change, a record is written after all that it names. What a killed process leaves is temporary files, which a
-later put clears away once they are a day old. Nothing here relies on flock.
+later put or `gc` clears away (garbage.py says what goes, and why that is safe beside builds). Nothing here
+relies on flock.
 """
 
 from __future__ import annotations
@@ -24,98 +26,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
-from image_cache import oci, streams
-from image_cache.artifacts import Artifacts
-from image_cache.blobs import Blobs, file_size
-from image_cache.notes import Notes
+from image_cache import docker_archive, garbage, oci, stamps, streams
+from image_cache.catalogue import ASIDE, Catalogue
 from image_cache.oci import Artifact, Descriptor
-from image_cache.records import Record, Records
+from image_cache.records import Record
 from kit import files
-from kit.errors import HashMismatchError, InvalidFileError
+from kit.errors import HashMismatchError, InvalidFileError, SlipworksError
 from kit.nouns import Format, Image, Platform, digest_file
-from kit.say import once
 
+KEEP_DAYS = 14.0  # since its last use, an image that is not pinned
 STALE = 24 * 3600  # seconds without a write after which a temporary file has no living writer
 
 
-class Contents(Struct, frozen=True, kw_only=True):
-    """An image as it lies there, for people to read. size: bytes of all its blobs."""
-
-    image: Image
-    created: str
-    size: int
-    layers: tuple[Descriptor, ...] = ()
-    env: tuple[str, ...] = ()
-    history: tuple[str, ...] = ()
-
-
-class Store(Blobs):
+class Store(Catalogue):
     """A store at `root`; the folder is made by the first put."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.records = Records(root)
-        self.artifacts = Artifacts(self)
-        self.notes = Notes(root)
-        self.claims = root / "claims"
-
-    def find(self, key: str, format: Format) -> Image | None:
-        """The image of a key, or None. Fast: sizes are compared, and only the manifest is hashed.
-
-        A record whose blobs are gone or cut short is no hit, and is told. A hit is named in index.json.
-        """
-        record = self.records.get(key, format)
-        if record is None:
-            return None
-        if wrong := self._damage(record):
-            once(f"{record.name} in {self.root} is damaged and counts as missing: {wrong}")
-            return None
-        if format == "oci" and not self.records.indexed(record):
-            with self.writable():
-                self.records.write_index()
-        return self._image(record)
-
-    def look_again(self) -> None:
-        """NFS clients remember for a while that a name was not there; opening the folder asks the server."""
-        for folder in (self.records.folder, self.artifacts.folder):
-            with contextlib.suppress(FileNotFoundError):
-                sum(1 for _ in folder.iterdir())
-
-    def list(self) -> tuple[Image, ...]:
-        """All that there is, by name."""
-        return tuple(self._image(record) for record in self.records.all())
-
-    def show(self, image: Image) -> Contents:
-        """What an image is made of. InvalidFileError when it is not there (any more)."""
-        record = self.records.get(image.key, image.format)
-        if record is None:
-            raise InvalidFileError(f"{image.name} is not in {self.root}", "runner image list")
-        if record.format == "sif":
-            return Contents(image=self._image(record), created=record.created, size=record.size)
-        manifest, config = self.opened(image)
-        return Contents(
-            image=self._image(record),
-            created=record.created,
-            size=record.size + sum(blob.size for blob in manifest.blobs),
-            layers=manifest.layers,
-            env=tuple((config.get("config") or {}).get("Env") or ()),
-            history=tuple(str(one.get("created_by", "")) for one in config.get("history") or ()),
-        )
-
-    def opened(self, image: Image) -> tuple[oci.Manifest, dict[str, Any]]:
-        """An image's manifest and config, both checked against their digests."""
-        manifest = oci.manifest(self.read(image.digest), f"{self.root}: {image.name}")
-        return manifest, oci.config(self.read(manifest.config.digest), f"{self.root}: {image.name}")
-
-    def artifact(self, key: str) -> Artifact | None:
-        """The layer of a key, or None; one whose blob is gone or cut short is None too."""
-        return self.artifacts.get(key)
-
-    def note(self, digest: str, kind: str) -> bytes | None:
-        """What was noted of a digest under `kind`; None when nothing was, or when it is damaged."""
-        return self.notes.get(digest, kind)
 
     def put_note(self, digest: str, kind: str, raw: bytes) -> None:
         """Keeps a fact that was derived from what `digest` names, and can be again. Atomic; the last wins."""
@@ -197,7 +121,7 @@ class Store(Blobs):
         manifest = oci.manifest(raw, name)
         config = oci.config(self.read(manifest.config.digest), name)
         oci.check_platform(config, platform, name)
-        if missing := [blob.digest for blob in manifest.blobs if not self.has(blob)]:
+        if missing := [blob.digest for blob in manifest.blobs if not self.keep(blob)]:
             raise InvalidFileError(f"{name} cannot be put: {self.root} lacks the blob {missing[0]}")
         with self.writable():
             self.records.check_free(key, oci.check_name(name), "oci")
@@ -215,6 +139,7 @@ class Store(Blobs):
             with files.beside(final) as temporary, files.space_named(final):
                 _move(path, temporary)
                 temporary.chmod(0o644)
+                stamps.wanted(temporary)  # what was renamed may be old
                 size = temporary.stat().st_size
                 files.settle(temporary, final)
             return self._put_record("sif", key, name, platform, digest, size, dict(labels or {}))
@@ -236,9 +161,7 @@ class Store(Blobs):
 
     def write_docker_archive(self, image: Image, out: Path) -> None:
         """A `docker load` archive for engines that read no OCI layout (Docker before 25); atomic."""
-        from image_cache import docker_archive
-
-        docker_archive.write(self, image, out)
+        docker_archive.write(self, image.name, *self.opened(image), out)
 
     def _put_record(
         self, format: Format, key: str, name: str, platform: Platform, digest: str, size: int,
@@ -258,42 +181,20 @@ class Store(Blobs):
         self._sweep()
         return self._image(record)
 
-    def sif_path(self, name: str) -> Path:
-        """Where the SIF of a name lies, whether or not it is there."""
-        return self.root / "sif" / f"{name}.sif"
-
-    def _image(self, record: Record) -> Image:
-        return Image(
-            key=record.key,
-            name=record.name,
-            format=record.format,
-            platform=record.platform,
-            digest=record.digest,
-            path=self.root if record.format == "oci" else self.sif_path(record.name),
-            labels=record.labels,
-        )
-
-    def _damage(self, record: Record) -> str | None:
-        """What is wrong with the files that a record names, or None."""
-        if record.format == "sif":
-            found = file_size(self.sif_path(record.name))
-            return None if found == record.size else f"{record.name}.sif has {found} bytes of {record.size}"
+    def space_hint(self) -> str | None:
+        """The command that frees space, and how much it would free; None where it would nothing."""
         try:
-            manifest = oci.manifest(self.read(record.digest), record.name)
-        except (InvalidFileError, HashMismatchError) as bad:
-            return bad.message
-        for blob in manifest.blobs:
-            if not self.has(blob):
-                return f"blob {blob.digest} has {file_size(self.blob(blob.digest))} bytes of {blob.size}"
-        return None
+            freed = garbage.plan(self, KEEP_DAYS).freed
+        except (OSError, SlipworksError):
+            return None
+        return f"runner image gc  # would free {freed / 1e6:,.0f} MB" if freed else None
 
     def _sweep(self) -> None:
         """Removes what killed processes left. A living writer's file is written to all the time."""
-        for folder in (self.root, self.blobs, self.root / "sif", self.records.folder):
-            for path in folder.glob(".*.tmp"):
-                with contextlib.suppress(OSError):
-                    if time.time() - path.stat().st_mtime > STALE:
-                        path.unlink()
+        for path in (path for folder in self.folders for path in folder.glob(".*.tmp")):
+            with contextlib.suppress(OSError):
+                if not path.name.startswith(ASIDE) and time.time() - path.stat().st_mtime > STALE:
+                    path.unlink()
 
 
 def _move(path: Path, to: Path) -> None:

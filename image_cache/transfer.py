@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from image_cache import oci, streams
+from image_cache.ensure import ensure
 from image_cache.oci import Descriptor
 from image_cache.references import Reference
 from image_cache.registry import Registry
@@ -67,27 +68,29 @@ def pull(
     """Brings the image of one platform into the store. Blobs that are there are not asked for.
 
     An OCI manifest keeps its bytes and its digest; one of Docker's family is written anew as OCI, with the
-    same blobs. Without a key, that is made of the manifest's digest. Idempotent.
+    same blobs. Without a key, that is made of the manifest's digest. Idempotent; of all that ask for one key
+    at once one pulls, and the others wait.
     """
     wanted = Reference.parse(reference)
     client = registry or Registry(wanted.host)
     raw, manifest = client.image(wanted, platform)
     key = key or key_of({"pulled": digest(raw)})
     name = name or f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
-    if hit := store.find(key, "oci"):
-        return hit
     layers = tuple(_as_oci(layer, f"{wanted}") for layer in manifest.layers)
     config = Descriptor(oci.CONFIG, manifest.config.digest, manifest.config.size)
 
     def fetch(blob: Descriptor) -> None:
-        if not store.has(blob):
+        if not store.keep(blob):
             pieces = client.blob(wanted.repository, blob)
             store.put_blob(_told(pieces, blob, "pulling", progress), blob.media_type, blob.digest)
 
-    _each(list({blob.digest: blob for blob in (config, *layers)}.values()), fetch)
-    same = manifest.media_type == oci.MANIFEST
-    bytes_ = raw if same else oci.encode(oci.Manifest(config, layers))
-    return store.put_manifest(bytes_, key=key, name=name, platform=platform)
+    def bring() -> Image:
+        _each(list({blob.digest: blob for blob in (config, *layers)}.values()), fetch)
+        same = manifest.media_type == oci.MANIFEST
+        bytes_ = raw if same else oci.encode(oci.Manifest(config, layers))
+        return store.put_manifest(bytes_, key=key, name=name, platform=platform)
+
+    return ensure(store, key, "oci", bring)
 
 
 def _as_oci(layer: Descriptor, where: str) -> Descriptor:
