@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from msgspec import Struct
 
@@ -27,6 +28,8 @@ class ElfFile(Struct, frozen=True, kw_only=True):
     rpath, runpath  search folders, $ORIGIN not yet replaced. A runpath switches all rpaths off for this file.
     executable_stack  True where it asks for one; glibc 2.41 and newer refuse to load such libraries.
     versions    library soname -> the versions of it that symbols need, as {"libc.so.6": ("GLIBC_2.34", …)}.
+    defined     the versions of symbols that it offers to others.
+    object      an object file (.o): input of a linker, which no loader ever maps.
     """
 
     machine: str
@@ -37,6 +40,8 @@ class ElfFile(Struct, frozen=True, kw_only=True):
     runpath: tuple[str, ...]
     executable_stack: bool
     versions: dict[str, tuple[str, ...]]
+    defined: tuple[str, ...] = ()
+    object: bool = False
 
     @property
     def glibc(self) -> tuple[int, ...]:
@@ -58,14 +63,35 @@ def is_elf(path: Path) -> bool:
 
 def read(path: Path) -> ElfFile:
     """Reads headers and the dynamic section. InvalidFileError where it is no ELF file or a broken one."""
+    try:
+        with path.open("rb") as stream:
+            return read_stream(stream, str(path))
+    except OSError as bad:
+        raise InvalidFileError(f"cannot read {path} as an ELF file: {bad}") from bad
+
+
+def read_stream(stream: BinaryIO, where: str) -> ElfFile:
+    """The same of an open file that can seek; `where` names it in errors."""
+    with _reading(stream, where) as elf:
+        return _claims(elf)
+
+
+def read_section(stream: BinaryIO, name: str, where: str) -> tuple[ElfFile, tuple[int, int] | None]:
+    """The same, and where a section lies (offset, size in bytes); None where there is none of that name."""
+    with _reading(stream, where) as elf:
+        found = elf.get_section_by_name(name)
+        return _claims(elf), (found["sh_offset"], found["sh_size"]) if found else None
+
+
+@contextlib.contextmanager
+def _reading(stream: BinaryIO, where: str) -> Iterator[ELFFile]:
     from elftools.common.exceptions import ELFError
     from elftools.elf.elffile import ELFFile
 
     try:
-        with path.open("rb") as stream:
-            return _claims(ELFFile(stream))
-    except (ELFError, OSError, ValueError, KeyError) as bad:
-        raise InvalidFileError(f"cannot read {path} as an ELF file: {bad or type(bad).__name__}") from bad
+        yield ELFFile(stream)
+    except (ELFError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as bad:
+        raise InvalidFileError(f"cannot read {where} as an ELF file: {bad or type(bad).__name__}") from bad
 
 
 def _claims(elf: ELFFile) -> ElfFile:
@@ -77,6 +103,8 @@ def _claims(elf: ELFFile) -> ElfFile:
     tags = list(dynamic.iter_tags()) if dynamic else []
     stacks = [each["p_flags"] for each in segments if each["p_type"] == "PT_GNU_STACK"]
     machine = _MACHINES.get(elf["e_machine"], str(elf["e_machine"]))
+    relocatable = elf["e_type"] == "ET_REL"
+    assumed = machine == "x86_64" and bool(segments) and not relocatable
 
     def texts(kind: str, attribute: str) -> list[str]:
         return [str(getattr(tag, attribute)) for tag in tags if tag.entry.d_tag == kind]
@@ -92,8 +120,10 @@ def _claims(elf: ELFFile) -> ElfFile:
         rpath=folders("DT_RPATH", "rpath"),
         runpath=folders("DT_RUNPATH", "runpath"),
         # Without the header the loader assumes what the processor's ABI began with: executable on x86 only.
-        executable_stack=any(flags & _EXECUTE for flags in stacks) if stacks else machine == "x86_64",
+        executable_stack=any(flags & _EXECUTE for flags in stacks) if stacks else assumed,
         versions=_versions(elf),
+        defined=_defined(elf),
+        object=relocatable,
     )
 
 
@@ -106,6 +136,17 @@ def _versions(elf: ELFFile) -> dict[str, tuple[str, ...]]:
         if isinstance(section, GNUVerNeedSection)
         for library, versions in section.iter_versions()
     }
+
+
+def _defined(elf: ELFFile) -> tuple[str, ...]:
+    from elftools.elf.gnuversions import GNUVerDefSection
+
+    return tuple(
+        str(next(names).name)
+        for section in elf.iter_sections()
+        if isinstance(section, GNUVerDefSection)
+        for _definition, names in section.iter_versions()
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:

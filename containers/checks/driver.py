@@ -1,0 +1,34 @@
+"""The image says which NVIDIA driver it needs at least, and that is enough for its CUDA."""
+
+from __future__ import annotations
+
+from containers.findings import Check, Expected, Finding
+from containers.image_tree import ImageTree
+
+NAME = "driver"
+LABEL = "label slipworks.driver-floor"
+# Minor-version compatibility (CUDA compatibility guide): the oldest branch that runs a major version.
+FLOORS = {"12": 525, "13": 580}
+
+
+def check(tree: ImageTree, expected: Expected) -> list[Finding]:
+    result = Check(NAME, expected)
+    if expected.line is None:
+        result.unknown("driver", "the image has no label slipworks.line: not one of ours")
+        return result.findings
+    if expected.cuda is None:
+        result.skipped("driver", "not needed: no CUDA")
+        return result.findings
+    major = expected.cuda.partition(".")[0]
+    found = expected.label_floor or ""
+    if major not in FLOORS:
+        result.unknown("driver", f"which driver CUDA {major} needs is not recorded")
+    elif not found.isdigit() or int(found) < FLOORS[major]:
+        result.wrong(
+            "driver", f"floor {found or 'not stated'}", f"{FLOORS[major]} or newer for CUDA {major}", LABEL
+        )
+    if expected.driver_floor and found != expected.driver_floor:
+        result.wrong(
+            "driver", f"floor {found or 'not stated'}", f"{expected.driver_floor}, by the definitions", LABEL
+        )
+    return result.tally("driver", f"{found} or newer, for CUDA {expected.cuda}", LABEL)

@@ -1,0 +1,100 @@
+"""The installed packages are those of the lock, and each file is the one that its package's RECORD names."""
+
+from __future__ import annotations
+
+import base64
+
+from containers.checks import distributions
+from containers.checks.distributions import LOCK, Distribution
+from containers.findings import Check, Expected, Finding
+from containers.image_tree import ImageTree
+from kit.nouns import digest
+
+NAME = "packages"
+
+
+def check(tree: ImageTree, expected: Expected) -> list[Finding]:
+    result = Check(NAME, expected)
+    if expected.line is None:
+        result.unknown("lock", "the image has no label slipworks.line: not one of ours")
+        return result.findings
+    found = distributions.installed(tree, expected)
+    _lock(tree, expected, found, result)
+    counted = _records(tree, expected, found, result)
+    return result.tally("packages", f"{len(found)} as locked, {counted} files as recorded")
+
+
+def _lock(tree: ImageTree, expected: Expected, found: list[Distribution], result: Check) -> None:
+    lock = distributions.locked(tree)
+    if lock is None:
+        result.wrong("lock", "no lock in the image", LOCK, LOCK)
+        return
+    hashed = digest((tree.text(LOCK) or "").encode())
+    if expected.lock_digest not in (None, hashed):
+        result.wrong("lock", hashed, f"{expected.lock_digest} (label slipworks.lock)", LOCK)
+    there = {one.name: one for one in found}
+    for name, version in sorted(lock.items()):
+        one = there.get(name)
+        if one is None:
+            result.wrong(name, "is not installed", f"version {version}", distributions.site(expected), name)
+        elif not _same(one.version, version):
+            result.wrong(name, f"version {one.version}", f"version {version}", one.folder, name)
+    for one in found:
+        if one.name not in lock and one.name not in expected.left_out:
+            result.wrong(
+                one.name, f"version {one.version} is installed", "not in the lock", one.folder, one.name
+            )
+
+
+def _same(found: str, locked: str) -> bool:
+    """The lock's version; a wheel from another index may add where it came from (2.8.0+cu129)."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(found) == Version(locked) or Version(found).public == str(Version(locked))
+    except InvalidVersion:
+        return found == locked
+
+
+def _records(tree: ImageTree, expected: Expected, found: list[Distribution], result: Check) -> int:
+    """Holds every RECORD against the tree, and the tree against all of them; returns how many files agreed."""
+    site = distributions.site(expected)
+    owned: set[str] = set()
+    counted = 0
+    for one in found:
+        rows = list(distributions.recorded(tree, one))
+        if not rows:
+            result.wrong(one.name, "has no RECORD", "one", f"{one.folder}/RECORD")
+        for path, hashed, size in rows:
+            owned.add(path)
+            wrong = _differs(tree, path, hashed, size)
+            if wrong:
+                result.wrong(one.name, wrong, "as its RECORD says", path)
+            counted += not wrong
+    strays = [path for path, entry in tree.entries.items()
+              if path.startswith(f"{site}/") and path not in owned and entry.kind != "folder"
+              and not _cached(path, owned)]  # fmt: skip
+    for path in sorted(strays):
+        result.wrong("file", "belongs to no package", "named by a RECORD", path)
+    return counted
+
+
+def _differs(tree: ImageTree, path: str, hashed: str, size: str) -> str | None:
+    entry = tree.entry(path)
+    if entry is None or entry.kind != "file":
+        # What Python compiled is there by its source's name or not at all: it is made anew.
+        return None if path.endswith(".pyc") else "is missing"
+    if size and entry.size != int(size):
+        return f"has {entry.size} bytes of {size}"
+    kind, _, value = hashed.partition("=")
+    if kind == "sha256" and base64.urlsafe_b64encode(entry.sha256).rstrip(b"=").decode() != value:
+        return "is changed: another hash"
+    return None
+
+
+def _cached(path: str, owned: set[str]) -> bool:
+    """Whether this is what Python compiled from a file that a package owns."""
+    folder, _, name = path.rpartition("/")
+    if not (name.endswith(".pyc") and folder.endswith("/__pycache__")):
+        return False
+    return f"{folder.removesuffix('__pycache__')}{name.partition('.')[0]}.py" in owned
