@@ -148,12 +148,12 @@ def _keyrings(own: list[Entry], distribution: str) -> list[str]:
 class Apt:
     """apt with a state of its own, below `folder`, for one set of sources. Made by `opened`."""
 
-    def __init__(self, given: Sources, folder: Path) -> None:
+    def __init__(self, given: Sources, folder: Path, status: bytes = b"") -> None:
         self.sources = given
         self.folder = folder
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True)
-        (folder / "status").touch()
+        (folder / "status").write_bytes(status)
         (folder / "sources.list").write_text(given.text)
 
     @property
@@ -210,11 +210,12 @@ class Apt:
         return sorted(into.glob("*.deb"))
 
     def download_closure(self, packages: Iterable[str], into: Path, update: Update) -> list[Path]:
-        """Downloads packages (names, or apt's patterns) and all that they depend on; checked as above."""
+        """Downloads packages (names, or apt's patterns) and all that they depend on, less what the status
+        has already; checked as above."""
         (into / "partial").mkdir(parents=True, exist_ok=True)
         argv = [
             "apt-get", *self.options, "-o", f"Dir::Cache::archives={into}", "-o", "APT::Install-Recommends=0",
-            "--yes", "--download-only", "install", *packages,
+            "--yes", "--no-remove", "--download-only", "install", *packages,
         ]  # fmt: skip
         lines: list[str] = []
 
@@ -226,12 +227,16 @@ class Apt:
             raise refused(lines, self.sources)
         return sorted(into.glob("*.deb"))
 
+    def deb(self, part: str, deb: Path, out: Path, update: Update) -> None:
+        """Writes one part of a package (dpkg-deb's --ctrl-tarfile, --fsys-tarfile) as a tar."""
+        process.stream(["dpkg-deb", part, deb], what=f"read {deb.name}", on_line=update, stdout=out)
+
 
 @contextlib.contextmanager
-def opened(given: Sources, update: Update) -> Iterator[Apt]:
-    """A private apt with fresh lists; its folder is gone at the end."""
+def opened(given: Sources, update: Update, status: bytes = b"") -> Iterator[Apt]:
+    """A private apt with fresh lists; its folder is gone at the end. `status`: dpkg's, of what is there."""
     with tempfile.TemporaryDirectory(prefix="slipworks-apt-") as folder:
-        apt = Apt(given, Path(folder))
+        apt = Apt(given, Path(folder), status)
         apt.refresh(update)
         yield apt
 
