@@ -7,9 +7,11 @@ when they are interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from containers import complaints, host, sif
@@ -58,7 +60,7 @@ class Apptainer:
         Its variables, labels, entrypoint and command become the SIF's. Equal images give equal bytes, as far
         as containers/sif.py says.
         """
-        with layout(image, f"image-{image.digest[7:19]}") as (folder, source):
+        with layout(image, _same_name(image)) as (folder, source):
             bootstrap, _, name = source.partition(":")
             text = f"Bootstrap: {bootstrap}\nFrom: {name}\n\n%labels\n    {sif.LABEL}\n"
             (folder / "definition").write_text(text)
@@ -90,8 +92,7 @@ class Apptainer:
         layer  a self-contained layer's packed tar with one top-level folder, which is unpacked in the image.
         """
         self._check_define(recipe.platform)
-        with workplace(recipe.context, out.parent) as place:
-            _copy_secrets(secrets, place / "run/secrets")
+        with workplace(recipe.context, out.parent) as place, _bound(secrets) as run:
             if layer:
                 (place / "layer").symlink_to(layer.absolute())
             text = f"{recipe.apptainer_def.rstrip()}\n{_additions(recipe, layer)}"
@@ -103,7 +104,7 @@ class Apptainer:
                 source="../definition",
                 cwd=place / "context",
                 epoch=created(base) if base else 0,
-                flags=("--bind=../run:/run",),
+                flags=(f"--bind={run}:/run",),
                 base=recipe.base.reference,
                 context=recipe.context,
             )
@@ -125,7 +126,7 @@ class Apptainer:
         if base is None:
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with layout(base) as (here, source):
+        with layout(base, _same_name(base)) as (here, source):
             argv = ["apptainer", "build", "--disable-cache", "--sandbox", str(folder), source]
             complaints.stream(argv, what=f"unpack {base.name}", base=base.name, update=update, cwd=here)
 
@@ -179,13 +180,25 @@ class Apptainer:
         return []
 
 
-def _copy_secrets(secrets: BuildSecrets, folder: Path) -> None:
-    """A folder that is bound over /run while the build lasts, so that no mount point of it stays behind."""
-    folder.mkdir(parents=True)
-    for name, path in {"index": secrets.index, "ca": secrets.ca}.items():
-        if path is not None:
-            shutil.copyfile(path, folder / name)
-            (folder / name).chmod(0o600)
+def _same_name(image: Image) -> str:
+    """Of its layout, which a SIF remembers: one that says nothing of this build."""
+    return f"image-{image.digest[7:19]}"
+
+
+@contextlib.contextmanager
+def _bound(secrets: BuildSecrets) -> Iterator[Path]:
+    """A folder that is bound over /run while the build lasts, so that no mount point of it stays behind.
+
+    Not beside the image, whose folder's name may hold what apptainer reads as punctuation.
+    """
+    with tempfile.TemporaryDirectory(prefix="slipworks-run-") as name:
+        folder = Path(name, "secrets")
+        folder.mkdir()
+        for secret, path in {"index": secrets.index, "ca": secrets.ca}.items():
+            if path is not None:
+                shutil.copyfile(path, folder / secret)
+                (folder / secret).chmod(0o600)
+        yield Path(name)
 
 
 def _additions(recipe: Recipe, layer: Path | None) -> str:
