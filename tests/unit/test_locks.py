@@ -118,7 +118,8 @@ PRESENT = {"cpu": {"wandb", "numpy"}, "cu12": {"wandb"}, "cu13": {"wandb", "harb
 @every
 def test_the_named_versions(line: Line, platform: Platform, python: str) -> None:
     lock = read(line, platform, python)
-    assert {name: lock.version(name) for name in NAMED[line.name]} == NAMED[line.name]
+    named = NAMED.get(line.name, {})  # a line of somebody else needs no entry here
+    assert {name: lock.version(name) for name in named} == named
     assert all(lock.version(name) for name in PRESENT.get(line.name, ()))
 
 
