@@ -128,8 +128,11 @@ class Catalogue(Blobs):
         """What of an image is not what its digests say, in words; nothing when all is. Reads every byte."""
         return [wrong for _, wrong in self.damaged(image)]
 
-    def damaged(self, image: Image) -> Sequence[tuple[Path, str]]:
-        """The files of an image that are damaged, with what is wrong. Without them it counts as missing."""
+    def damaged(self, image: Image, seen: dict[str, str | None] | None = None) -> Sequence[tuple[Path, str]]:
+        """The files of an image that are damaged, with what is wrong. Without them it counts as missing.
+
+        `seen`: what is known of blobs already, and is not read again; more is added to it.
+        """
         if image.format == "sif":
             path = self.sif_path(image.name)
             found = digest_file(path) if path.exists() else "nothing"
@@ -138,8 +141,24 @@ class Catalogue(Blobs):
             manifest = oci.manifest(self.read(image.digest), image.name)
         except (InvalidFileError, HashMismatchError) as bad:
             return [(self.blob(image.digest), bad.message)]
-        found_wrong = intact.damaged(self, manifest.blobs)
-        return [(self.blob(blob.digest), wrong) for blob, wrong in found_wrong]
+        return self.damaged_blobs(manifest.blobs, seen)
+
+    def damaged_blobs(
+        self, wanted: Sequence[Descriptor], seen: dict[str, str | None] | None = None
+    ) -> Sequence[tuple[Path, str]]:
+        """The same for some blobs."""
+        found = intact.damaged(self, wanted, {} if seen is None else seen)
+        return [(self.blob(blob.digest), wrong) for blob, wrong in found]
+
+    def size(self, image: Image) -> int:
+        """Bytes of all of an image's files that are there; images share layers."""
+        if image.format == "sif":
+            return file_size(self.sif_path(image.name)) or 0
+        try:
+            manifest = self.opened(image)[0]
+        except (InvalidFileError, HashMismatchError):
+            return 0
+        return sum(file_size(self.blob(one)) or 0 for one in (image.digest, *_digests(manifest)))
 
     def _damage(self, record: Record) -> str | None:
         """What is wrong with the files that a record names, or None."""
@@ -156,3 +175,7 @@ class Catalogue(Blobs):
     def folders(self) -> tuple[Path, ...]:
         """Where files of the store lie, but for those in folders of their own kind (notes, claims)."""
         return (self.root, self.blobs, self.sif_folder, *(each.folder for each in self._parts))
+
+
+def _digests(manifest: oci.Manifest) -> set[str]:
+    return {blob.digest for blob in manifest.blobs}

@@ -19,12 +19,17 @@ def cut_short(blobs: Blobs, wanted: Sequence[Descriptor]) -> str | None:
     return None
 
 
-def damaged(blobs: Blobs, wanted: Sequence[Descriptor]) -> list[tuple[Descriptor, str]]:
-    """Those of some blobs that are not what their digests say, with what is there. Reads every byte."""
-    each = list({blob.digest: blob for blob in wanted}.values())
+def damaged(
+    blobs: Blobs, wanted: Sequence[Descriptor], seen: dict[str, str | None]
+) -> list[tuple[Descriptor, str]]:
+    """Those of some blobs that are not what their digests say, with what is there. Reads every byte, but of
+    those that are in `seen`, to which what is found is added."""
+    each = {blob.digest: blob for blob in wanted}
+    unseen = [blob for digest, blob in each.items() if digest not in seen]
     with ThreadPoolExecutor(share.cpus()) as pool:
-        found = list(pool.map(lambda blob: _wrong(blobs, blob), each))
-    return [(blob, wrong) for blob, wrong in zip(each, found, strict=True) if wrong]
+        found = pool.map(lambda blob: _wrong(blobs, blob), unseen)
+        seen.update(zip((blob.digest for blob in unseen), found, strict=True))
+    return [(blob, wrong) for digest, blob in each.items() if (wrong := seen[digest])]
 
 
 def _wrong(blobs: Blobs, blob: Descriptor) -> str | None:

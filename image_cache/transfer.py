@@ -76,6 +76,7 @@ def pull(
     raw, manifest = client.image(wanted, platform)
     key = key or key_of({"pulled": digest(raw)})
     name = name or f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
+    store.records.check_free(key, name, "oci")  # before gigabytes are moved
     layers = tuple(_as_oci(layer, f"{wanted}") for layer in manifest.layers)
     config = Descriptor(oci.CONFIG, manifest.config.digest, manifest.config.size)
 

@@ -63,7 +63,7 @@ def make(
         build = building.sif if kind == "sif" else building.oci
         recipe, image = build(plan, store())
     if push is not None:
-        return Made(image, _pushed(image, push), chosen, recipe)
+        return Made(image, pushed(image, push), chosen, recipe)
     chosen = _keeper(chosen, image, engine)
     reference = reference_of(recipe, chosen, kind)
     if chosen and kind == "oci":
@@ -142,7 +142,8 @@ def _engine(name: str | None, format: Format | None, to_run: bool) -> Engine | N
     return chosen
 
 
-def _pushed(image: Image, reference: str) -> str:
+def pushed(image: Image, reference: str) -> str:
+    """Pushes it; returns the reference with its digest."""
     from image_cache import transfer
 
     with say.step(f"pushing {image.name} to {reference}") as update:
@@ -172,6 +173,8 @@ def named(text: str, format: Format | None = None) -> Image:
         or each.key.startswith(text)
         or each.digest.removeprefix("sha256:").startswith(bare)
     ]
+    # A whole name is meant itself, though another may begin with it.
+    found = [each for each in found if each.name == text] or found
     if len(found) != 1:
         names = ", ".join(f"{each.name} ({each.format})" for each in found) or "none"
         same = len({each.name for each in found}) == 1

@@ -1,0 +1,141 @@
+"""What lies in the store, for people: a line an image, what gc removes, what is damaged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from msgspec import Struct, json
+
+from image_cache import garbage, gc
+from image_cache.garbage import Garbage, Plan
+from image_cache.store import Store
+from kit import say
+from kit.nouns import Image
+from runner import known, shown
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """An image of the store. size: bytes of all its files, of which images may share some; created: UTC;
+    used: days since it was last asked for; verified: what the last proof said, None where there was none."""
+
+    name: str
+    key: str
+    format: str
+    platform: str
+    digest: str
+    size: int
+    created: str
+    used: float
+    pinned: bool
+    verified: bool | None
+
+
+def rows(store: Store) -> tuple[Row, ...]:
+    """Every image, by name and format."""
+    return tuple(_row(store, image) for image in store.list())
+
+
+def _row(store: Store, image: Image) -> Row:
+    about = known.of(store, image)
+    proof = about.record.proof
+    said = {"passed": True, "failed": False}.get(image.labels.get("slipworks.verified", ""))
+    return Row(
+        name=image.name,
+        key=image.key,
+        format=image.format,
+        platform=str(image.platform),
+        digest=image.digest,
+        size=store.size(image),
+        created=about.since or "",
+        used=_days(store.records.path(image.key, image.format)),
+        pinned=store.pins.has(image.key, image.format),
+        verified=proof.passed if proof else said,
+    )
+
+
+def _days(path: Path) -> float:
+    try:
+        return round(max(0.0, time.time() - path.stat().st_mtime) / 86400, 2)
+    except FileNotFoundError:
+        return 0.0
+
+
+HEADS = ("NAME", "FORMAT", "PLATFORM", "SIZE", "AGE", "USED", "PINNED", "VERIFIED", "DIGEST")
+
+
+def table(found: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """The cells of each line, without the heads."""
+    for row in found:
+        born = (time.time() - datetime.fromisoformat(row.created).timestamp()) / 86400 if row.created else 0.0
+        verified = {True: "yes", False: "FAILED", None: "no"}[row.verified]
+        yield (
+            row.name, row.format, row.platform, shown.size(row.size), age(born), age(row.used),
+            "yes" if row.pinned else "", verified, row.digest[:19],
+        )  # fmt: skip
+
+
+def age(days: float) -> str:
+    """`3 min`, `5 h`, `12 d`."""
+    if days >= 2:
+        return f"{days:.0f} d"
+    return f"{days * 24:.0f} h" if days * 24 >= 2 else f"{max(0.0, days) * 1440:.0f} min"
+
+
+def clean(store: Store, keep_days: float, *, dry: bool, as_json: bool) -> int:
+    """Removes what nobody needs, or only says what that is; returns the bytes that came (would come) free."""
+    plan = garbage.plan(store, keep_days, store.root.parent / "scratch")
+    if dry:
+        return _told(list(plan.garbage), plan.freed, "would free", as_json)
+    gone: list[Garbage] = []
+    try:
+        gc.collect(store, plan, gone.append)
+    finally:
+        freed = _told(gone, Plan(tuple(gone)).freed, "freed", as_json)
+    return freed
+
+
+def _told(garbage: Sequence[Garbage], freed: int, verb: str, as_json: bool) -> int:
+    """What has a name of its own in a line each; what only its folder knows, in a line a kind."""
+    if as_json:
+        told = {"freed": freed, "garbage": garbage}
+        say.answer(json.format(json.encode(told, enc_hook=str)).decode())
+        return freed
+    for kind in ("image", "layer"):
+        for each in (each for each in garbage if each.kind == kind):
+            say.answer(f"{kind:<8} {shown.size(each.size):>8}  {each.name}")
+    for kind, words in (
+        ("sif", "SIF files"),
+        ("blob", "blobs"),
+        ("note", "notes"),
+        ("partial", "unfinished"),
+    ):
+        sizes = [each.size for each in garbage if each.kind == kind]
+        if sizes:
+            say.answer(f"{kind:<8} {shown.size(sum(sizes)):>8}  {len(sizes)} {words}")
+    say.answer(f"{verb} {shown.size(freed)}")
+    return freed
+
+
+class Damage(Struct, frozen=True, kw_only=True):
+    """A file that is not what its digest says, and whose it is: images' names, layers by name and key."""
+
+    path: Path
+    wrong: str
+    of: tuple[str, ...]
+
+
+def damages(store: Store, images: Sequence[Image], *, layers: bool) -> list[Damage]:
+    """Reads every byte of some images, and of all layers if asked to: each file once."""
+    seen: dict[str, str | None] = {}
+    found: dict[Path, tuple[str, list[str]]] = {}
+    for image in images:
+        for path, wrong in store.damaged(image, seen):
+            found.setdefault(path, (wrong, []))[1].append(image.name)
+    for at, layer in garbage.every_layer(store).items() if layers else ():
+        name = f"the layer {layer.name or 'of'} {at.name[:12]}"
+        for path, wrong in store.damaged_blobs([layer.blob], seen):
+            found.setdefault(path, (wrong, []))[1].append(name)
+    return [Damage(path=path, wrong=wrong, of=tuple(of)) for path, (wrong, of) in found.items()]
