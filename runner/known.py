@@ -133,7 +133,7 @@ def _said(store: Store, image: Image) -> ImageRecord:
     try:
         return record.of_labels(store, image)
     except (InvalidFileError, HashMismatchError):  # told by `_damage`
-        return ImageRecord(name=image.name, key=image.key, platform=image.platform)
+        return ImageRecord(name=image.name, key=image.key, platform=image.platform, digest=image.digest)
 
 
 def _damage(store: Store, image: Image) -> list[str]:

@@ -53,10 +53,7 @@ def _image(known: Known) -> Rows:
     total = sum(each.size for each in record.layers)
     return [
         ("key", record.key),
-        (
-            "digest",
-            record.digest or (known.image.digest if known.image.format == "oci" else "none: a SIF alone"),
-        ),
+        ("digest", record.digest or ("none: a SIF alone" if known.recorded else NOT)),
         ("platform", str(record.platform)),
         ("arch", _or(record.arch) + (f" (compute capability {capabilities})" if capabilities else "")),
         ("driver", f"{record.driver_floor} or newer" if record.driver_floor else _unless_gpu(record)),
