@@ -55,7 +55,7 @@ def folders(made: RootTar) -> list[str]:
     there: dict[str, str] = {}
     for named in [*_configured(made, CONFIGURED), *DEFAULTS]:
         real = made.real(named)
-        if real is not None and made.is_folder(real):
+        if real is not None and made.names(real):
             there.setdefault(real, named.strip("/"))
     return list(there.values())
 

@@ -97,7 +97,8 @@ class RootTar:
     def real(self, path: str) -> str | None:
         """Where a path leads in the end, links followed inside the root; None where nothing is there."""
         found = self._real(path.lstrip("/"))
-        return found if found in self.entries or self._lies_below(found) else None
+        there = found in self.entries or self._lies_below(found) or self.names(found)
+        return found if there else None
 
     def _real(self, path: str, links: int = _LINKS) -> str:
         if not links:
