@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, json
 
 from containers.debs import Deb
+from kit.errors import MissingToolError
 from kit.nouns import Base, Platform, Wheel
 
 if TYPE_CHECKING:
@@ -79,8 +80,14 @@ class Installed(Struct, frozen=True, order=True):
 
 
 def bill(contents: Contents) -> bytes:
-    """The bill, as JSON. Deterministic."""
-    from cyclonedx.output.json import JsonV1Dot6
+    """The bill, as JSON. Deterministic. MissingToolError where the library is not there: in the runner's own
+    layer, which builds no images."""
+    try:
+        from cyclonedx.output.json import JsonV1Dot6
+    except ImportError as none:
+        raise MissingToolError(
+            f"cannot write a bill of materials: {none.name} is not installed here", "build from a checkout"
+        ) from none
 
     bom = _bom(contents)
     table = json.decode(JsonV1Dot6(bom).output_as_string())

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from containers import debs, sbom
 from definitions import layers, lines, lockfile
+from kit.errors import MissingToolError
 from kit.nouns import Base, Platform, Wheel
 
 ARM64 = Platform(arch="arm64")
@@ -186,6 +187,13 @@ def test_the_library_is_asked_only_where_a_bill_is_made() -> None:
         [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True
     )
     assert told.stdout == "[]\n"
+
+
+def test_without_the_library_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the runner's layer, which shows bills and writes none."""
+    monkeypatch.setitem(sys.modules, "cyclonedx.output.json", None)
+    with pytest.raises(MissingToolError, match="cyclonedx"):
+        sbom.bill(contents())
 
 
 @pytest.mark.parametrize(
