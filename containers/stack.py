@@ -125,7 +125,13 @@ class _Install:
         wanted = self.work / "wheels"
         lines = (f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in self.spec.group.wheels)
         wanted.write_text("".join(lines))
-        self._pip(wanted, ["--no-index", "--find-links", str(wheelhouse)])
+        # There each lies in a folder named by its hash: two GPUs have wheels of one name. (Named by its place
+        # instead of found by a name, a wheel would leave that place in its record.)
+        found = self.work / "found"
+        found.mkdir()
+        for wheel in self.spec.group.wheels:
+            (found / wheel.file).symlink_to((wheelhouse / wheel.sha256 / wheel.file).absolute())
+        self._pip(wanted, ["--no-index", "--find-links", str(found)])
 
     def _pip(self, requirements: Path, options: Sequence[str]) -> None:
         glibc = self.spec.glibc.replace(".", "_")

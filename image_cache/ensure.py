@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from image_cache.claim import SILENCE, Claim
 from image_cache.oci import Artifact
@@ -19,6 +21,17 @@ T = TypeVar("T")
 SOONEST, LATEST = 0.05, 1.0  # seconds between two looks
 
 
+class Place(Protocol):
+    """What things are kept in by key: the store, the wheelhouse."""
+
+    root: Path
+    claims: Path
+
+    def writable(self) -> AbstractContextManager[None]: ...
+
+    def look_again(self) -> None: ...
+
+
 def ensure(
     store: Store, key: str, format: Format, build: Callable[[], Image], *, silence: float = SILENCE
 ) -> Image:
@@ -27,19 +40,25 @@ def ensure(
     Of all that ask at once one builds and the others wait for it. When the builder fails it raises what
     `build` raised, and the next one tries; when it is killed, another takes over (see claim.py).
     """
-    return _once(store, key, format, lambda: store.find(key, format), build, silence)
+    return once_only(store, key, format, lambda: store.find(key, format), build, silence)
 
 
 def ensure_artifact(
     store: Store, key: str, build: Callable[[], Artifact], *, silence: float = SILENCE
 ) -> Artifact:
     """The layer of `key`, with the same promises as `ensure`; `build` must put it under that key."""
-    return _once(store, key, "layer", lambda: store.artifact(key), build, silence)
+    return once_only(store, key, "layer", lambda: store.artifact(key), build, silence)
 
 
-def _once(
-    store: Store, key: str, kind: str, find: Callable[[], T | None], build: Callable[[], T], silence: float
+def once_only(
+    store: Place,
+    key: str,
+    kind: str,
+    find: Callable[[], T | None],
+    build: Callable[[], T],
+    silence: float = SILENCE,
 ) -> T:
+    """What `find` finds, or else `build` has made, with the promises of `ensure`."""
     if hit := find():
         return hit
     claim = Claim(store.claims / f"{key}.{kind}", silence)
@@ -61,8 +80,8 @@ def _once(
             return hit
 
 
-def _built(store: Store, key: str, find: Callable[[], T | None], build: Callable[[], T]) -> T:
+def _built(store: Place, key: str, find: Callable[[], T | None], build: Callable[[], T]) -> T:
     build()
     if (found := find()) is None:
-        raise VerifyError(f"a build ended well, but the store {store.root} has nothing under {key[:12]}")
+        raise VerifyError(f"a build ended well, but {store.root} has nothing under {key[:12]}")
     return found

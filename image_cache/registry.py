@@ -11,13 +11,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-import certifi
 import httpx
 import msgspec
 
@@ -25,6 +23,7 @@ from image_cache import answers, challenges, credentials, oci, references
 from image_cache.challenges import Scope, TokenRequest
 from image_cache.oci import Descriptor
 from image_cache.references import Reference
+from image_cache.trust import trusted
 from kit.errors import AuthError, HashMismatchError, NetworkError
 from kit.nouns import Platform, digest
 
@@ -65,7 +64,7 @@ class Registry:
         self._known: dict[str, str] = {}  # scopes, or "basic" -> the header that opens them; never shown
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 15.0)),
-            verify=_trusted(),
+            verify=trusted(),
             headers={"User-Agent": "slipworks", "Accept-Encoding": "identity"},
             mounts=dict.fromkeys(DIRECT),
         )
@@ -280,14 +279,6 @@ class Registry:
 
 def _key(scopes: Scopes) -> str:
     return " ".join(f"{name}:{actions}" for name, actions in scopes)
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """The system's certificates (SSL_CERT_FILE wins, as everywhere) and certifi's, for hosts without any."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _hopeless(broken: httpx.RequestError) -> bool:
