@@ -108,7 +108,7 @@ def _made(
     labels = render.labels_of(arch, line, base) | {"slipworks.lock": digest(lock[1].encode())}
     labels = {name: value for name, value in labels.items() if name != render.LEFT_OUT}
     labels |= {render.LEFT_OUT: " ".join(missing)} if missing else {}
-    plain = render.Model(arch=arch, line=line, base=ground, build_base=ground, platforms=(target,), labels={})
+    plain = render.Model(arch=arch, line=line, base=ground, platforms=(target,), labels={})
     if defined:
         inputs |= {"by": "apptainer's definition"}
         inputs |= {
@@ -118,7 +118,7 @@ def _made(
     inputs |= {f"variable {name}": value for name, value in plain.environment.items()}
     inputs |= {f"label {name}": value for name, value in labels.items() if not name.endswith("base.name")}
     labels["slipworks.key"] = key_of(inputs)
-    final = render.texts(structs.replace(plain, base=base, build_base=base, labels=labels))
+    final = render.texts(structs.replace(plain, base=base, labels=labels))
     return Recipe(
         arch=arch.name, line=line.name, platform=target, python=base.python, base=base,
         system=system.packages(line, ground), stack=stack, environment=plain.environment,

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 from msgspec import Struct
 
-from definitions import archs, bases, lines
+from definitions import archs, bases, lines, system
 from definitions.archs import Arch
 from definitions.lines import Line
 from kit.errors import InvalidFileError, UnsupportedError
@@ -29,9 +29,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Model(Struct, frozen=True, kw_only=True):
     """All that the two templates may use.
 
-    base        the image stands on it
-    build_base  the first stage runs on it; not `base` only where a bootstrapped base is foreign
-    build_platform  of the machine that builds; None: as the engine says, which buildah 1.28 cannot
+    base        the image stands on it, and the first stage runs on it: there on the builder's platform
     platforms   those that the texts can be built for; with several, the build chooses by its target
     labels      of the image
     """
@@ -39,8 +37,6 @@ class Model(Struct, frozen=True, kw_only=True):
     arch: Arch
     line: Line
     base: Base
-    build_base: Base
-    build_platform: Platform | None = None
     platforms: tuple[Platform, ...]
     labels: dict[str, str]
 
@@ -55,22 +51,50 @@ class Model(Struct, frozen=True, kw_only=True):
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of every process in the image. The runner's layer comes last on PATH: it shadows nothing."""
-        found = {"PATH": f"{STACK}/bin:{SYSTEM_PATH}:/slipworks/bin", "LANG": "C.UTF-8"}
-        if self.line.cuda:  # what NVIDIA's container runtime goes by
-            found |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
-        return found
+        """Of every process in the image."""
+        return environment(self.line, self.base)
+
+    @property
+    def system(self) -> tuple[str, ...]:
+        """Distribution packages that the image has beside its base's."""
+        return system.packages(self.line, self.base)
+
+
+def environment(line: Line, base: Base) -> dict[str, str]:
+    """Of every process in an image, however it is made. The runner's layer, last on PATH, shadows nothing.
+
+    CUDA_HOME is where CUDA's wheels were laid out, for what compiles at run time. CUDA 12 has no compiler
+    among its wheels, so there it is not set.
+    """
+    home = cuda_home(line, base)
+    path = [f"{STACK}/bin", *([f"{home}/bin"] if home else []), SYSTEM_PATH, "/slipworks/bin"]
+    found = {"PATH": ":".join(path), "LANG": "C.UTF-8"}
+    if home:
+        found["CUDA_HOME"] = home
+    if line.cuda:  # what NVIDIA's container runtime goes by
+        found |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+    return found
+
+
+def cuda_home(line: Line, base: Base) -> str | None:
+    """Where cuda_home.py lays CUDA's wheels out; None where a line has no compiler among them."""
+    major = (line.cuda or "0").partition(".")[0]
+    site = f"{STACK}/lib/python{base.python}/site-packages"
+    return f"{site}/nvidia/cu{major}" if int(major) >= 13 else None
 
 
 def texts(model: Model) -> dict[str, str]:
     """Both texts by name."""
-    values = {"model": model, "bootstrap": bootstrap_command(model.base)}
+    values = {"model": model, "bootstrap": bootstrap_command(model.base, model.system)}
     return {name: _templates().get_template(f"{name}.j2").render(values) for name in TEXTS}
 
 
-def bootstrap_command(base: Base) -> str:
-    """What makes a bootstrapped base's root file system, for people: without the target, which comes last."""
-    packages = f"--include={','.join(base.packages)}"
+def bootstrap_command(base: Base, system: tuple[str, ...] = ()) -> str:
+    """What makes a bootstrapped base's root file system, for people: without the target, which comes last.
+
+    system  further packages: people's images have them in the base, ours in a layer on it.
+    """
+    packages = f"--include={','.join([*base.packages, *system])}"
     return line_of(["mmdebstrap", "--variant=minbase", packages, base.suite])
 
 
@@ -83,7 +107,7 @@ def render(arch: str | Arch) -> dict[str, str]:
     for platform in platforms:
         line.lock_path(platform, base.python)
     labels = labels_of(found, line, base)
-    return texts(Model(arch=found, line=line, base=base, build_base=base, platforms=platforms, labels=labels))
+    return texts(Model(arch=found, line=line, base=base, platforms=platforms, labels=labels))
 
 
 def check(arch: Arch, line: Line) -> None:

@@ -8,6 +8,9 @@
 # GLIBC        the oldest glibc that the wheels may ask for, as 2.35
 # SOURCE       packages that exist only as sources (pure Python); everything else must be a wheel
 #
+# The lock rides in the image as /opt/stack/stack.lock. /build/cuda_home.py, if it is there, makes CUDA's wheels
+# a CUDA_HOME: /opt/stack/lib/python3.X/site-packages/nvidia/cu13.
+#
 # Read if they are there, and never part of the image: /run/secrets/index (lines NAME='value' with settings of
 # pip and uv), /run/secrets/ca (certificates to trust, PEM). /build/cache outlives a build where it is mounted.
 set -eu
@@ -46,9 +49,9 @@ done
 "$uv" venv --quiet --relocatable --no-project --python "$interpreter" /opt/stack
 # The lock is complete: following dependencies would only bring back what it leaves out on purpose.
 # Every file is checked by its hash, so it does not matter which index offers it.
-# The .pyc files say by a hash, unchecked, what they belong to: later steps may change times, not contents.
+# The .pyc files know their sources by a hash, not by a time: whoever packs the image may change times.
 stack() {
-    PYC_INVALIDATION_MODE=UNCHECKED_HASH "$uv" pip install "$@" --python /opt/stack/bin/python --no-deps \
+    PYC_INVALIDATION_MODE=CHECKED_HASH PYTHONHASHSEED=0 "$uv" pip install "$@" --python /opt/stack/bin/python --no-deps \
         --python-platform "$machine-manylinux_$(echo "$glibc" | tr . _)" --index-strategy unsafe-best-match \
         --require-hashes --only-binary :all: --build-constraints /build/build.lock \
         --compile-bytecode --requirement "/build/$lock-$arch.lock"
@@ -62,6 +65,13 @@ if [ -e /build/failed ]; then
     exit 1
 fi
 
-# The same inputs give the same bytes: the layer holds no build time.
-find /opt/stack -print0 | xargs -0 touch --no-dereference --date=@0
+if [ -f /build/cuda_home.py ]; then
+    for site in /opt/stack/lib/python3*/site-packages; do
+        "$interpreter" -B /build/cuda_home.py "$site" "$machine"
+    done
+fi
+cp "/build/$lock-$arch.lock" /opt/stack/stack.lock
+
+# The same inputs give the same bytes: the layer holds no build time. 1980: zip files know no earlier one.
+find /opt/stack -print0 | xargs -0 touch --no-dereference --date=@315532800
 rm -rf /build/tools /build/said

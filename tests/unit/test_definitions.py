@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from definitions import archs, bases, lines, recipes, render
+from definitions import archs, bases, lines, recipes, render, system
 from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, UnpinnedError, UnsupportedError
-from kit.nouns import Platform, Recipe
+from kit.nouns import Platform, Recipe, StackLayer, digest, key_of
 
 AMD, ARM = Platform("amd64"), Platform("arm64")
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
@@ -28,8 +28,12 @@ base = "python312"
 """
 
 
+def stack_key(layer: StackLayer) -> str:
+    return key_of({"group": layer.group.lock, "platform": str(layer.platform), "python": layer.python})
+
+
 def recipe(arch: str | archs.Arch, **more: object) -> Recipe:
-    given = {"layer_key": "a-layer", "host": AMD, **more}
+    given = {"layer_key": "a-layer", "stack_key": stack_key, "host": AMD, **more}
     return recipes.recipe(arch, **given)  # type: ignore[arg-type]
 
 
@@ -135,14 +139,12 @@ def test_a_wrong_base_file_is_told(tmp_path: Path, old: str, new: str, said: str
 def test_an_unpinned_base_is_rendered_by_its_tag_with_a_warning() -> None:
     found = archs.load("h100")
     base = structs.replace(bases.load("python312"), digest=None)
-    model = render.Model(
-        arch=found, line=lines.load("cu13"), base=base, build_base=base, platforms=(AMD,), labels={}
-    )
+    model = render.Model(arch=found, line=lines.load("cu13"), base=base, platforms=(AMD,), labels={})
     for text in render.texts(model).values():
         assert "WARNING: the base is not pinned" in text
         assert re.search(rf"(?i)^from:? .*{re.escape(base.reference)}", text, re.MULTILINE)
     pinned = structs.replace(base, digest=ONE)
-    for text in render.texts(structs.replace(model, base=pinned, build_base=pinned)).values():
+    for text in render.texts(structs.replace(model, base=pinned)).values():
         assert "WARNING" not in text
         assert f"docker.io/library/python@{ONE}" in text
 
@@ -213,24 +215,28 @@ def test_the_key_is_made_of_all_that_goes_in() -> None:
         bootstrapped(platform=ARM),
         bootstrapped(distribution="ubuntu"),
         bootstrapped(base="python312"),
+        bootstrapped(defined=True),
+        bootstrapped(stack_key=lambda layer: "another"),
         recipe("h100", line="cpu", base="bootstrap", base_digest=ONE),
     ]
     assert len({plain.key, *(other.key for other in others)}) == 1 + len(others)
-    names = {
-        *("arch", "line", "platform", "base", "python", "layer", "text Containerfile", "text apptainer.def"),
-        *("file templates/install.sh", "file tools/build.lock", "file stacks/cpu/cp313-amd64.lock"),
-    }
+    names = {"arch", "line", "platform", "base", "python", "layer", "stack rest", "variable PATH"}
     assert names <= set(plain.inputs)
+    texts = {
+        *("by", "text apptainer.def", "file templates/install.sh", "file tools/build.lock"),
+        *("file templates/cuda_home.py", "file stacks/cpu/cp313-amd64.lock"),
+    }
+    assert texts <= set(bootstrapped(defined=True).inputs)
+    assert not texts & set(plain.inputs), "an assembled image does not depend on what people build by"
     assert not any("\n" in value for value in plain.inputs.values())
 
 
 def test_the_key_does_not_know_the_builder() -> None:
     native = bootstrapped(platform=ARM, host=ARM)
-    foreign = bootstrapped(platform=ARM, host=AMD, build_base_digest=TWO)
+    foreign = bootstrapped(platform=ARM, host=AMD)
     assert native.key == foreign.key
-    twin = recipes.build_base("bootstrap", host=AMD, digest=TWO)
     first, last = re.findall(r"^FROM (.*)$", foreign.containerfile, re.MULTILINE)
-    assert first == f"--platform=linux/amd64 {twin.reference} AS stack"
+    assert first == f"--platform=$BUILDPLATFORM {foreign.base.reference} AS stack"
     assert last == f"--platform=linux/arm64 {foreign.base.reference}"
 
 
@@ -246,7 +252,7 @@ def test_labels_tell_what_is_in_it_and_what_is_not() -> None:
     assert made.labels["slipworks.left-out-extensions"].split() == list(lines.load("cu13").extensions)
     assert made.labels["slipworks.driver-floor"] == made.driver_floor == "580"
     assert made.labels["slipworks.key"] == made.key
-    assert made.labels["slipworks.lock"] == made.inputs["file stacks/cu13/cp312-arm64.lock"]
+    assert made.labels["slipworks.lock"] == digest(made.context["stacks/cu13/cp312-arm64.lock"].encode())
     assert made.labels["org.opencontainers.image.base.digest"] == made.base.digest
     assert recipe("b200", line="cu12").driver_floor == "570"  # the GPU asks for more than the line
     assert "slipworks.driver-floor" not in bootstrapped().labels
@@ -266,16 +272,56 @@ def test_the_context_holds_all_that_is_copied() -> None:
 # --- texts
 
 
-@pytest.mark.parametrize("name", archs.names())
-def test_nothing_runs_in_the_last_stage(name: str) -> None:
-    """On a foreign platform it would be emulated; and what is not copied cannot leak from the first stage."""
+def last_stages(name: str | archs.Arch) -> tuple[str, str]:
     texts = render.render(name)
-    stage = texts["Containerfile"].rpartition("\nFROM ")[2]
-    words = {line.split()[0] for line in stage.splitlines()[1:] if re.match(r"[A-Z]+\b", line)}
-    assert words == {"COPY", "ENV", "LABEL", "CMD"}
     assert "\nFROM --platform=$BUILDPLATFORM " in texts["Containerfile"]
-    stage = texts["apptainer.def"].rpartition("\nBootstrap: ")[2]
-    assert set(re.findall(r"^%(\w+)", stage, re.MULTILINE)) == {"files", "environment", "labels", "runscript"}
+    first, second = (texts[text].rpartition(begin)[2] for text, begin in
+                     (("Containerfile", "\nFROM "), ("apptainer.def", "\nBootstrap: ")))  # fmt: skip
+    return first, second
+
+
+@pytest.mark.parametrize("name", archs.names())
+def test_the_last_stage_installs_packages_at_most(name: str) -> None:
+    """On a foreign platform that is emulated; and what is not copied cannot leak from the first stage."""
+    arch = archs.load(name)
+    packages = system.packages(lines.load(arch.line), bases.load(arch.base))
+    container, apptainer = last_stages(name)
+    words = [line.split()[0] for line in container.splitlines()[1:] if re.match(r"[A-Z]+\b", line)]
+    assert words == [*(["RUN"] if packages else []), "COPY", "ENV", "LABEL", "CMD"]
+    sections = re.findall(r"^%(\w+)", apptainer, re.MULTILINE)
+    assert sections == ["files", *(["post"] if packages else []), "environment", "labels", "runscript"]
+    for stage in (container, apptainer) if packages else ():
+        assert f" {' '.join(packages)}" in stage
+        assert "needs an emulator" in render.render(name)["Containerfile"]
+
+
+def test_a_bootstrapped_base_is_made_with_all_packages() -> None:
+    """Its packages are named where people make it, and nothing is installed afterwards."""
+    arch = structs.replace(archs.load("h100"), base="bootstrap")
+    base = bases.load("bootstrap")
+    wanted = system.packages(lines.load("cu13"), base)
+    assert {"gcc", "tini", *base.headers} <= set(wanted)
+    for text in render.render(arch).values():
+        (included,) = re.findall(r"--include=(\S+)", text)
+        assert included.split(",") == [*base.packages, *wanted]
+        assert "apt-get" not in text
+
+
+def test_compilers_find_cuda_where_its_wheels_bring_one() -> None:
+    base = bases.load("python312")
+    home = "/opt/stack/lib/python3.12/site-packages/nvidia/cu13"
+    found = render.environment(lines.load("cu13"), base)
+    assert found["CUDA_HOME"] == home
+    path = found["PATH"].split(":")
+    assert path[:2] == ["/opt/stack/bin", f"{home}/bin"] and path[-1] == "/slipworks/bin"
+    assert found["NVIDIA_VISIBLE_DEVICES"] == "all"
+    for line in ("cpu", "cu12"):
+        other = render.environment(lines.load(line), base)
+        assert "CUDA_HOME" not in other and "nvidia" not in other["PATH"]
+    assert "NVIDIA_VISIBLE_DEVICES" in other
+    texts = render.render("h100")
+    assert f"    CUDA_HOME={home} \\\n" in texts["Containerfile"]
+    assert f"    export CUDA_HOME={home}\n" in texts["apptainer.def"]
 
 
 @pytest.mark.parametrize("name", archs.names())
@@ -316,7 +362,7 @@ def test_drift_is_found(tmp_path: Path) -> None:
 def test_values_reach_the_image_as_they_are() -> None:
     summary = """it's "$HOME" `id` \\ é"""
     made = recipe(structs.replace(archs.load("cpu"), summary=summary), base_digest=ONE)
-    block = made.containerfile.partition("LABEL ")[2].partition("\nCMD")[0]
+    block = made.containerfile.partition("LABEL ")[2].partition("\n#")[0]
     labels = dict(word.split("=", 1) for word in shlex.split(block.replace("\\\n", " ")))
     assert labels == made.labels
     assert labels["org.opencontainers.image.description"].startswith(summary)
