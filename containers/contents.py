@@ -19,7 +19,7 @@ MOST_TEXT = 64 * 2**20  # a RECORD has a megabyte at most; a text of this size i
 # Texts that are kept whole. Paths have no leading slash, as in a tar.
 _TEXTS = re.compile(
     r".*\.dist-info/(METADATA|RECORD)|.*/torch/version\.py|etc/(passwd|ld\.so\.conf|ld\.so\.conf\.d/[^/]+)"
-    r"|.*/pyvenv\.cfg|opt/stack/[^/]+\.lock"
+    r"|opt/stack/stack\.lock|\.singularity\.d/labels\.json"
 )
 LOADER_CACHE = "etc/ld.so.cache"
 _NCCL = re.compile(r"(.*/)?libnccl\.so[.0-9]*")
@@ -50,7 +50,7 @@ def wanted(path: str, head: bytes) -> bool:
 
 
 def look(path: str, head: bytes, size: int, file: BinaryIO) -> Facts | None:
-    """The facts of a file, or None where there is nothing to remember. `file` holds it where it is `wanted`."""
+    """The facts of a file, or None where nothing is to be remembered. `file` holds it where `wanted`."""
     if head.startswith(b"\x7fELF"):
         return _program(path, file)
     if head.startswith(fatbin.MAGIC):

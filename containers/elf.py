@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from msgspec import Struct
 
+from containers import elf_format
 from kit.errors import InvalidFileError
 
-if TYPE_CHECKING:  # a quarter of a second: too much for those who only ask for a layer's key
-    from elftools.elf.elffile import ELFFile
-
-_MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+_MACHINES = {62: "x86_64", 183: "aarch64", 3: "EM_386", 40: "EM_ARM", 190: "EM_CUDA"}
 _EXECUTE = 1  # PF_X
 
 
 class ElfFile(Struct, frozen=True, kw_only=True):
     """One ELF file's claims.
 
-    machine     the kernel's word (x86_64, aarch64), or ELF's own for others (EM_PPC64).
+    machine     the kernel's word (x86_64, aarch64), or ELF's own for others (EM_386, or its number: EM_21).
     interpreter the program's loader; None for libraries and static programs.
     needed      sonames, in the file's order.  soname: its own, if it has one.
     rpath, runpath  search folders, $ORIGIN not yet replaced. A runpath switches all rpaths off for this file.
@@ -72,80 +69,38 @@ def read(path: Path) -> ElfFile:
 
 def read_stream(stream: BinaryIO, where: str) -> ElfFile:
     """The same of an open file that can seek; `where` names it in errors."""
-    with _reading(stream, where) as elf:
-        return _claims(elf)
+    return read_section(stream, "", where)[0]
 
 
 def read_section(stream: BinaryIO, name: str, where: str) -> tuple[ElfFile, tuple[int, int] | None]:
     """The same, and where a section lies (offset, size in bytes); None where there is none of that name."""
-    with _reading(stream, where) as elf:
-        found = elf.get_section_by_name(name)
-        return _claims(elf), (found["sh_offset"], found["sh_size"]) if found else None
-
-
-@contextlib.contextmanager
-def _reading(stream: BinaryIO, where: str) -> Iterator[ELFFile]:
-    from elftools.common.exceptions import ELFError
-    from elftools.elf.elffile import ELFFile
-
     try:
-        yield ELFFile(stream)
-    except (ELFError, ValueError, KeyError, AttributeError, UnicodeDecodeError) as bad:
-        raise InvalidFileError(f"cannot read {where} as an ELF file: {bad or type(bad).__name__}") from bad
+        reader = elf_format.Reader(stream)
+        return _claims(reader), reader.section(name) if name else None
+    except (elf_format.Broken, OSError, ValueError, OverflowError) as bad:
+        raise InvalidFileError(f"cannot read {where} as an ELF file: {bad}") from bad
 
 
-def _claims(elf: ELFFile) -> ElfFile:
-    from elftools.elf.dynamic import DynamicSegment
-    from elftools.elf.segments import InterpSegment
+def _claims(elf: elf_format.Reader) -> ElfFile:
+    def folders(tag: int) -> tuple[str, ...]:
+        return tuple(part for text in elf.texts(tag) for part in text.split(":") if part)
 
-    segments = list(elf.iter_segments())
-    dynamic = next((each for each in segments if isinstance(each, DynamicSegment)), None)
-    tags = list(dynamic.iter_tags()) if dynamic else []
-    stacks = [each["p_flags"] for each in segments if each["p_type"] == "PT_GNU_STACK"]
-    machine = _MACHINES.get(elf["e_machine"], str(elf["e_machine"]))
-    relocatable = elf["e_type"] == "ET_REL"
-    assumed = machine == "x86_64" and bool(segments) and not relocatable
-
-    def texts(kind: str, attribute: str) -> list[str]:
-        return [str(getattr(tag, attribute)) for tag in tags if tag.entry.d_tag == kind]
-
-    def folders(kind: str, attribute: str) -> tuple[str, ...]:
-        return tuple(part for text in texts(kind, attribute) for part in text.split(":") if part)
-
+    machine = _MACHINES.get(elf.machine, f"EM_{elf.machine}")
+    stacks = [each.flags for each in elf.segments if each.kind == elf_format.PT_GNU_STACK]
+    is_object = elf.type == elf_format.ET_REL
+    # Without the header the loader assumes what the processor's ABI began with: executable on x86 only.
+    assumed = machine == "x86_64" and not is_object
     return ElfFile(
         machine=machine,
-        interpreter=next((str(s.get_interp_name()) for s in segments if isinstance(s, InterpSegment)), None),
-        needed=tuple(texts("DT_NEEDED", "needed")),
-        soname=next(iter(texts("DT_SONAME", "soname")), None),
-        rpath=folders("DT_RPATH", "rpath"),
-        runpath=folders("DT_RUNPATH", "runpath"),
-        # Without the header the loader assumes what the processor's ABI began with: executable on x86 only.
+        interpreter=elf.interpreter(),
+        needed=tuple(elf.texts(elf_format.DT_NEEDED)),
+        soname=next(iter(elf.texts(elf_format.DT_SONAME)), None),
+        rpath=folders(elf_format.DT_RPATH),
+        runpath=folders(elf_format.DT_RUNPATH),
         executable_stack=any(flags & _EXECUTE for flags in stacks) if stacks else assumed,
-        versions=_versions(elf),
-        defined=_defined(elf),
-        object=relocatable,
-    )
-
-
-def _versions(elf: ELFFile) -> dict[str, tuple[str, ...]]:
-    from elftools.elf.gnuversions import GNUVerNeedSection
-
-    return {
-        str(library.name): tuple(str(version.name) for version in versions)
-        for section in elf.iter_sections()
-        if isinstance(section, GNUVerNeedSection)
-        for library, versions in section.iter_versions()
-    }
-
-
-def _defined(elf: ELFFile) -> tuple[str, ...]:
-    from elftools.elf.gnuversions import GNUVerDefSection
-
-    return tuple(
-        str(next(names).name)
-        for section in elf.iter_sections()
-        if isinstance(section, GNUVerDefSection)
-        for _definition, names in section.iter_versions()
+        versions={library: tuple(names) for library, names in elf.needed_versions()},
+        defined=tuple(elf.defined_versions()),
+        object=is_object,
     )
 
 

@@ -16,7 +16,7 @@ Status = Literal["ok", "failed", "excepted", "skipped", "unknown"]
 class Expected(Struct, frozen=True, kw_only=True):
     """What an image must be.
 
-    line          its stack's name; None: an image that is not one of ours, of which less is known
+    line          its stack's name; None: one of which less is known, as `unknown` says
     python        of the stack, as "3.13"; cuda: the version that its torch was built with, as "13.0"
     capabilities  compute capabilities of the GPUs that it is for, as "9.0"
     driver_floor  what the definitions say now; label_floor: what the image says of itself
@@ -29,6 +29,7 @@ class Expected(Struct, frozen=True, kw_only=True):
 
     platform: Platform
     line: str | None = None
+    unknown: str = "the image has no label slipworks.line: not one of ours"
     python: str | None = None
     cuda: str | None = None
     capabilities: tuple[str, ...] = ()

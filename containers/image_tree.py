@@ -1,4 +1,4 @@
-"""The files of an image, as a process in it would see them: layers merged, links followed, nothing unpacked."""
+"""The files of an image as a process in it would see them: layers merged, links followed."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ class ImageTree:
         # What a layer hides lies below it, never in it (image-spec: whiteouts apply to lower layers only).
         self._hide(set(_hidden(layer, self.entries)))
         for entry in layer.entries:
-            folder, _, name = entry.path.rpartition("/")
-            if name.startswith(WHITEOUT):
+            if entry.path.rpartition("/")[2].startswith(WHITEOUT):
                 continue
             path = f"/{entry.path}"
             self.facts.pop(path, None)
@@ -70,10 +69,7 @@ class ImageTree:
             here = str(PurePosixPath(here).parent) if part == ".." else f"{here.rstrip('/')}/{part}"
             entry = self.entries.get(here)
             if entry and entry.kind == "link":
-                if entry.target.startswith("/"):
-                    here = "/"
-                else:
-                    here = here.rpartition("/")[0] or "/"
+                here = "/" if entry.target.startswith("/") else here.rpartition("/")[0] or "/"
                 parts = [each for each in entry.target.split("/") if each not in ("", ".")] + parts
         return None
 

@@ -60,7 +60,7 @@ def read(pieces: Iterable[bytes], scratch: Path | None = None) -> Inventory:
         with tarfile.open(fileobj=passing, mode="r:") as tar:
             for info in tar:
                 collected.add(info, passing)
-                tar.members = []  # they would all be kept, for a search that nobody makes
+                tar.members = []  # type: ignore[attr-defined]  # they would all be kept, for a search that nobody makes
     except (tarfile.TarError, EOFError) as bad:
         raise InvalidFileError(f"a layer is damaged: {bad or 'it ends early'}") from bad
     return collected.done()

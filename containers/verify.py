@@ -1,4 +1,4 @@
-"""The proof of an image, from inventories of its layers alone: no GPU, no engine, nothing of the image runs."""
+"""The proof of an image, from inventories of its layers alone: no GPU, no engine, nothing of it runs."""
 
 from __future__ import annotations
 

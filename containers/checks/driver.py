@@ -14,7 +14,7 @@ FLOORS = {"12": 525, "13": 580}
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None:
-        result.unknown("driver", "the image has no label slipworks.line: not one of ours")
+        result.unknown("driver", expected.unknown)
         return result.findings
     if expected.cuda is None:
         result.skipped("driver", "not needed: no CUDA")

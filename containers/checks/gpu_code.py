@@ -20,7 +20,7 @@ NAME = "gpu-code"
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None:
-        result.unknown("GPU code", "the image has no label slipworks.line: not one of ours")
+        result.unknown("GPU code", expected.unknown)
     elif expected.cuda is None:
         result.skipped("GPU code", "not needed: no CUDA")
     else:

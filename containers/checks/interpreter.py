@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"'''exec' (\S+)")
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None and tree.entry(STACK) is None:
-        result.unknown("interpreter", f"the image has no {STACK}: not one of ours")
+        result.unknown("interpreter", expected.unknown)
         return result.findings
     real = tree.real(PYTHON)
     claims = tree.elf(PYTHON)

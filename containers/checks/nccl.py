@@ -16,7 +16,7 @@ _LIBRARY = re.compile(r".*/libnccl\.so[.0-9]*")
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None:
-        result.unknown("NCCL", "the image has no label slipworks.line: not one of ours")
+        result.unknown("NCCL", expected.unknown)
     elif expected.cuda is None:
         result.skipped("NCCL", "not needed: no CUDA")
     else:

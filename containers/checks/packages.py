@@ -16,7 +16,7 @@ NAME = "packages"
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None:
-        result.unknown("lock", "the image has no label slipworks.line: not one of ours")
+        result.unknown("lock", expected.unknown)
         return result.findings
     found = distributions.installed(tree, expected)
     _lock(tree, expected, found, result)
@@ -57,7 +57,7 @@ def _same(found: str, locked: str) -> bool:
 
 
 def _records(tree: ImageTree, expected: Expected, found: list[Distribution], result: Check) -> int:
-    """Holds every RECORD against the tree, and the tree against all of them; returns how many files agreed."""
+    """Holds every RECORD against the tree and the tree against all of them; how many files agreed."""
     site = distributions.site(expected)
     owned: set[str] = set()
     counted = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
+from containers.checks.distributions import STACK
 from containers.findings import Check, Expected, Finding, some
 from containers.image_tree import ImageTree, Loader
 
@@ -34,7 +35,7 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
             if lacking := [version for version in wanted if version not in defined(there)]:
                 has = _newest(defined(there), lacking[0].partition("_")[0])
                 result.wrong("symbols", f"needs {some(lacking)}", f"{there} has {has} at most", path, name)
-            elif name == "libc.so.6":
+            elif name == "libc.so.6" and path.startswith(f"{STACK}/"):
                 newest[path] = _newest(frozenset(wanted), "GLIBC")
     return result.tally("symbol versions", _summary(tree, loader, asked, newest))
 
@@ -43,7 +44,9 @@ def _summary(tree: ImageTree, loader: Loader, asked: int, newest: dict[str, str]
     libc = next((p for d in loader.defaults if (p := tree.real(f"{d}/libc.so.6"))), None)
     has = _newest(frozenset(claims.defined), "GLIBC") if libc and (claims := tree.elf(libc)) else "no glibc"
     most = max(newest.values(), key=_numbers, default="nothing")
-    return f"{asked} files and libraries agree; the newest asked for is {most}, the base has {has}"
+    return (
+        f"{asked} files and libraries agree; the newest that the stack asks for is {most}, the base has {has}"
+    )
 
 
 def _newest(versions: frozenset[str], family: str) -> str:

@@ -1,4 +1,4 @@
-"""torch is a CUDA build, for the CUDA of its line: a CPU build resolves, installs and imports just as well."""
+"""torch is a CUDA build, for the CUDA of its line: a CPU build resolves and imports just as well."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARY = "torch/lib/libtorch_cuda.so"
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
     if expected.line is None:
-        result.unknown("torch", "the image has no label slipworks.line: not one of ours")
+        result.unknown("torch", expected.unknown)
         return result.findings
     if expected.cuda is None:
         result.skipped("torch", "not needed: no CUDA")

@@ -1,0 +1,207 @@
+"""From an image of the store to its proof: inventories of what is new, and what this kit expects of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from msgspec import DecodeError, json
+
+from containers import inventory, sif_parts, verify
+from containers.findings import Expected, Report
+from containers.inventory import Inventory
+from definitions import archs, exceptions, lines, render
+from image_cache import streams
+from image_cache.oci import Descriptor, diff_ids
+from image_cache.store import Store
+from kit import process, share
+from kit.errors import InvalidFileError, UnknownNameError, VerifyError
+from kit.nouns import Image, Platform, digest_file
+
+NOTE, REPORT = "inventory", "verify"  # kinds of notes
+Update = Callable[[str], None]
+
+
+def prove(store: Store, image: Image, update: Update) -> Report:
+    """The report on an image, also kept as a note of its digest.
+
+    Only layers that no proof has read yet are read. Nothing of the image is run.
+    """
+    found = inventories(store, image, update)
+    labels, path = _said(store, image, found)
+    report = verify.verify(found, expected(labels, image.platform, path))
+    store.put_note(image.digest, REPORT, json.encode(report))
+    return report
+
+
+def keep(store: Store, image: Image, report: Report) -> None:
+    """Keeps a report as a note of an image."""
+    store.put_note(image.digest, REPORT, json.encode(report))
+
+
+def demand(report: Report, name: str) -> None:
+    """VerifyError where anything failed, with the first of it."""
+    if report.failed:
+        first = report.failed[0]
+        where = f" ({first.where})" if first.where else ""
+        raise VerifyError(
+            f"{name} is not what it must be: {len(report.failed)} findings, the first of check {first.check}:"
+            f" {first.subject} {first.found}, expected {first.expected}{where}",
+            f"runner image verify {name} --json",
+        )
+
+
+def known(store: Store, image: Image) -> Report | None:
+    """The report that was last made of just this image; None where there is none."""
+    try:
+        return json.decode(store.note(image.digest, REPORT) or b"", type=Report)
+    except DecodeError:
+        return None
+
+
+def file_image(path: Path) -> Image:
+    """A SIF that lies anywhere, as an image. InvalidFileError for another kind of file."""
+    root = sif_parts.root(path)
+    if root.arch is None:
+        raise InvalidFileError(f"{path} is a SIF for a machine that is neither amd64 nor arm64")
+    digest = digest_file(path)
+    return Image(
+        key=digest.removeprefix("sha256:"), name=path.stem, format="sif", platform=Platform(root.arch),
+        digest=digest, path=path,
+    )  # fmt: skip
+
+
+def inventories(store: Store, image: Image, update: Update) -> list[Inventory]:
+    """One a layer, lowest first; one for a whole SIF."""
+    if image.format == "sif":
+        return [_of_sif(store, image, update)]
+    manifest, config = store.opened(image)
+    wanted = dict(zip(diff_ids(config, image.name), manifest.layers, strict=True))
+    found = {each: inventory.decode(store.note(each, NOTE)) for each in wanted}
+    missing = [each for each in wanted if found[each] is None]
+    for done, (diff_id, raw) in enumerate(_read(store, {each: wanted[each] for each in missing}), start=1):
+        store.put_note(diff_id, NOTE, raw)
+        found[diff_id] = inventory.decode(raw)
+        update(f"{done} of {len(missing)} layers read")
+    return [each for each in found.values() if each is not None]
+
+
+def _read(store: Store, layers: dict[str, Descriptor]) -> Iterator[tuple[str, bytes]]:
+    """diff_id and encoded inventory of each, as they are done: largest first, a process for each core."""
+    largest_first = sorted(layers.items(), key=lambda each: -each[1].size)
+    with _scratch(store) as scratch:
+        asked = {
+            diff_id: (str(store.blob(layer.digest)), layer.media_type, str(scratch))
+            for diff_id, layer in largest_first
+        }
+        if (workers := min(len(asked), share.cpus())) < 2:
+            for diff_id, task in asked.items():
+                yield diff_id, of_layer(*task)
+            return
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from multiprocessing import get_context
+
+        # Not by fork: this process may have threads (a live line on the terminal).
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(of_layer, *task): diff_id for diff_id, task in asked.items()}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+
+def of_layer(blob: str, media_type: str, scratch: str) -> bytes:
+    """The encoded inventory of a layer's file."""
+    with Path(blob).open("rb") as file:
+        pieces = streams.unpacked(file, media_type, blob)
+        return inventory.encode(inventory.read(pieces, Path(scratch)))
+
+
+def _of_sif(store: Store, image: Image, update: Update) -> Inventory:
+    found = inventory.decode(store.note(image.digest, NOTE))
+    if found is None:
+        offset = sif_parts.root(image.path).offset
+        with _scratch(store) as scratch:
+            root = scratch / "root"
+            update("unpacking")
+            _unsquash(image.path, offset, root)
+            update("reading")
+            found = inventory.read_folder(root)
+        store.put_note(image.digest, NOTE, inventory.encode(found))
+    return found
+
+
+def _unsquash(sif: Path, offset: int, root: Path) -> None:
+    """Unpacks the files of a SIF. Devices, owners and extended attributes are not asked for."""
+    program = process.find("unsquashfs", "sudo apt install squashfs-tools")
+    argv: list[str | Path] = [program, "-no-progress", "-no-xattrs", "-processors", str(share.cpus())]
+    argv += ["-offset", str(offset), "-dest", root, sif]
+    # 2: all was unpacked but for what only root may make.
+    done = process.run(argv, what=f"unpack {sif}", check=False)
+    if done.code not in (0, 2) or not root.is_dir():
+        raise InvalidFileError(f"cannot unpack {sif}: {(done.err or done.out).strip()[-300:]}")
+    for folder, names, files in os.walk(root):
+        for name in (*names, *files):  # a top-down walk: a folder is opened before it is entered
+            path = Path(folder, name)
+            if not path.is_symlink() and not os.access(path, os.R_OK | os.X_OK if name in names else os.R_OK):
+                path.chmod(path.stat().st_mode | 0o500)
+
+
+def _said(store: Store, image: Image, found: list[Inventory]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """An image's labels and its PATH, by what it holds itself."""
+    if image.format == "oci":
+        config: dict[str, Any] = store.opened(image)[1].get("config") or {}
+        env = dict(each.partition("=")[::2] for each in config.get("Env") or ())
+        return dict(config.get("Labels") or {}), tuple(env.get("PATH", "").split(":"))
+    facts = found[0].facts.get(".singularity.d/labels.json")
+    try:
+        labels = json.decode((facts and facts.text) or b"{}", type=dict[str, str])
+    except DecodeError:
+        labels = {}
+    return labels, tuple(f"{render.STACK}/bin:{render.SYSTEM_PATH}".split(":"))
+
+
+def expected(labels: dict[str, str], platform: Platform, path: tuple[str, ...] = ()) -> Expected:
+    """What the definitions of this kit and an image's labels say that it must be."""
+    rules = exceptions.load()
+    plain = Expected(platform=platform, driver=rules.driver, code=rules.code, exemptions=rules.exemption)
+    known_path = tuple(each for each in path if each) or plain.path
+    name = labels.get("slipworks.line")
+    if name is None:
+        return _with(plain, path=known_path)
+    try:
+        line = lines.load(name)
+    except UnknownNameError as gone:
+        return _with(plain, path=known_path, unknown=gone.message)
+    return _with(
+        plain, path=known_path, line=line.name, cuda=line.cuda,
+        python=labels.get("slipworks.python"),
+        capabilities=tuple(labels.get("slipworks.compute-capabilities", "").split()),
+        label_floor=labels.get("slipworks.driver-floor"), driver_floor=_floor(labels, line),
+        lock_digest=labels.get("slipworks.lock"),
+        left_out=line.extensions,
+    )  # fmt: skip
+
+
+def _floor(labels: dict[str, str], line: lines.Line) -> str | None:
+    """By the definitions of now; None for an arch that they do not have."""
+    with contextlib.suppress(UnknownNameError):
+        return render.driver_floor(archs.load(labels.get("slipworks.arch", "")), line)
+    return None
+
+
+def _with(plain: Expected, **changes: Any) -> Expected:
+    from msgspec.structs import replace
+
+    return replace(plain, **changes)
+
+
+@contextlib.contextmanager
+def _scratch(store: Store) -> Iterator[Path]:
+    """A folder beside the store, where there is room; gone at the end."""
+    folder = store.root.parent / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="proof-", dir=folder) as name:
+        yield Path(name)
