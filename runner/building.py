@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from msgspec import json
+
 from containers import bootstrap, layer, secrets, stack, system
 from containers.engines.apptainer import Apptainer
 from containers.interpreter import Interpreter
@@ -21,8 +23,8 @@ from image_cache.ensure import ensure, ensure_artifact
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
-from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer
-from runner import planning
+from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, key_of
+from runner import finishing, known, planning, record
 from runner.planning import Plan
 
 
@@ -44,15 +46,10 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     layers.append(layer_artifact(plan.layer, plan.target, store))
     recipe = plan.recipe()
     made = [each for each in layers if each is not None]
-    image = ensure(store, recipe.key, "oci", lambda: _put(recipe, base, made, store))
+    image = ensure(
+        store, recipe.key, "oci", lambda: finishing.put_together(recipe, plan.layer, base, made, store)
+    )
     return recipe, image
-
-
-def _put(recipe: Recipe, base: Image, layers: list[Artifact], store: Store) -> Image:
-    return store.put_on(
-        base, layers, key=recipe.key, name=recipe.name, labels=recipe.labels,
-        env=recipe.environment, cmd=("python",),
-    )  # fmt: skip
 
 
 def _base(ground: Base, platform: Platform, store: Store) -> Image:
@@ -127,7 +124,8 @@ def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Art
         python = Interpreter(root=native.root(), program=plan.ground.interpreter)
         wheels = settings.load().settings.cache_folder / "wheels"
         with _scratch(store) as work, say.step(f"building {name} for {spec.platform}") as update:
-            pieces = stack.tar(spec, python, Path(work), update, wheelhouse=wheels)
+            index = settings.load().settings.torch_index
+            pieces = stack.tar(spec, python, Path(work), update, wheelhouse=wheels, torch_index=index)
             return store.put_tar(key, pieces, name=name)
 
     return ensure_artifact(store, key, build)
@@ -144,36 +142,56 @@ def sif(plan: Plan, store: Store) -> tuple[Recipe, Image]:
 
 def converted(image: Image, store: Store) -> Image:
     """The SIF of an image of the store, of any platform: nothing of it is run."""
-    Apptainer().check()
+    apptainer = Apptainer()
+    version = apptainer.check()
 
     def build() -> Image:
         with files.beside(store.root / f"{image.name}.sif") as out:
             with say.step(f"converting {image.name} to a SIF") as update:
-                Apptainer().convert(image, out, update)
-            return store.put_sif(
-                out, key=image.key, name=image.name, platform=image.platform, labels=image.labels
-            )
+                apptainer.convert(image, out, update)
+            made = finishing.put_sif(out, image, store)
+        known.add_sif(store, image, made, version)
+        return made
 
     return ensure(store, image.key, "sif", build)
 
 
 def _defined(plan: Plan, store: Store) -> tuple[Recipe, Image]:
-    base = _base(plan.ground, plan.target, store) if plan.ground.kind == "bootstrap" else None
-    plan = plan.with_base(base)
+    base = None
+    if plan.ground.kind == "bootstrap":
+        plan = plan.with_base(_base(plan.ground, plan.target, store))
+        plan, base = _with_packages(plan, store)
     recipe = plan.recipe()
     appended = layer_artifact(plan.layer, recipe.platform, store)
+    apptainer = Apptainer()
+    version = apptainer.check()
 
     def build() -> Image:
         with files.beside(store.root / f"{recipe.name}.sif") as out:
             index = settings.load().settings.torch_index
             told = say.step(f"building {recipe.name} with apptainer")
             with secrets.gathered(index) as found, told as update:
-                Apptainer().define(recipe, out, update, secrets=found, base=base, layer=appended.path)
-            return store.put_sif(
-                out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
-            )
+                apptainer.define(recipe, out, update, secrets=found, base=base, layer=appended.path)
+            made = finishing.put_sif(out, recipe, store)
+        finishing.record_defined(recipe, plan.layer, made, version, store)
+        return made
 
     return recipe, ensure(store, recipe.key, "sif", build)
+
+
+def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
+    """A base as the definition expects it: with the line's distribution packages."""
+    assert plan.base is not None
+    packages = plan.recipe().system
+    if not packages:
+        return plan, plan.base
+    base = plan.base
+    with contextlib.ExitStack() as scratch:
+        plan = plan.with_system(_system(plan, packages, _Unpacked(lambda: base, store, scratch), store))
+    assert plan.system is not None
+    key = key_of({"base": base.key, "system": plan.system.key})
+    name = f"{base.name}-{plan.system.key[:12]}"
+    return plan, store.put_on(base, [plan.system], key=key, name=name)
 
 
 def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
@@ -184,7 +202,9 @@ def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifac
         with files.beside(store.root / f"{spec.name}.tar.gz") as out:
             with say.step(f"building the layer {spec.name} for {platform}") as update:
                 built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
-            return store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
+            made = store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
+        store.put_note(made.diff_id, record.TAKEN, json.encode(built.packages))
+        return made
 
     return ensure_artifact(store, key, build)
 

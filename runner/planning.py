@@ -8,11 +8,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from containers import bootstrap, layer
-from definitions import archs, bases, layers, recipes
+from definitions import archs, bases, layers, lines, recipes
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import settings
 from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, Wheel, digest, key_of
+from runner import wheels
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -87,6 +88,8 @@ def plan(wanted: Wanted, store: Store) -> Plan:
     made = Plan(wanted=wanted, ground=ground, target=target)
     if ground.kind == "bootstrap":
         made = made.with_base(store.find(base_key(ground, target), "oci"))
+    found_wheels, _ = wheels.found(lines.load(wanted.line or arch.line), arch, target, ground)
+    made = replace(made, wheels=found_wheels)
     packages = made.recipe().system
     found = store.artifact(system_key(made, packages)) if packages else None
     return made.with_system(found) if found else made

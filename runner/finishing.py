@@ -1,0 +1,83 @@
+"""From layers and files to images that are proved and recorded: nothing becomes an image before its proof."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from image_cache.oci import Artifact
+from image_cache.store import Store
+from kit import say
+from kit.nouns import Image, LayerSpec, Recipe, key_of
+from runner import proof, record
+
+if TYPE_CHECKING:
+    from containers.findings import Report
+
+
+def put_together(
+    recipe: Recipe, own: LayerSpec, base: Image, layers: Iterable[Artifact], store: Store
+) -> Image:
+    """Puts the image of a recipe, with its record, once its proof has passed.
+
+    What does not pass stays in the store as `unproved-<name>`, to be looked at, and is no hit for the
+    recipe's key; VerifyError names the first finding. own: the spec of the runner's layer, the last one.
+    """
+    layers = tuple(layers)
+    put = _Put(recipe, base, layers, store)
+    draft = put(key_of({"draft of": recipe.key}), f"unproved-{recipe.name}", {})
+    report = proved(draft, store)
+    passed = record.proof_of(report, record.now())
+    bill = record.sbom_of(
+        recipe, own, store, on=base, upper=[each for each in layers if not each.name.startswith("stack ")],
+        metadata=record.metadata_of(proof.inventories(store, draft, lambda line: None)),
+    )  # fmt: skip
+    image = put(recipe.key, recipe.name, record.labels(bill, passed))
+    proof.keep(store, image, report)
+    kept = record.of(recipe, image, store, bill=bill, proof=passed, steps=say.taken())
+    record.write(store, kept, bill)
+    store.records.drop(draft.key, "oci")
+    return image
+
+
+class _Put:
+    """Makes the image's config and manifest, which take milliseconds, under some key and name."""
+
+    def __init__(self, recipe: Recipe, base: Image, layers: tuple[Artifact, ...], store: Store) -> None:
+        self.recipe, self.base, self.layers, self.store = recipe, base, layers, store
+
+    def __call__(self, key: str, name: str, labels: dict[str, str]) -> Image:
+        return self.store.put_on(
+            self.base, self.layers, key=key, name=name, labels={**self.recipe.labels, **labels},
+            env=self.recipe.environment, cmd=("python",),
+        )  # fmt: skip
+
+
+def proved(image: Image, store: Store) -> Report:
+    """The report on an image; VerifyError where anything is wrong with it."""
+    with say.step(f"proving {image.name}") as update:
+        report = proof.prove(store, image, update)
+    proof.demand(report, image.name)
+    return report
+
+
+def put_sif(out: Path, recipe: Recipe | Image, store: Store) -> Image:
+    """Takes a finished SIF over once its proof has passed. recipe: an image, or what was asked for."""
+    checked = structs.replace(proof.file_image(out), name=f"{recipe.name}.sif")
+    proved(checked, store)
+    return store.put_sif(
+        out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
+    )
+
+
+def record_defined(recipe: Recipe, own: LayerSpec, sif: Image, apptainer: str, store: Store) -> None:
+    """Puts record and bill of materials beside a SIF that was built by its definition."""
+    report = proof.known(store, sif)
+    passed = record.proof_of(report, record.now()) if report else None
+    metadata = record.metadata_of(proof.inventories(store, sif, lambda line: None))
+    bill = record.sbom_of(recipe, own, store, on=None, metadata=metadata)
+    kept = record.of(recipe, sif, store, bill=bill, proof=passed, steps=say.taken())
+    record.write(store, record.with_sif(kept, sif, apptainer), bill)
