@@ -66,12 +66,15 @@ def plan(store: Catalogue, keep_days: float, scratch: Path | None = None) -> Pla
     young = now - (DAY if _building(store, now) else HOUR)
     cut = min(now - keep_days * DAY, young)
     records, layers = every_record(store), every_layer(store)
+    wanted = {at for at, one in records.items() if not _old(at, cut) or _pinned(store, one)}
     recent = live(
         store,
-        [one for at, one in records.items() if not _old(at, cut) or _pinned(store, one)],
+        [records[at] for at in wanted],
         [one for at, one in layers.items() if not _old(at, cut)],
     )
-    old_records = {at: one for at, one in records.items() if not _free(store, one, recent)}
+    old_records = {
+        at: one for at, one in records.items() if at not in wanted and not _costless(store, one, recent)
+    }
     old_layers = {at: one for at, one in layers.items() if one.blob.digest not in recent}
     kept = live(
         store,
@@ -94,10 +97,8 @@ def plan(store: Catalogue, keep_days: float, scratch: Path | None = None) -> Pla
     )
 
 
-def _free(store: Catalogue, record: Record, recent: set[str]) -> bool:
-    """Whether an image is needed itself, or all its layers are by others."""
-    if record.digest in recent:
-        return True
+def _costless(store: Catalogue, record: Record, recent: set[str]) -> bool:
+    """Whether all layers of an image are needed by others."""
     layers = _manifest(store, record).layers if record.format == "oci" else ()
     return bool(layers) and all(layer.digest in recent for layer in layers)
 

@@ -32,9 +32,11 @@ def collect(store: Catalogue, plan: Plan, tell: Tell = lambda gone: None) -> int
     closed: list[OSError] = []
     _give_back(store)
     naming = [each for each in plan.garbage if each.kind in NAMING]
-    freed = 0
-    if any([_gone(each, tell, closed) for each in naming]):
+    for each in naming:
+        _gone(each, tell, closed)
+    if (store.root / "index.json").exists():  # whether or not one of them was: a killed run may have left it
         store.records.write_index()
+    freed = 0
     needed = garbage.live(
         store, (records := garbage.every_record(store)).values(), garbage.every_layer(store).values()
     )

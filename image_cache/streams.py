@@ -6,7 +6,8 @@ that come packed keep their bytes. Who reads a zstd layer:
     read      podman 4.3, buildah 1.28, apptainer 1.4 from an OCI layout, several frames in a blob too: tried;
               any registry that takes OCI manifests: a blob is bytes to it
     not read  Docker before 23 and containerd before 1.5 when they pull from a registry; and nobody in a
-              manifest of Docker's own family, which is never written here (oci.py)
+              manifest of Docker's own family, which is never written here (oci.py): so podman 4.3 and buildah
+              1.28 refuse to `save` what they have in Docker's format; `--format oci-archive` works
     not asked engines that are given a `docker load` archive: its layers are plain tars (docker_archive.py)
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from image_cache import oci
+from image_cache import garbage, gc, oci
 from image_cache.store import Store
+from kit.errors import NoSpaceError
 from kit.nouns import Image, Platform
 from tests.live.needs import need
+from tests.unit.parts_images import tar_of
 
 pytestmark = pytest.mark.live
 AMD64 = Platform("amd64")
@@ -73,9 +76,34 @@ def test_engines_load_the_docker_archive(
 def test_what_engines_write_is_taken_in(
     engine: list[str], transport: str, store: Store, image: Image, tmp_path: Path
 ) -> None:
-    identity = pulled(engine, store, image, tmp_path)
+    if transport == "docker-archive":  # of zstd layers they write none
+        identity = loaded(engine, store, image, tmp_path / "saved.tar")
+    else:
+        identity = pulled(engine, store, image, tmp_path)
     done([*engine, "push", identity, f"{transport}:{tmp_path}/written"])
     again = store.put_archive(tmp_path / "written", key="f" * 64, name=transport, platform=AMD64)
     ids = [oci.diff_ids(store.opened(one)[1], "it") for one in (image, again)]
     assert ids[0] == ids[1]
     assert pulled(engine, store, again, tmp_path)  # and what was taken in can be read once more
+
+
+def test_a_full_disk_says_what_would_free_space(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "a small file system needs root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", tmp_path], check=True)
+    try:
+        store = Store(tmp_path / "store")
+        first = store.put_tar("a" * 64, [tar_of({"x": os.urandom(3_000_000)})])
+        with pytest.raises(NoSpaceError, match="no space left") as young:
+            store.put_tar("b" * 64, (tar_of({"x": os.urandom(4_000_000)}) for _ in "x"))
+        assert young.value.hint == f"df -h {store.blobs}"  # nothing is old enough to go
+        for path in store.root.rglob("*"):
+            os.utime(path, (0, 0))
+        with pytest.raises(NoSpaceError) as old:
+            store.put_tar("b" * 64, [tar_of({"x": os.urandom(4_000_000)})])
+        assert old.value.hint == "runner image gc  # would free 3 MB"
+        assert store.artifact("b" * 64) is None and not list(store.root.rglob(".*"))
+        assert [path.name for path in store.blobs.iterdir()] == [first.path.name]
+        gc.collect(store, garbage.plan(store, 14))
+        store.put_tar("b" * 64, [tar_of({"x": os.urandom(4_000_000)})])
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -1,0 +1,312 @@
+"""What gc removes, what it keeps, and what happens when it is not alone."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from image_cache import garbage, gc, oci, stamps
+from image_cache.claim import Owner
+from image_cache.ensure import ensure, ensure_artifact
+from image_cache.store import KEEP_DAYS, Store
+from kit.errors import HostError, InvalidFileError
+from kit.nouns import Image
+from tests.unit.parts_images import AMD64, KEY, OTHER, sha, tar_of
+
+FORK = multiprocessing.get_context("fork")
+
+
+def aged(path: Path, days: float) -> None:
+    """Everything below was last written, and last wanted, that many days ago."""
+    then = time.time() - days * 86400
+    for each in [*path.rglob("*"), path]:
+        os.utime(each, (then, then), follow_symlinks=False)
+
+
+def used(store: Store, image: Image, days: float = 0) -> None:
+    then = time.time() - days * 86400
+    os.utime(store.records.path(image.key, image.format), (then, then))
+
+
+def made(store: Store, name: str, base: Image | None = None, **tree: bytes) -> Image:
+    """An image on a base, with a layer of its own."""
+    key = sha(name.encode())[7:]
+    layer = store.put_tar(key, [tar_of(tree or {name: os.urandom(30_000)})], name=f"stack {name}")
+    if base is None:
+        config = oci.plain_config(AMD64, layer.diff_id, "it")
+        return store.put_image(config, [layer.descriptor], key=key, name=name, platform=AMD64)
+    return store.put_on(base, [layer], key=key, name=name)
+
+
+def names(store: Store) -> set[str]:
+    return {image.name for image in store.list()}
+
+
+def indexed(store: Store) -> set[str]:
+    index = json.loads((store.root / "index.json").read_text())
+    return {one["annotations"][oci.REF_NAME] for one in index["manifests"]}
+
+
+def swept(store: Store, days: float = KEEP_DAYS) -> int:
+    return gc.collect(store, garbage.plan(store, days))
+
+
+def bytes_of(root: Path) -> int:
+    return sum(each.stat().st_size for each in root.rglob("*") if each.is_file())
+
+
+def seen(root: Path) -> dict[Path, tuple[float, int]]:
+    return {each: (each.lstat().st_mtime, each.lstat().st_size) for each in root.rglob("*")}
+
+
+def test_recent_and_pinned_stay(store: Store) -> None:
+    base = made(store, "base")
+    images = {name: made(store, name, base) for name in ("old", "pinned", "used")}
+    aged(store.root, 20)
+    store.pins.put(images["pinned"].key, "oci")
+    used(store, images["used"], days=13)
+    before = bytes_of(store.root)
+    plan = garbage.plan(store, KEEP_DAYS)
+    there = seen(store.root)
+    again = garbage.plan(store, KEEP_DAYS)
+    assert [each.path for each in again.garbage] == [each.path for each in plan.garbage]
+    assert seen(store.root) == there  # a look changes nothing
+    assert {each.name for each in plan.garbage if each.kind == "image"} == {"old (oci)"}
+    freed = gc.collect(store, plan)
+    # The base costs no space beside those that stand on it, and would have to be made again.
+    assert names(store) == {"base", "pinned", "used"} == indexed(store)
+    assert all(store.intact(image) == [] for image in store.list())
+    assert store.artifact(images["used"].key) and store.artifact(base.key)
+    assert store.artifact(images["old"].key) is None
+    assert 30_000 < freed == plan.freed <= before - bytes_of(store.root)
+    store.pins.drop(images["pinned"].key, "oci")
+    aged(store.root, 15)
+    swept(store)
+    assert names(store) == set() == indexed(store)
+    assert list(store.blobs.iterdir()) == [] and not list((store.root / "artifacts").iterdir())
+
+
+def test_what_was_asked_for_is_recent(store: Store) -> None:
+    image, other = made(store, "one"), made(store, "two")
+    aged(store.root, 20)
+    assert store.find(image.key, "oci") == image and store.artifact(other.key)
+    swept(store)
+    assert names(store) == {"one"} | {"two"}  # all of the second image's layers are the artifact's
+    assert store.intact(image) == [] == store.intact(other)
+
+
+def test_a_hit_writes_at_most_once_in_a_quarter_of_an_hour(store: Store, image: Image) -> None:
+    record = store.records.path(image.key, "oci")
+    before = record.stat()
+    assert store.find(image.key, "oci")
+    assert record.stat().st_mtime_ns == before.st_mtime_ns
+    aged(record, 1 / 24)
+    raw, inode = record.read_bytes(), record.stat().st_ino
+    assert store.find(image.key, "oci")
+    assert time.time() - record.stat().st_mtime < 60
+    assert (record.read_bytes(), record.stat().st_ino) == (raw, inode)  # not written anew
+
+
+def test_sifs_go_with_their_records_and_what_lies_beside(store: Store, tmp_path: Path) -> None:
+    for name, key in (("old", KEY), ("new", OTHER)):
+        (tmp_path / "x").write_bytes(b"sif")
+        store.put_sif(tmp_path / "x", key=key, name=name, platform=AMD64)
+        (store.sif_folder / f"{name}.sif.json").write_text("{}")
+    (store.sif_folder / "nobodys.sif").write_text("x")
+    aged(store.root, 20)
+    (store.sif_folder / "unfinished.sif").write_text("x")
+    assert store.find(OTHER, "sif")
+    swept(store)
+    assert {each.name for each in store.sif_folder.iterdir()} == {"new.sif", "new.sif.json", "unfinished.sif"}
+
+
+def test_notes_go_with_what_they_are_of(store: Store) -> None:
+    old, new = made(store, "old"), made(store, "new")
+    of = [old.digest, new.digest, store.artifact(old.key).diff_id, store.artifact(new.key).diff_id]  # type: ignore[union-attr]
+    for digest in of:
+        store.put_note(digest, "inventory", b"x")
+    aged(store.root, 20)
+    used(store, new)
+    swept(store)
+    assert [store.note(digest, "inventory") for digest in of] == [None, b"x", None, b"x"]
+
+
+def test_young_blobs_may_be_a_builds(store: Store, image: Image) -> None:
+    for number, hours in enumerate((0.5, 2, 30)):
+        blob = store.put_blob([b"%d" % number], oci.TAR)
+        aged(store.blob(blob.digest), hours / 24)
+    left = store.blobs / ".incoming.1-aa.tmp"
+    left.write_bytes(b"half")
+    aged(left, 2 / 24)
+    building = store.claims / f"{KEY}.oci"
+    another_host(building)
+    assert {each.size for each in garbage.plan(store, 0).garbage} == {1}  # while somebody builds: the oldest
+    aged(building, 0.5)
+    kinds = [each.kind for each in garbage.plan(store, 0).garbage]
+    assert sorted(kinds) == ["blob", "blob", "partial"]
+    swept(store, 0)
+    assert not left.exists() and len(list(store.blobs.iterdir())) == 1 + 3
+    aged(building, 2)
+    swept(store, 0)
+    assert not building.exists()
+
+
+def another_host(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    owner = Owner(host="gpu17", pid=1, started=1, machine="another boot")
+    (folder / "1").write_bytes(msgspec.json.encode(owner).ljust(512))
+
+
+def test_what_is_wanted_after_the_look_stays(store: Store) -> None:
+    old, hit, kept, again = (made(store, name) for name in ("old", "hit", "kept", "again"))
+    aged(store.root, 20)
+    plan = garbage.plan(store, KEEP_DAYS)
+    assert len([each for each in plan.garbage if each.kind == "image"]) == 4
+    assert store.find(hit.key, "oci")
+    assert store.artifact(kept.key)
+    layers = store.opened(again)[0].layers
+    assert all(store.keep(layer) for layer in layers)  # a pull finds the blob there, and goes on
+    gc.collect(store, plan)
+    assert names(store) == {"hit"} == indexed(store) and store.intact(hit) == []
+    assert store.artifact(kept.key) and all(store.has(layer) for layer in layers)
+    assert not store.has(oci.Descriptor(oci.MANIFEST, old.digest, 1))
+    assert not list(store.root.rglob(".*"))
+
+
+def test_an_image_put_after_the_look_keeps_its_blobs(store: Store) -> None:
+    old = made(store, "old")
+    manifest, config = store.opened(old)
+    aged(store.root, 20)
+    plan = garbage.plan(store, KEEP_DAYS)
+    put = store.put_image(config, manifest.layers, key=OTHER, name="new", platform=AMD64)
+    aged(store.blobs, 20)  # as if the marks had not been seen: the record alone must do
+    gc.collect(store, plan)
+    assert names(store) == {"new"} and store.intact(put) == []
+
+
+def test_what_was_moved_by_a_killed_gc_comes_back(store: Store) -> None:
+    image = made(store, "it")
+    blob = store.blob(store.opened(image)[0].layers[0].digest)
+    blob.rename(blob.with_name(f".gc.{blob.name}.0123abcd.tmp"))
+    assert store.find(image.key, "oci") is None
+    swept(store)
+    assert store.find(image.key, "oci") == image and store.intact(image) == []
+
+
+def test_a_record_that_nobody_understands_stops_it(store: Store) -> None:
+    made(store, "old")
+    aged(store.root, 20)
+    (store.root / "refs" / "x.new.json").write_text('{"from": "the future"}')
+    before = seen(store.root)
+    with pytest.raises(InvalidFileError, match="nothing was removed"):
+        swept(store)
+    assert {k: v for k, v in seen(store.root).items() if k != store.root} == {
+        k: v for k, v in before.items() if k != store.root
+    }
+
+
+def test_an_image_that_is_damaged_does_not_stop_it(store: Store) -> None:
+    image = made(store, "old")
+    store.blob(image.digest).write_bytes(b"flipped")
+    aged(store.root, 20)
+    swept(store)
+    assert names(store) == set() and list(store.blobs.iterdir()) == []
+
+
+def test_what_may_not_be_removed_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(store, "old")
+    aged(store.root, 20)
+    rename = Path.rename
+
+    def closed(path: Path, to: Path) -> Path:
+        if path.parent == store.blobs:
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", closed)
+    with pytest.raises(HostError, match="3 files could not be removed"):
+        swept(store)
+    assert names(store) == set() == indexed(store)
+
+
+def test_scratch_of_killed_builds(store: Store, image: Image, tmp_path: Path) -> None:
+    for name in ("old", "living"):
+        (tmp_path / "scratch" / name / "deep").mkdir(parents=True)
+        (tmp_path / "scratch" / name / "deep" / "file").write_bytes(b"x" * 1000)
+    aged(tmp_path / "scratch", 2)
+    (tmp_path / "scratch" / "living" / "deep" / "more").write_text("")
+    os.link(tmp_path / "scratch/old/deep/file", tmp_path / "scratch/old/deep/link")  # as uv's are
+    os.utime(tmp_path / "scratch/old/deep", (0, 0))
+    plan = garbage.plan(store, 14, tmp_path / "scratch")
+    assert [each.name for each in plan.garbage] == ["old"] and plan.freed < 13_000
+    gc.collect(store, plan)
+    assert [each.name for each in (tmp_path / "scratch").iterdir()] == ["living"]
+
+
+def test_an_empty_store_has_no_garbage(tmp_path: Path) -> None:
+    store = Store(tmp_path / "none")
+    assert garbage.plan(store, 0).garbage == () and swept(store) == 0
+    assert store.space_hint() is None
+
+
+def test_a_full_disk_is_told_with_what_would_free_it(store: Store) -> None:
+    made(store, "old", x=os.urandom(3_000_000))
+    aged(store.root, 20)
+    assert store.space_hint() == "runner image gc  # would free 3 MB"
+
+
+# -- beside builds, with hours made seconds -----------------------------------------------------------------
+
+
+def quick() -> None:
+    garbage.HOUR, garbage.DAY, stamps.COARSE = 2.0, 3.0, 0.2
+
+
+BASE = sha(b"base")[7:]
+
+
+def build_on(root: Path, seed: int, until: float) -> None:
+    """Makes and finds images; each must be whole whenever the store has given it."""
+    quick()
+    store, count = Store(root), 0
+    while time.time() < until:
+        count += 1
+        name = f"i{int(time.time() * 2)}-{count % 3}"  # asked for by all builders at once, then never again
+        key = sha(name.encode())[7:]
+
+        def base() -> Image:
+            return made(store, "base", x=b"the same")
+
+        def build(key: str = key, name: str = name) -> Image:
+            below = ensure(store, BASE, "oci", base)
+            layer = ensure_artifact(store, key, lambda: store.put_tar(key, [tar_of({name: b"y" * 9000})]))
+            return store.put_on(below, [layer], key=key, name=name)
+
+        image = ensure(store, key, "oci", build)
+        assert store.intact(image) == [], seed
+
+
+def test_beside_builds_nothing_that_is_used_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, names_ in ((garbage, ("HOUR", "DAY")), (stamps, ("COARSE",))):
+        for name in names_:
+            monkeypatch.setattr(module, name, getattr(module, name))  # put back at the end
+    quick()
+    root, until = tmp_path / "store", time.time() + 6
+    building = [FORK.Process(target=build_on, args=(root, seed, until)) for seed in range(2)]
+    for one in building:
+        one.start()
+    gone: list[garbage.Garbage] = []
+    while any(one.is_alive() for one in building):
+        store = Store(root)
+        gc.collect(store, garbage.plan(store, 0), gone.append)
+        building[0].join(0.05)
+    for one in building:
+        one.join(60)
+    assert [one.exitcode for one in building] == [0, 0]
+    assert {each.kind for each in gone} >= {"image", "layer", "blob"}, "this proved nothing"
