@@ -58,7 +58,7 @@ def tar(
 
     interpreter  a native Python of the spec's version
     work         an empty folder; on the file system of uv's cache nothing is copied. The caller removes it.
-    wheelhouse   the folder of `spec.group.wheels`
+    wheelhouse   holds each of `spec.group.wheels` in a folder named by its sha256
     torch_index  one more package index
 
     HashMismatchError names the package and the file; NetworkError, NoSpaceError and BuildError as they come.
@@ -111,27 +111,26 @@ class _Install:
         lock.write_text(self.spec.group.lock)
         # Every file is checked by its hash, so it does not matter which index offers it.
         options = ["--index-strategy", "unsafe-best-match"]
-        for name in self.spec.source:
-            options += ["--no-binary", name]
-        if self.spec.tools:
+        if self.spec.source:
             tools.write_text(self.spec.tools)
             options += ["--build-constraints", str(tools)]
+        for name in self.spec.source:
+            # uv's cache offers what it once built, whatever it was built with, unless settings differ: so
+            # there is one, that no build looks at.
+            setting = f"{name}:build-lock={digest(self.spec.tools.encode())[7:23]}"
+            options += ["--no-binary", name, "--config-settings-package", setting]
         self._pip(lock, options)
 
     def extensions(self, wheelhouse: Path | None) -> None:
         """The wheels of the wheelhouse, and nothing from an index."""
         if wheelhouse is None:
             raise UnsupportedError(f"could not {self.what}: no wheelhouse was given")
-        wanted = self.work / "wheels"
-        lines = (f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in self.spec.group.wheels)
-        wanted.write_text("".join(lines))
-        # There each lies in a folder named by its hash: two GPUs have wheels of one name. (Named by its place
+        wanted, wheels = self.work / "wheels", self.spec.group.wheels
+        wanted.write_text("".join(f"{w.name}=={w.version} --hash=sha256:{w.sha256}\n" for w in wheels))
+        # Each lies in a folder named by its hash: two GPUs have wheels of one name. (Named by its place
         # instead of found by a name, a wheel would leave that place in its record.)
-        found = self.work / "found"
-        found.mkdir()
-        for wheel in self.spec.group.wheels:
-            (found / wheel.file).symlink_to((wheelhouse / wheel.sha256 / wheel.file).absolute())
-        self._pip(wanted, ["--no-index", "--find-links", str(found)])
+        folders = [word for w in wheels for word in ("--find-links", str(wheelhouse / w.sha256))]
+        self._pip(wanted, ["--no-index", *folders])
 
     def _pip(self, requirements: Path, options: Sequence[str]) -> None:
         glibc = self.spec.glibc.replace(".", "_")

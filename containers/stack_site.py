@@ -37,8 +37,9 @@ def site(stage: Path, python: str | None = None) -> Path:
 
 def bare(stage: Path) -> None:
     """Removes what an empty environment holds beside the interpreter's links and its settings."""
-    shutil.rmtree(site(stage))
-    site(stage).mkdir()
+    folder = site(stage)
+    shutil.rmtree(folder)
+    folder.mkdir()
     for path in (stage / "bin").iterdir():
         if not path.is_symlink():
             path.unlink()
@@ -69,11 +70,10 @@ def as_recorded(stage: Path, package: Package) -> bool:
 def settle(stage: Path, spec: StackLayer) -> None:
     """Makes an environment of the image's Python of one of ours, without what only the installer needs."""
     ours, theirs = site(stage).parent.name, f"python{spec.python}"
-    if ours != theirs:
-        _moved_headers(stage, ours, theirs)
-        for above in (stage / "lib", stage / "include/site"):
-            if (above / ours).is_dir():
-                (above / ours).rename(above / theirs)
+    _amend_records(stage, ours, theirs)
+    for above in (stage / "lib", stage / "include/site"):
+        if ours != theirs and (above / ours).is_dir():
+            (above / ours).rename(above / theirs)
     for name in ("bin/python", "bin/python3", f"bin/{ours}", f"bin/{theirs}", "lib64", "pyvenv.cfg",
                  ".lock", ".gitignore", "CACHEDIR.TAG"):  # fmt: skip
         (stage / name).unlink(missing_ok=True)
@@ -84,17 +84,21 @@ def settle(stage: Path, spec: StackLayer) -> None:
         _carry(stage, spec)
 
 
-def _moved_headers(stage: Path, ours: str, theirs: str) -> None:
-    """Headers lie in a folder with Python's version in its name, which the records tell."""
+def _amend_records(stage: Path, ours: str, theirs: str) -> None:
+    """Headers lie in a folder with Python's version in its name; and no record tells when uv saw a wheel."""
     old, new = f"../../../include/site/{ours}/", f"../../../include/site/{theirs}/"
     for record, rows in _records(stage):
-        if not any(row[0].startswith(old) for row in rows):
-            continue
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([row[0].replace(old, new, 1), *row[1:]] for row in rows)
-        record.unlink()
-        record.write_text(text.getvalue(), newline="")
+        seen = record.with_name("uv_cache.json")
+        seen.unlink(missing_ok=True)
+        left = [row for row in rows if row[0] != f"{seen.parent.name}/{seen.name}"]
+        moved = [
+            [row[0].replace(old, new, 1) if row[0].startswith(old) else row[0], *row[1:]] for row in left
+        ]
+        if moved != rows:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(moved)
+            record.unlink()
+            record.write_text(text.getvalue(), newline="")
 
 
 def _carry(stage: Path, spec: StackLayer) -> None:
