@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import struct
 from typing import BinaryIO
 
 from msgspec import Struct
 
-from containers import elf, fatbin
+from containers import elf, fatbin, ld_cache
 from containers.elf import ElfFile
 from containers.fatbin import Fat
 from kit.errors import InvalidFileError
@@ -21,7 +20,7 @@ _TEXTS = re.compile(
     r".*\.dist-info/(METADATA|RECORD)|.*/torch/version\.py|etc/(passwd|ld\.so\.conf|ld\.so\.conf\.d/[^/]+)"
     r"|opt/stack/stack\.lock|\.singularity\.d/labels\.json"
 )
-LOADER_CACHE = "etc/ld.so.cache"
+LOADER_CACHE = ld_cache.CACHE
 _NCCL = re.compile(r"(.*/)?libnccl\.so[.0-9]*")
 _NCCL_SAYS = re.compile(rb"NCCL version ([0-9.]+)\+cuda([0-9.]+)")
 
@@ -89,21 +88,9 @@ def _nccl(file: BinaryIO) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-_MAGIC = b"glibc-ld.so.cache1.1"
-_LINE = struct.Struct("=iIIIQ")  # flags, name, path (offsets from the header's beginning), osversion, hwcap
-
-
 def _cached(raw: bytes) -> tuple[str, ...]:
-    """The paths in an ld.so.cache (sysdeps/generic/dl-cache.h of glibc); none where it is not one."""
-    start = raw.find(_MAGIC)
-    if start < 0:
+    """The libraries in an ld.so.cache; none where it is not one. Older ones begin with another table."""
+    try:
+        return tuple(each.path for each in ld_cache.decode(raw[max(0, raw.find(ld_cache.MAGIC)) :]))
+    except ValueError:
         return ()
-    (count,) = struct.unpack_from("=I", raw, start + 20)
-    found = set()
-    for number in range(count):
-        line = start + 48 + number * _LINE.size
-        if line + _LINE.size > len(raw):
-            break
-        at = start + _LINE.unpack_from(raw, line)[2]
-        found.add(raw[at : raw.find(b"\0", at)].decode("utf-8", "replace"))
-    return tuple(sorted(found))

@@ -24,7 +24,7 @@ from kit.nouns import Platform
 
 CACHE, CONFIGURED = "etc/ld.so.cache", "etc/ld.so.conf"
 DEFAULTS = ("lib", "usr/lib")
-_MAGIC = b"glibc-ld.so.cache1.1"
+MAGIC = b"glibc-ld.so.cache1.1"
 _LITTLE_ENDIAN = 2
 _HEADER, _ENTRY = struct.Struct("<20sIIB3xI12x"), struct.Struct("<iIIIQ")
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03}  # FLAG_ELF_LIBC6 and the machine's own
@@ -137,7 +137,7 @@ def encode(entries: list[Entry], platform: Platform) -> bytes:
             strings.write(text.encode() + b"\0")
     for each in ordered:
         table.write(_ENTRY.pack(_FLAGS[platform.arch], offsets[each.name], offsets[each.path], 0, 0))
-    head = _HEADER.pack(_MAGIC, len(ordered), strings.tell(), _LITTLE_ENDIAN, 0)
+    head = _HEADER.pack(MAGIC, len(ordered), strings.tell(), _LITTLE_ENDIAN, 0)
     return head + table.getvalue() + strings.getvalue()
 
 
@@ -145,7 +145,7 @@ def decode(raw: bytes) -> list[Entry]:
     """The entries of a cache, in its order. ValueError where it is none of this format."""
     try:
         magic, count, size, _, _ = _HEADER.unpack_from(raw)
-        if magic != _MAGIC or len(raw) < _HEADER.size + _ENTRY.size * count + size:
+        if magic != MAGIC or len(raw) < _HEADER.size + _ENTRY.size * count + size:
             raise ValueError("not a cache of the loader, or not all of it")
 
         def text(at: int) -> str:
