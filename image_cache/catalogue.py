@@ -173,8 +173,16 @@ class Catalogue(Blobs):
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where files of the store lie, but for those in folders of their own kind (notes, claims)."""
-        return (self.root, self.blobs, self.sif_folder, *(each.folder for each in self._parts))
+        """Every folder in which files of the store are made and removed."""
+        kinds = self.notes.kinds()
+        return (
+            self.root,
+            self.blobs,
+            self.sif_folder,
+            self.claims,
+            *(each.folder for each in self._parts),
+            *kinds,
+        )
 
 
 def _digests(manifest: oci.Manifest) -> set[str]:

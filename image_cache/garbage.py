@@ -196,7 +196,7 @@ def _blobs(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:
 
 
 def _notes(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:
-    for folder in _entries(store.notes.folder):
+    for folder in store.notes.kinds():
         for path in _entries(folder):
             if f"sha256:{path.name}" not in kept and _old(path, young):
                 yield from _found("note", f"{folder.name} {path.name[:12]}", path, young)
@@ -204,15 +204,14 @@ def _notes(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:
 
 def _partial(store: Catalogue, young: float) -> Iterator[Garbage]:
     """What killed processes left: temporary files of every folder. A living writer writes all the time."""
-    notes = _entries(store.notes.folder)
-    for folder in (*store.folders, *notes):
+    for folder in store.folders:
         for path in sorted(folder.glob(".*.tmp")):
             if not path.name.startswith(ASIDE) and newest(path) <= young:
                 yield from _found("partial", path.name, path, young)
 
 
 def _scratch(folder: Path | None, before: float) -> Iterator[Garbage]:
-    for path in _entries(folder) if folder else ():
+    for path in sorted(folder.iterdir()) if folder and folder.is_dir() else ():
         if newest(path) <= before:
             yield from _found("partial", path.name, path, before)
 

@@ -23,6 +23,13 @@ class Notes:
     def path(self, digest: str, kind: str) -> Path:
         return self.folder / oci.check_name(kind) / check_digest(digest, "a note").removeprefix("sha256:")
 
+    def kinds(self) -> list[Path]:
+        """The folders of the kinds that there are."""
+        try:
+            return sorted(self.folder.iterdir())
+        except FileNotFoundError:
+            return []
+
     def get(self, digest: str, kind: str) -> bytes | None:
         """The bytes that were put; None when there are none, or not those."""
         import zstandard
