@@ -174,7 +174,7 @@ class _Passing(io.RawIOBase):
     """Pieces as a file that is read from its beginning to its end, once; it can skip and not go back."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
+        self._pieces = (each for each in pieces if each)
         self._left = memoryview(b"")
         self._at = 0
 
