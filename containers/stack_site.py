@@ -85,7 +85,7 @@ def settle(stage: Path, spec: StackLayer) -> None:
 
 
 def _amend_records(stage: Path, ours: str, theirs: str) -> None:
-    """Headers lie in a folder with Python's version in its name; and no record tells when uv saw a wheel."""
+    """Headers lie in a folder with Python's version in its name. And no record tells when uv saw a wheel."""
     old, new = f"../../../include/site/{ours}/", f"../../../include/site/{theirs}/"
     for record, rows in _records(stage):
         seen = record.with_name("uv_cache.json")
