@@ -102,14 +102,24 @@ class ImageTree:
 
 
 def _hidden(layer: Inventory, below: dict[str, Entry]) -> Iterator[str]:
+    folders = _folders(below)
     for entry in layer.entries:
         folder, _, name = entry.path.rpartition("/")
         if name == OPAQUE:
             yield f"/{folder}/" if folder else "/"
         elif name.startswith(WHITEOUT):
             yield f"/{folder}/{name.removeprefix(WHITEOUT)}".replace("//", "/")
-        elif entry.kind != "folder" and (under := below.get(f"/{entry.path}")) and under.kind == "folder":
+        elif entry.kind != "folder" and f"/{entry.path}" in folders:
             yield f"/{entry.path}"
+
+
+def _folders(entries: Iterable[str]) -> set[str]:
+    """All folders that hold something, whether or not a layer states them."""
+    found: set[str] = set()
+    for path in entries:
+        while (path := path.rpartition("/")[0]) and path not in found:
+            found.add(path)
+    return found
 
 
 def _below(path: str, gone: set[str]) -> bool:
