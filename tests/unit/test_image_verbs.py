@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from image_cache.store import Store
+from image_cache.store import KEEP_DAYS, Store
 from kit.errors import EXIT_CODES
 from kit.nouns import Image
 from runner import cli, images, shelf
@@ -114,3 +114,8 @@ def test_a_damaged_image_is_not_pushed(shop: Store, capsys: pytest.CaptureFixtur
 def test_a_whole_name_is_no_beginning(shop: Store, tmp_path: Path) -> None:
     shop.put_root(tmp_path / "root.tar", key="d" * 64, name="base-2", platform=AMD64)
     assert images.named("base").name == "base"
+
+
+def test_the_default_of_gc_is_the_stores() -> None:
+    """The command writes it out, because importing the store is slow; a full disk's hint counts with it."""
+    assert cli.parsed(["image", "gc"]).keep_days == KEEP_DAYS
