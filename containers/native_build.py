@@ -12,6 +12,7 @@ What the package's own setup may not do here:
 """
 
 import importlib
+import importlib.util
 import os
 import re
 import sys
@@ -109,13 +110,12 @@ def _stay_inside() -> None:
 
 def _offer_bdist_wheel() -> None:
     """setuptools has held this command since 70.1; what still imports it by its old name gets the same."""
-    try:
-        importlib.import_module("wheel.bdist_wheel")
-    except ImportError:
-        new = importlib.import_module("setuptools.command.bdist_wheel")
-        old = types.ModuleType("wheel")
-        old.bdist_wheel = new  # type: ignore[attr-defined]
-        sys.modules.update({"wheel": old, "wheel.bdist_wheel": new})
+    if importlib.util.find_spec("wheel") or not importlib.util.find_spec("setuptools"):
+        return
+    new = importlib.import_module("setuptools.command.bdist_wheel")
+    old = types.ModuleType("wheel")
+    old.bdist_wheel = new  # type: ignore[attr-defined]
+    sys.modules.update({"wheel": old, "wheel.bdist_wheel": new})
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def inspected(
             raise VerifyError(
                 f"{path.name} has no machine code for compute capability {capability}: it has {have}"
             )
-    return tuple(map(str, sorted(codes))), ".".join(map(str, glibc)) or None
+    return tuple(dict.fromkeys(map(str, sorted(codes)))), ".".join(map(str, glibc)) or None
 
 
 # -- compiled -----------------------------------------------------------------------------------------------
