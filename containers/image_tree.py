@@ -75,6 +75,9 @@ class ImageTree:
 
     def entry(self, path: str) -> Entry | None:
         """What `path` leads to, links followed; None where that is nothing."""
+        there = self.entries.get(path)
+        if there and there.kind != "link":  # no folder above it is a link, or it would have another path
+            return there
         real = self.real(path)
         return self.entries.get(real) if real else None
 

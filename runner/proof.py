@@ -80,14 +80,15 @@ def inventories(store: Store, image: Image, update: Update) -> list[Inventory]:
     if image.format == "sif":
         return [_of_sif(store, image, update)]
     manifest, config = store.opened(image)
-    wanted = dict(zip(diff_ids(config, image.name), manifest.layers, strict=True))
+    ids = diff_ids(config, image.name)
+    wanted = dict(zip(ids, manifest.layers, strict=True))
     found = {each: inventory.decode(store.note(each, NOTE)) for each in wanted}
     missing = [each for each in wanted if found[each] is None]
     for done, (diff_id, raw) in enumerate(_read(store, {each: wanted[each] for each in missing}), start=1):
         store.put_note(diff_id, NOTE, raw)
         found[diff_id] = inventory.decode(raw)
         update(f"{done} of {len(missing)} layers read")
-    return [each for each in found.values() if each is not None]
+    return [kept for each in ids if (kept := found[each]) is not None]
 
 
 def _read(store: Store, layers: dict[str, Descriptor]) -> Iterator[tuple[str, bytes]]:

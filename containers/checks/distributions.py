@@ -64,6 +64,8 @@ def recorded(tree: ImageTree, one: Distribution) -> Iterator[tuple[str, str, str
 
 
 def _joined(folder: str, name: str) -> str:
+    if ".." not in name and "./" not in name and not name.startswith("/"):
+        return f"{folder}/{name}"  # nearly all of a hundred thousand
     parts = [] if name.startswith("/") else folder.split("/")[1:]
     for part in name.split("/"):
         if part == "..":
