@@ -108,13 +108,14 @@ def inspected(
         glibc = max(glibc, claims.glibc)
         if section:
             codes |= {code for fat in fatbin.read(stream, *section, where) for code in fat.codes}
+    names = tuple(dict.fromkeys(map(str, sorted(codes))))  # packed and plain code has one name
     for capability in capabilities:
         if not any(code.kind == "sass" and code.runs_on(capability) for code in codes):
-            have = ", ".join(map(str, sorted(codes))) or "none at all"
+            have = ", ".join(names) or "none at all"
             raise VerifyError(
                 f"{path.name} has no machine code for compute capability {capability}: it has {have}"
             )
-    return tuple(dict.fromkeys(map(str, sorted(codes)))), ".".join(map(str, glibc)) or None
+    return names, ".".join(map(str, glibc)) or None
 
 
 # -- compiled -----------------------------------------------------------------------------------------------
