@@ -265,7 +265,7 @@ def test_a_full_disk_is_told_with_what_would_free_it(store: Store) -> None:
 
 
 def quick() -> None:
-    garbage.HOUR, garbage.DAY, stamps.COARSE = 2.0, 3.0, 0.2
+    garbage.HOUR, garbage.DAY, stamps.COARSE = 3.0, 4.0, 0.2
 
 
 BASE = sha(b"base")[7:]
@@ -297,7 +297,7 @@ def test_beside_builds_nothing_that_is_used_goes(tmp_path: Path, monkeypatch: py
         for name in names_:
             monkeypatch.setattr(module, name, getattr(module, name))  # put back at the end
     quick()
-    root, until = tmp_path / "store", time.time() + 6
+    root, until = tmp_path / "store", time.time() + 8
     building = [FORK.Process(target=build_on, args=(root, seed, until)) for seed in range(2)]
     for one in building:
         one.start()
