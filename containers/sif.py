@@ -96,11 +96,14 @@ def _room(making: Making, out: Path) -> Iterator[Path]:
     above = Path(os.environ.get("APPTAINER_TMPDIR") or out.parent).absolute()
     if set(str(above)) & set(",:"):  # apptainer reads the folder's name as part of a list
         above = Path(tempfile.gettempdir())
-    with files.beside(above / "slipworks-sif") as folder, files.space_named(above):
+    with files.space_named(above):
+        above.mkdir(parents=True, exist_ok=True)
         _check(making, above, (UNPACKED + 2) * making.packed)  # its files, a copy of its layers, the squashfs
         _check(making, out.parent, making.packed)
-        folder.mkdir(mode=0o700)
-        yield folder
+        # It changes modes where folders of the image would not let themselves be removed.
+        folder = tempfile.TemporaryDirectory(prefix=".slipworks-sif-", suffix=".tmp", dir=above)
+    with folder as name:
+        yield Path(name)
 
 
 def _check(making: Making, folder: Path, least: int) -> None:

@@ -25,7 +25,7 @@ from kit.nouns import Image
 def workplace(context: Mapping[str, str], above: Path) -> Iterator[Path]:
     """A folder of our own in `above`, with a folder `context` that holds these texts; gone afterwards."""
     above.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=above) as name:
+    with tempfile.TemporaryDirectory(prefix=".slipworks-build-", suffix=".tmp", dir=above) as name:
         place = Path(name) / "context"
         with files.space_named(place):
             place.mkdir()

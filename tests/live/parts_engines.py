@@ -20,11 +20,10 @@ import pytest
 from msgspec import Struct
 
 from containers import host
-from containers.secrets import BuildSecrets
 from image_cache.store import Store
 from kit.nouns import Image, Platform, key_of
 from tests.live.needs import need
-from tests.live.tiny import CREDENTIAL, ENVIRONMENT, LABELS
+from tests.live.tiny import ENVIRONMENT, LABELS
 
 APPLETS = (
     "sh",
@@ -280,11 +279,3 @@ def ordinary_user() -> Iterator[User]:
     subprocess.run(["rm", "-rf", folder], check=False)
     if made:
         subprocess.run(["userdel", name], capture_output=True, check=False)
-
-
-@pytest.fixture
-def build_secrets(open_folder: Path) -> BuildSecrets:
-    index, ca = open_folder / "index, one", open_folder / "ca: two"
-    index.write_text(f"PIP_INDEX_URL='https://me:{CREDENTIAL}@index.invalid/simple'\n")
-    ca.write_text("a certificate\n")
-    return BuildSecrets(index, ca)
