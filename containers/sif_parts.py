@@ -1,6 +1,6 @@
 """Where in a SIF file its root file system lies, by the file's own header: no apptainer is needed to look.
 
-The layout is that of github.com/apptainer/sif: a header, then descriptors of a fixed size, little-endian.
+After the header comes a table of what the file holds, in entries of a fixed size (github.com/apptainer/sif).
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from containers.sif_header import HEADER, MAGIC
 from kit.errors import InvalidFileError
 
-_HEADER = struct.Struct("<32s10s3s3s16sqqqqqqqq")  # launcher, magic, …, free, total, offset and size of …
 _DESCRIPTOR = struct.Struct("<i?IIIqqqqqqq128s384s")  # kind, used, …, offset, size, …, name, extra
-_MAGIC = b"SIF_MAGIC\0"
 _PARTITION, _SQUASHFS, _PRIMARY = 0x4004, 1, 2
 
 
@@ -32,10 +31,10 @@ def root(path: Path) -> Root:
     """The partition that a container starts from. InvalidFileError where there is none."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEADER.size)
-            if len(head) < _HEADER.size or head[32:42] != _MAGIC:
+            raw = file.read(HEADER.size)
+            if len(raw) < HEADER.size or (head := HEADER.unpack(raw))[1] != MAGIC:
                 raise InvalidFileError(f"{path} is no SIF file")
-            *_others, total, start, _size, _data, _length = _HEADER.unpack(head)
+            total, start = head[8], head[9]
             for number in range(total):
                 file.seek(start + number * _DESCRIPTOR.size)
                 if found := _root(file.read(_DESCRIPTOR.size)):
