@@ -39,11 +39,13 @@ _EXAMPLES = {
 def root(made: RootTar) -> None:
     """What a whole root file system needs: folders, links, users, names."""
     for name in MERGED:
-        if f"usr/{name}" not in made.entries:
+        if not made.names(f"usr/{name}"):
             made.entries.pop(name, None)
     for name in ("home", "media", "mnt", "opt", "srv", *(f"usr/local/{each}" for each in _LOCAL)):
         made.folder(name)
     made.folder("run/lock", 0o1777)
+    if made.is_file("usr/bin/dash"):
+        made.link("usr/bin/sh", "dash")
     accounts(made)
     logins(made)
     for path, example in _EXAMPLES.items():

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from containers import bootstrap, layer
-from definitions import layers
+from containers import bootstrap, layer, system
+from definitions import bases, layers
 from kit import process
 from kit.nouns import Base, LayerBuild, LayerSpec, Platform
 from tests.live.needs import need
 
-PYTHONS = {"bullseye": "3.9", "trixie": "3.13", "noble": "3.12"}
+PYTHONS = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13", "noble": "3.12"}
+NATIVE = Platform.host()
+FOREIGN = Platform("amd64" if NATIVE.arch == "arm64" else "arm64")
+CERTIFIED = ("ca-certificates", "python3.13")
+IMAGE = ("g++", "gcc", "git", "ibverbs-providers", "libc6-dev", "libpython3.13-dev", "openssh-client", "tini")
 
 
 def base(suite: str, packages: tuple[str, ...] = ()) -> Base:
@@ -36,6 +41,28 @@ def need_apt() -> None:
     need(bootstrap.host_distribution() == "debian", "the layer's tests need Debian's apt")
 
 
+def need_root() -> None:
+    need(os.geteuid() == 0, "a root file system can only be entered as root")
+
+
+def unpack(tar: Path, folder: Path) -> Path:
+    """A tar unpacked upon what a folder holds, links kept, as an engine would put a layer upon another."""
+    folder.mkdir(exist_ok=True)
+    argv = ["tar", "-C", folder, "--keep-directory-symlink", "-xf", tar]
+    process.run(argv, what="unpack a root")
+    return folder
+
+
+def enter(root: Path, script: str, **env: str) -> str:
+    """What a shell script prints in a root, with /proc and /dev and nothing of this machine's settings."""
+    prepare = 'mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && exec chroot "$1" sh -euc "$2"'
+    argv = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", prepare, "sh", root, script]
+    path = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    done = subprocess.run(argv, env={"PATH": path, **env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def spec() -> LayerSpec:
     return layers.load("slipworks", "debian")
@@ -46,7 +73,7 @@ def slipworks(spec: LayerSpec, tmp_path_factory: pytest.TempPathFactory) -> Laye
     """The layer for this machine's platform."""
     need_apt()
     out = tmp_path_factory.mktemp("layer") / "slipworks.tar.gz"
-    return layer.build(spec, Platform.host(), out, quiet)
+    return layer.build(spec, NATIVE, out, quiet)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +82,7 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     made: dict[str, Path] = {}
 
     def root(name: str) -> Path:
-        need(os.geteuid() == 0, "a root file system can only be entered as root")
+        need_root()
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
             made[name].chmod(0o755)  # it is the root folder of ordinary users too
@@ -65,12 +92,36 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return root
 
 
+@pytest.fixture(scope="session")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tar of a root for the other platform, which nothing here could run."""
+    need_apt()
+    out = tmp_path_factory.mktemp("foreign") / "root.tar"
+    bootstrap.root(base("trixie", CERTIFIED), FOREIGN, out, quiet)
+    return out
+
+
+@pytest.fixture(scope="session")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base of images, and upon it the layer of what they need beside wheels, unpacked."""
+    need_apt()
+    need_root()
+    folder = tmp_path_factory.mktemp("furnished")
+    ground = bases.load("bootstrap")
+    bootstrap.root(ground, NATIVE, folder / "base.tar", quiet)
+    root = unpack(folder / "base.tar", folder / "root")
+    system.build(root, ground, IMAGE, NATIVE, folder / "system.tar", quiet)
+    unpack(folder / "system.tar", root)
+    for name in ("base.tar", "system.tar"):
+        (folder / name).unlink()
+    return root
+
+
 def _unpacked(suite: str, folder: Path) -> None:
     need_apt()
-    need(shutil.which("mmdebstrap"), "mmdebstrap is not installed")
     tar = folder.with_suffix(".tar")
-    bootstrap.root(base(suite), Platform.host(), tar, quiet)
-    process.run(["tar", "-C", folder, "-xf", tar], what="unpack a root")
+    bootstrap.root(base(suite), NATIVE, tar, quiet)
+    unpack(tar, folder)
     tar.unlink()
 
 
