@@ -133,10 +133,9 @@ class _Install:
         self._pip(wanted, ["--no-index", *folders])
 
     def _pip(self, requirements: Path, options: Sequence[str]) -> None:
-        glibc = self.spec.glibc.replace(".", "_")
+        glibc, python = self.spec.glibc.replace(".", "_"), str(self.stage / "bin/python")
         argv = [
-            self.uv, "pip", "install", "--no-config", "--no-progress",
-            "--python", str(self.stage / "bin/python"),
+            self.uv, "pip", "install", "--no-config", "--no-progress", "--python", python,
             "--python-platform", f"{self.spec.platform.machine}-manylinux_{glibc}",
             "--python-version", self.spec.python, "--no-deps", "--require-hashes", "--only-binary", ":all:",
             *options, "--link-mode", "hardlink", "--requirements", str(requirements),
@@ -145,7 +144,10 @@ class _Install:
         # uv installs all packages at once: which of two files with one name stays is chance.
         for package in stack_site.contested(self.stage):
             if not stack_site.as_recorded(self.stage, package):
-                self._run([*argv, "--reinstall-package", package.name])
+                # Not --reinstall-package, which downloads once more.
+                removing = [self.uv, "pip", "uninstall", "--no-config", "--quiet", "--python", python]
+                process.run([*removing, package.name], what=self.what, env=self.env)
+                self._run(argv)
 
     def _run(self, argv: list[str]) -> None:
         said: list[str] = []
