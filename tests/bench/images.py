@@ -1,6 +1,6 @@
 """Building images, each beside a baseline of the same run. Prints; asserts nothing.
 
-    .venv/bin/python tests/bench/images.py [kit] [cold] [foreign] [--line cu13] [--arch h100]
+    .venv/bin/python -m tests.bench.images [kit] [cold] [foreign] [--line cu13] [--arch h100]
 
 kit      a full stack built again after a change of the kit alone, beside the same build with nothing changed
 cold     a build with nothing in the store, beside `uv pip install --compile-bytecode` of the same lock;
