@@ -25,6 +25,8 @@ class ImageTree:
         self.facts: dict[str, Facts] = {}
         for layer in layers:
             self._put(layer)
+        for path in _folders(self.entries):  # those that no layer states are there as well
+            self.entries.setdefault(path, Entry(path[1:], "folder", 0o755))
         self.real = functools.cache(self._real)
         self.libraries = self._libraries()
 

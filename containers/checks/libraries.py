@@ -1,7 +1,8 @@
 """Every library that an ELF file needs is in the image, or is one that the host's driver supplies.
 
 Libraries of the stack may need what is loaded before them (torch, before its extensions): such a one must be
-somewhere in the same tree, and how many there are is told. A program has nobody who loads for it.
+somewhere in the same tree, and how many there are is told. Elsewhere it must be in the same folder: one of
+its own, that its programs name in their runpath (systemd's). A program has nobody who loads for it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,5 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
 def _loaded_before(loader: Loader, path: str, claims: ElfFile, name: str) -> bool:
     if claims.interpreter and not claims.soname and ".so" not in path.rpartition("/")[2]:
         return False
-    return any(
-        path.startswith(f"{tree}/") and loader.anywhere(name, claims.machine, tree) for tree in SELF_CONTAINED
-    )
+    trees = [tree for tree in SELF_CONTAINED if path.startswith(f"{tree}/")]
+    return loader.anywhere(name, claims.machine, trees[0] if trees else path.rpartition("/")[0]) is not None

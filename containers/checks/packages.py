@@ -73,7 +73,7 @@ def _records(tree: ImageTree, expected: Expected, found: list[Distribution], res
             counted += not wrong
     strays = [path for path, entry in tree.entries.items()
               if path.startswith(f"{site}/") and path not in owned and entry.kind != "folder"
-              and not _cached(path, owned)]  # fmt: skip
+              and not _cached(path, owned) and not _alias(tree, path, owned)]  # fmt: skip
     for path in sorted(strays):
         result.wrong("file", "belongs to no package", "named by a RECORD", path)
     return counted
@@ -90,6 +90,18 @@ def _differs(tree: ImageTree, path: str, hashed: str, size: str) -> str | None:
     if kind == "sha256" and base64.urlsafe_b64encode(entry.sha256).rstrip(b"=").decode() != value:
         return "is changed: another hash"
     return None
+
+
+def _alias(tree: ImageTree, path: str, owned: set[str]) -> bool:
+    """Whether this is a link to a neighbour: a file that a package owns (libx.so.1), or a folder."""
+    real = tree.real(path)
+    if real is None or tree.entries[path].kind != "link" or _folder(real) != _folder(path):
+        return False
+    return real in owned or tree.entries[real].kind == "folder"
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _cached(path: str, owned: set[str]) -> bool:

@@ -138,6 +138,13 @@ def test_a_program_has_nobody_who_loads_for_it(proved: Proved, tmp_path: Path) -
     tool = parts.made(tmp_path, "gcc", "-o", tmp_path / "made", tmp_path / "main.c", library)
     changes = {f"{VLLM}/libs/libbeside.so": library.read_bytes(), f"{VLLM}/tool": tool}
     assert only(proved(changes), "libraries").where == f"/{VLLM}/tool"
+    libraries = {
+        "usr/lib/own/libuser.so": user(tmp_path, library),
+        "usr/lib/own/libbeside.so": library.read_bytes(),
+    }
+    assert not proved(libraries).failed
+    elsewhere = {"usr/lib/other/libbeside.so": library.read_bytes(), "usr/lib/own/libbeside.so": None}
+    assert only(proved({**libraries, **elsewhere}), "libraries").where == "/usr/lib/own/libuser.so"
     rpath = ("-Wl,-rpath,$ORIGIN/libs", "-Wl,--disable-new-dtags")
     changes[f"{VLLM}/tool"] = parts.made(
         tmp_path, "gcc", "-o", tmp_path / "made", tmp_path / "main.c", library, *rpath
@@ -210,6 +217,13 @@ def test_a_file_of_no_package(base: Files, plain: Files) -> None:
     more = {f"{SITE}/sitecustomize.py": b"x", f"{TORCH}/__pycache__/version.cpython-313.pyc": b"y"}
     found = only(parts.proof([base, {**files, **more}]), "packages")
     assert (found.found, found.where) == ("belongs to no package", f"/{SITE}/sitecustomize.py")
+    beside = {f"{TORCH}/lib/libtorch.so": b"-> libtorch_cuda.so", f"{TORCH}/lib64": b"-> lib"}
+    assert not parts.proof([base, {**files, **beside}]).failed
+    away = {
+        f"{SITE}/sitecustomize.py": b"-> /opt/stack/bin/tool",
+        f"{SITE}/usercustomize.py": b"-> torch/version.py",
+    }
+    assert len(failed(parts.proof([base, {**files, **away}]), "packages")) == 2
 
 
 def test_packages_and_lock(proved: Proved, plain: Files) -> None:

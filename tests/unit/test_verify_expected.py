@@ -63,3 +63,13 @@ def test_a_long_list_is_cut_in_the_table_alone() -> None:
     assert lines[0] == "libraries    failed    library: needs lib0.so, expected found in the image  /x"
     assert lines[-2].endswith("… and 8 more: --json has them all")
     assert lines[-1] == "linux/arm64: 20 failed"
+
+
+def test_what_one_reason_lets_pass_is_one_line() -> None:
+    passed = [Finding(check="libraries", status="excepted", subject="library", found=f"needs lib{number}.so",
+                      expected="nobody loads it", where="/x") for number in range(3)]  # fmt: skip
+    lines = verify.table(Report(platform="linux/arm64", findings=tuple(passed)))
+    assert lines == [
+        "libraries    excepted  3 × nobody loads it: library: needs lib0.so  /x …",
+        "linux/arm64: 3 excepted",
+    ]

@@ -59,17 +59,20 @@ def check(report: Report, name: str) -> None:
 
 
 def table(report: Report) -> list[str]:
-    """A line a finding: check, status, and what of what; at most MOST of one check and status."""
+    """A line a finding, at most MOST of one check and status; a line for all that one reason lets pass."""
     lines: list[str] = []
-    shown: dict[tuple[str, str], int] = {}
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for each in report.findings:
-        group = (each.check, each.status)
-        shown[group] = shown.get(group, 0) + 1
-        if shown[group] <= MOST:
-            lines.append(f"{each.check:<12} {each.status:<9} {_told(each)}")
-        elif shown[group] == MOST + 1:
-            more = sum((one.check, one.status) == group for one in report.findings) - MOST
-            lines.append(f"{each.check:<12} {each.status:<9} … and {more} more: --json has them all")
+        reason = each.expected if each.status == "excepted" else ""
+        groups.setdefault((each.check, each.status, reason), []).append(each)
+    for (check, status, reason), found in groups.items():
+        head = f"{check:<12} {status:<9} "
+        if reason:
+            lines.append(f"{head}{len(found)} × {reason}: {_told(found[0])}{' …' if found[1:] else ''}")
+            continue
+        lines += [head + _told(each) for each in found[:MOST]]
+        if found[MOST:]:
+            lines.append(f"{head}… and {len(found) - MOST} more: --json has them all")
     counted = ", ".join(f"{count} {status}" for status, count in report.counts().items())
     return [*lines, f"{report.platform}: {counted}"]
 
@@ -78,6 +81,4 @@ def _told(finding: Finding) -> str:
     told = f"{finding.subject}: {finding.found}"
     if finding.status == "failed":
         told += f", expected {finding.expected}"
-    elif finding.status == "excepted":
-        told += f" (let pass: {finding.expected})"
     return f"{told}  {finding.where}" if finding.where else told
