@@ -1,4 +1,4 @@
-"""The machine's own apt: where it takes packages from, and a private state to take other ones with.
+"""apt, the machine's own or a base's: where it takes packages from, and a private state to take others with.
 
 Mirror, keyring, proxy, certificates and credentials are the machine's; nothing of them is written down here.
 The host's own package lists and database are neither used nor changed, so no root is needed.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
 from containers import complaints
+from containers.apt_home import Home
 from kit import process
 from kit.errors import HostError, MissingToolError, NetworkError, NotFoundError, SlipworksError
 from kit.nouns import Platform
@@ -45,6 +45,7 @@ class Sources(Struct, frozen=True, kw_only=True):
     suite: str
     platform: Platform
     lines: tuple[str, ...]
+    home: Home = Home()
 
     @property
     def text(self) -> str:
@@ -54,9 +55,10 @@ class Sources(Struct, frozen=True, kw_only=True):
 
 def host_distribution() -> str | None:
     """debian or ubuntu where this machine is one, or made from one, and has apt; None elsewhere."""
-    if not shutil.which("apt-get"):
-        return None
-    release = Path("/etc/os-release")
+    return _distribution(Path("/etc/os-release")) if shutil.which("apt-get") else None
+
+
+def _distribution(release: Path) -> str | None:
     text = release.read_text() if release.exists() else ""
     words = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     for field in ("ID", "ID_LIKE"):
@@ -66,9 +68,16 @@ def host_distribution() -> str | None:
     return None
 
 
-def sources(distribution: str, suite: str, platform: Platform) -> Sources:
-    """The machine's own mirrors, asked for another suite and platform. HostError where it has none."""
-    here = host_distribution()
+def sources(distribution: str, suite: str, platform: Platform, native: Path | None = None) -> Sources:
+    """The machine's own mirrors, asked for another suite and platform. HostError where it has none.
+
+    `native`: an unpacked root of the distribution for this machine, whose apt and mirrors are used where this
+    machine has none for it (`apt_home` says what becomes of it).
+    """
+    here, home = host_distribution(), Home()
+    if here != distribution and native is not None:
+        here, home = _distribution(native / "usr/lib/os-release"), Home(native)
+        home.check()
     if here is None:
         raise MissingToolError("this machine has no apt, whose packages this is made of", _OTHER_HOST)
     if here != distribution:
@@ -76,7 +85,7 @@ def sources(distribution: str, suite: str, platform: Platform) -> Sources:
             f"cannot take packages of {distribution}: this machine's are {here or 'another distribution'}'s",
             _OTHER_HOST,
         )
-    own = _own(distribution, _entries())
+    own = _own(distribution, _entries(home))
     if distribution == "ubuntu" and platform != Platform.host():
         # Ubuntu keeps other architectures on another mirror, which only the machine's owner can name.
         own = [each for each in own if each.arch == platform.arch]
@@ -89,14 +98,15 @@ def sources(distribution: str, suite: str, platform: Platform) -> Sources:
         distribution=distribution,
         suite=suite,
         platform=platform,
-        lines=tuple(_lines(own, distribution, suite)),
+        lines=tuple(_lines(own, distribution, suite, home)),
+        home=home,
     )
 
 
-def _entries() -> list[Entry]:
+def _entries(home: Home) -> list[Entry]:
     form = "\t".join(f"$({name})" for name in _FIELDS)
     told = process.run(
-        ["apt-get", "indextargets", "Created-By: Packages", "--format", form],
+        home.argv("apt-get", "indextargets", "Created-By: Packages", "--format", form),
         what="read this machine's apt sources", error=HostError,
     )  # fmt: skip
     return [
@@ -114,9 +124,9 @@ def _own(distribution: str, entries: Iterable[Entry]) -> list[Entry]:
     ]  # fmt: skip
 
 
-def _lines(own: list[Entry], distribution: str, suite: str) -> Iterator[str]:
+def _lines(own: list[Entry], distribution: str, suite: str, home: Home) -> Iterator[str]:
     """One line for each of the suite, its updates and its security updates that the host has for its own."""
-    trusted = _keyrings(own, distribution)
+    trusted = _keyrings(own, distribution, home)
     option = f"[signed-by={','.join(trusted)}] " if trusted else ""
     rolling = suite in {"sid", "unstable"}
     for pocket in _POCKETS[:1] if rolling else _POCKETS:
@@ -135,14 +145,14 @@ def _components(distribution: str) -> str:
     return "main universe" if distribution == "ubuntu" else "main"
 
 
-def _keyrings(own: list[Entry], distribution: str) -> list[str]:
+def _keyrings(own: list[Entry], distribution: str, home: Home) -> list[str]:
     """The distribution's keyring, and those that the sources' own files name; apt's default where none is."""
     named = {f"/usr/share/keyrings/{distribution}-archive-keyring.gpg"}
     for each in own:
         with contextlib.suppress(OSError):
-            text = Path(each.file.rpartition(":")[0]).read_text()
+            text = home.here(each.file.rpartition(":")[0]).read_text()
             named |= set(re.findall(r"(?i)signed-by[:=]\s*(/[^\s\],]+)", text))
-    return sorted(path for path in named if Path(path).is_file())
+    return sorted(path for path in named if home.here(path).is_file())
 
 
 class Apt:
@@ -159,13 +169,13 @@ class Apt:
     @property
     def options(self) -> list[str]:
         """What makes apt use the private state; proxies, certificates and credentials stay the machine's."""
-        arch = self.sources.platform.arch
+        arch, folder = self.sources.platform.arch, self.sources.home.known(self.folder)
         values = {
-            "Dir::State": self.folder,
-            "Dir::State::lists": self.folder / "lists",
-            "Dir::State::status": self.folder / "status",
-            "Dir::Cache": self.folder / "cache",
-            "Dir::Etc::SourceList": self.folder / "sources.list",
+            "Dir::State": folder,
+            "Dir::State::lists": folder / "lists",
+            "Dir::State::status": folder / "status",
+            "Dir::Cache": folder / "cache",
+            "Dir::Etc::SourceList": folder / "sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
             "Dir::Etc::PreferencesParts": "/dev/null",
@@ -177,6 +187,9 @@ class Apt:
         }
         return [word for name, value in values.items() for word in ("-o", f"{name}={value}")]
 
+    def _argv(self, program: str, *words: str) -> list[str | Path]:
+        return self.sources.home.argv(program, *self.options, *words)
+
     def refresh(self, update: Update) -> None:
         """Fetches the signed package lists."""
         lines: list[str] = []
@@ -185,14 +198,14 @@ class Apt:
             lines.append(line)
             update(line)
 
-        argv = ["apt-get", *self.options, "-o", "APT::Update::Error-Mode=any", "update"]
+        argv = self._argv("apt-get", "-o", "APT::Update::Error-Mode=any", "update")
         code = process.stream(argv, what="read the package lists", on_line=seen, check=False)
         if code:
             raise refused(lines, self.sources)
 
     def offered(self, packages: Iterable[str]) -> dict[str, dict[str, str]]:
         """package -> {version: sha256} of all that the mirror offers, the newest first; absent if none."""
-        argv = ["apt-cache", *self.options, "show", "--all-versions", *packages]
+        argv = self._argv("apt-cache", "show", "--all-versions", *packages)
         told = process.run(argv, what="look up packages", check=False)
         found: dict[str, dict[str, str]] = {}
         for stanza in told.out.split("\n\n"):
@@ -211,12 +224,15 @@ class Apt:
 
     def download_closure(self, packages: Iterable[str], into: Path, update: Update) -> list[Path]:
         """Downloads packages (names, or apt's patterns) and all that they depend on, less what the status
-        has already; checked as above."""
+        has already; checked as above. Below `into`, or where apt can reach them, and then only until the end.
+        """
+        home = self.sources.home
+        into = self.folder / into.name if home.root else into
         (into / "partial").mkdir(parents=True, exist_ok=True)
-        argv = [
-            "apt-get", *self.options, "-o", f"Dir::Cache::archives={into}", "-o", "APT::Install-Recommends=0",
+        argv = self._argv(
+            "apt-get", "-o", f"Dir::Cache::archives={home.known(into)}", "-o", "APT::Install-Recommends=0",
             "--yes", "--no-remove", "--download-only", "install", *packages,
-        ]  # fmt: skip
+        )  # fmt: skip
         lines: list[str] = []
 
         def seen(line: str) -> None:
@@ -229,14 +245,16 @@ class Apt:
 
     def deb(self, part: str, deb: Path, out: Path, update: Update) -> None:
         """Writes one part of a package (dpkg-deb's --ctrl-tarfile, --fsys-tarfile) as a tar."""
-        process.stream(["dpkg-deb", part, deb], what=f"read {deb.name}", on_line=update, stdout=out)
+        home = self.sources.home
+        argv = home.argv("dpkg-deb", part, home.known(deb))
+        process.stream(argv, what=f"read {deb.name}", on_line=update, stdout=out)
 
 
 @contextlib.contextmanager
 def opened(given: Sources, update: Update, status: bytes = b"") -> Iterator[Apt]:
     """A private apt with fresh lists; its folder is gone at the end. `status`: dpkg's, of what is there."""
-    with tempfile.TemporaryDirectory(prefix="slipworks-apt-") as folder:
-        apt = Apt(given, Path(folder), status)
+    with given.home.folder() as folder:
+        apt = Apt(given, folder, status)
         apt.refresh(update)
         yield apt
 

@@ -17,20 +17,26 @@ from kit.nouns import Base, Platform
 
 
 def build(
-    root: Path, base: Base, packages: tuple[str, ...], platform: Platform, out: Path, update: Update
+    root: Path,
+    base: Base,
+    packages: tuple[str, ...],
+    platform: Platform,
+    out: Path,
+    update: Update,
+    native: Path | None = None,
 ) -> None:
     """Writes a tar of the packages and all that they depend on, less what the base has, at `out`, atomically.
 
     `root` holds the base's files, the caller's own; nothing there is changed. Packages of the base that are
-    too old for the new ones come again, newer. Equal bases and packages give equal bytes. Errors as
-    `bootstrap`'s; UnsupportedError where the base is not one of dpkg's.
+    too old for the new ones come again, newer. Equal bases and packages give equal bytes. `native`: see
+    `apt.sources`; it may be `root`. Errors as `bootstrap`'s; UnsupportedError where the base is not dpkg's.
     """
     status = root / dpkg.STATUS
     if not status.is_file():
         raise UnsupportedError(
             f"cannot add packages to base {base.name}: it has no /{dpkg.STATUS}, as Debian's have"
         )
-    sources = apt.sources(base.distribution, base.suite, platform)
+    sources = apt.sources(base.distribution, base.suite, platform, native)
     with (
         files.beside(out.with_name(f"{out.name}.work")) as work,
         files.beside(out) as temporary,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containers import bootstrap, layer, system
+from containers import apt, bootstrap, layer, system
 from definitions import bases, layers
 from kit import process
 from kit.nouns import Base, LayerBuild, LayerSpec, Platform
@@ -21,6 +22,11 @@ NATIVE = Platform.host()
 FOREIGN = Platform("amd64" if NATIVE.arch == "arm64" else "arm64")
 CERTIFIED = ("ca-certificates", "python3.13")
 IMAGE = ("g++", "gcc", "git", "ibverbs-providers", "libc6-dev", "libpython3.13-dev", "openssh-client", "tini")
+
+CARRIED = re.compile(
+    r"(?im)^(Acquire::(https?|ftp)::(\S+::)?(Proxy\S*|CaInfo|CaPath|SslCert|SslKey|Verify-\S+)"
+    r"|Acquire::(Check-Valid-Until|Check-Date|Retries)) .*;$"
+)
 
 
 def base(suite: str, packages: tuple[str, ...] = ()) -> Base:
@@ -61,6 +67,21 @@ def enter(root: Path, script: str, **env: str) -> str:
     done = subprocess.run(argv, env={"PATH": path, **env}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def reaching(root: Path) -> None:
+    """Lets apt in a root use this machine's mirrors, as it does itself."""
+    given = apt.sources("debian", "trixie", NATIVE)
+    # The keys are the root's own; this machine's may lie where the root has none.
+    text = re.sub(
+        r"\[signed-by=[^\]]*\]", "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]", given.text
+    )
+    (root / "etc/apt/sources.list").write_text(text)
+    dumped = process.run(["apt-config", "dump"], what="read apt's configuration").out
+    lines = [match[0] for match in CARRIED.finditer(dumped)]
+    (root / "etc/apt/apt.conf.d/99test").write_text("\n".join([*lines, ""]))
+    for name in ("resolv.conf", "hosts"):
+        shutil.copyfile(f"/etc/{name}", root / "etc" / name)
 
 
 @pytest.fixture(scope="session")

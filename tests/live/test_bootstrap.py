@@ -16,29 +16,22 @@ from kit.errors import HostError, MissingToolError, NotFoundError
 from kit.nouns import Platform, digest_file
 from tests.live.needs import need
 from tests.live.parts_engines import User
-from tests.live.parts_roots import CERTIFIED, FOREIGN, NATIVE, base, enter, need_apt, need_root, quiet, unpack
+from tests.live.parts_roots import (
+    CARRIED,
+    CERTIFIED,
+    FOREIGN,
+    NATIVE,
+    base,
+    enter,
+    need_apt,
+    need_root,
+    quiet,
+    reaching,
+    unpack,
+)
 
 pytestmark = pytest.mark.live
 Rooted = Callable[[str], Path]
-CARRIED = re.compile(
-    r"(?im)^(Acquire::(https?|ftp)::(\S+::)?(Proxy\S*|CaInfo|CaPath|SslCert|SslKey|Verify-\S+)"
-    r"|Acquire::(Check-Valid-Until|Check-Date|Retries)) .*;$"
-)
-
-
-def reaching(root: Path) -> None:
-    """Lets apt in a root use this machine's mirrors, as it does itself."""
-    given = apt.sources("debian", "trixie", NATIVE)
-    # The keys are the root's own; this machine's may lie where the root has none.
-    text = re.sub(
-        r"\[signed-by=[^\]]*\]", "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]", given.text
-    )
-    (root / "etc/apt/sources.list").write_text(text)
-    dumped = process.run(["apt-config", "dump"], what="read apt's configuration").out
-    lines = [match[0] for match in CARRIED.finditer(dumped)]
-    (root / "etc/apt/apt.conf.d/99test").write_text("\n".join([*lines, ""]))
-    for name in ("resolv.conf", "hosts"):
-        shutil.copyfile(f"/etc/{name}", root / "etc" / name)
 
 
 def test_foreign_root_is_whole_and_for_its_machine(foreign: Path, tmp_path: Path) -> None:
@@ -200,7 +193,7 @@ def test_an_unsigned_mirror_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     need_apt()
     empty = tmp_path / "empty.gpg"
     empty.touch()
-    monkeypatch.setattr(apt, "_keyrings", lambda own, distribution: [str(empty)])
+    monkeypatch.setattr(apt, "_keyrings", lambda *_: [str(empty)])
     given = apt.sources("debian", "trixie", Platform.host())
     with (
         pytest.raises(HostError, match="signed by a key this machine does not know"),

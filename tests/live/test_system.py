@@ -9,16 +9,17 @@ import ssl
 import subprocess
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from containers import bootstrap, dpkg, elf, ld_cache, system
-from kit.errors import NotFoundError, UnsupportedError
+from containers import apt, bootstrap, dpkg, elf, ld_cache, system
+from kit import process
+from kit.errors import HostError, NotFoundError, UnsupportedError
 from kit.nouns import digest_file
 from tests.live.needs import need
-from tests.live.parts_roots import CERTIFIED, FOREIGN, NATIVE, base, enter, need_apt, quiet, unpack
+from tests.live.parts_roots import CERTIFIED, FOREIGN, NATIVE, base, enter, need_apt, quiet, reaching, unpack
 
 pytestmark = pytest.mark.live
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
@@ -206,6 +207,41 @@ def test_a_package_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="there is no slipworks-no-such-package"):
         system.build(root, base("trixie"), ("slipworks-no-such-package",), NATIVE, tmp_path / "x", quiet)
     assert list(tmp_path.iterdir()) == [root]
+
+
+def test_on_a_machine_without_apt(
+    rooted: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's own apt and dpkg-deb do it, from the base's own sources, and give what this machine's do."""
+    root = tmp_path / "root"
+    process.run(["cp", "-a", rooted("trixie"), root], what="copy a root")
+    empty = tmp_path / "a base of the other platform that has nothing"
+    (empty / dpkg.STATUS).parent.mkdir(parents=True)
+    (empty / dpkg.STATUS).touch()
+    ground, packages, there = base("trixie"), ("libnuma1",), {NATIVE: root, FOREIGN: empty}
+    for platform, below in there.items():
+        system.build(below, ground, packages, platform, tmp_path / f"{platform.arch}.tar", quiet)
+    reaching(root)
+    enter(root, "apt-get -q update")  # whose mirror it is, a site's mirror tells in its lists only
+    few = tmp_path / "few programs"
+    few.mkdir()
+    for name in ("unshare", "mount", "chroot", "sh", "env"):
+        (few / name).symlink_to(process.find(name, "util-linux"))
+    monkeypatch.setenv("PATH", str(few))
+    for platform, below in there.items():
+        system.build(below, ground, packages, platform, tmp_path / "again.tar", quiet, native=root)
+        assert digest_file(tmp_path / "again.tar") == digest_file(tmp_path / f"{platform.arch}.tar")
+    assert list((root / "tmp").iterdir()) == []
+
+
+def test_a_root_without_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or one that this machine's kernel does not let anyone enter: one line, and what to do."""
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/os-release").write_text("ID=debian\n")
+    monkeypatch.setattr(apt, "host_distribution", lambda: None)
+    with pytest.raises(HostError, match="no apt, and that of the base cannot be run: ") as told:
+        apt.sources("debian", "trixie", NATIVE, tmp_path)
+    assert "\n" not in str(told.value) and told.value.hint
 
 
 def test_a_base_without_dpkg(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def entry(
 
 def test_only_the_distribution_s_own_entries_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apt, "host_distribution", lambda: "ubuntu")
-    monkeypatch.setattr(apt, "_entries", lambda: [
+    monkeypatch.setattr(apt, "_entries", lambda _home: [
         entry("http://vendor.example/linux/ubuntu-tools/x", "noble"),
         entry("http://mirror.example/ubuntu/", "jammy"),
         entry("http://mirror.example/ubuntu/", "jammy", "multiverse"),
@@ -319,7 +319,7 @@ def test_only_the_distribution_s_own_entries_count(monkeypatch: pytest.MonkeyPat
         entry("http://mirror.example/ubuntu/", "jammy-backports"),
         entry("http://safe.example/any", "jammy-security", origin="Ubuntu"),
     ])  # fmt: skip
-    monkeypatch.setattr(apt, "_keyrings", lambda own, distribution: ["/k.gpg"])
+    monkeypatch.setattr(apt, "_keyrings", lambda *_: ["/k.gpg"])
     assert apt.sources("ubuntu", "noble", Platform.host()).lines == (
         "deb [signed-by=/k.gpg] http://mirror.example/ubuntu/ noble main universe",
         "deb [signed-by=/k.gpg] http://mirror.example/ubuntu/ noble-updates main universe",
@@ -327,7 +327,7 @@ def test_only_the_distribution_s_own_entries_count(monkeypatch: pytest.MonkeyPat
     )
     foreign = Platform("arm64" if Platform.host().arch == "amd64" else "amd64")
     monkeypatch.setattr(
-        apt, "_entries", lambda: [entry("http://m.example/ubuntu/", "jammy", arch=Platform.host().arch)]
+        apt, "_entries", lambda _home: [entry("http://m.example/ubuntu/", "jammy", arch=Platform.host().arch)]
     )
     with pytest.raises(apt.HostError, match=f"no ubuntu mirror with packages for {foreign}"):
         apt.sources("ubuntu", "noble", foreign)
