@@ -51,7 +51,7 @@ class System(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Bootstrap(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="bootstrap"):
-    """A base that is made by mmdebstrap on this machine, from its own apt sources."""
+    """A base that is made on this machine of packages, from its own apt sources."""
 
     debian: System
     ubuntu: System

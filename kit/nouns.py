@@ -82,7 +82,7 @@ class Base(Struct, frozen=True, kw_only=True):
     """What an image stands on, for one platform.
 
     kind       "registry": `reference` is pulled by the engine, pinned by `digest`.
-               "bootstrap": a root file system made by mmdebstrap on this machine; `reference` is the local
+               "bootstrap": a root file system made on this machine of packages; `reference` is the local
                name under which an engine must have it, `digest` that of its layer once it was made.
     digest     None: not pinned (registry) or not made yet (bootstrap).
     python     the interpreter that it holds, as "3.13", at `interpreter`.

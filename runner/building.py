@@ -40,7 +40,7 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
         target = native if plan.target == Platform.host() else _Unpacked(lambda: base, store, scratch)
         layers = []
         if packages := plan.recipe().system:
-            plan = plan.with_system(_system(plan, packages, target, store))
+            plan = plan.with_system(_system(plan, packages, target, store, native))
             layers.append(plan.system)
         layers += [_stack(each, plan, native, store) for each in plan.recipe().stack]
     layers.append(layer_artifact(plan.layer, plan.target, store))
@@ -100,8 +100,12 @@ def _scratch(store: Store) -> Iterator[str]:
         yield name
 
 
-def _system(plan: Plan, packages: tuple[str, ...], target: _Unpacked, store: Store) -> Artifact:
+def _system(
+    plan: Plan, packages: tuple[str, ...], target: _Unpacked, store: Store, native: _Unpacked | None = None
+) -> Artifact:
+    """`native`: the base for this machine; its apt does the work where this machine has none of that kind."""
     key = planning.system_key(plan, packages)
+    lent = None if bootstrap.host_distribution() == plan.ground.distribution else native
 
     def build() -> Artifact:
         with files.beside(store.root / f"system-{key[:12]}.tar") as out:
@@ -109,7 +113,8 @@ def _system(plan: Plan, packages: tuple[str, ...], target: _Unpacked, store: Sto
             with say.step(
                 f"taking {len(packages)} packages of {plan.ground.suite} for {plan.target}"
             ) as update:
-                system.build(root, plan.ground, packages, plan.target, out, update)
+                apt_of = lent.root() if lent else None
+                system.build(root, plan.ground, packages, plan.target, out, update, apt_of)
             with out.open("rb") as file:
                 return store.put_tar(key, streams.pieces(file), name="system")
 

@@ -126,8 +126,9 @@ def _makers() -> str:
     names = (
         "apt.py",
         "bootstrap.py",
+        "by_hand.py",
         "compile_tree.py",
-        "debs.py",
+        "dpkg.py",
         "ld_cache.py",
         "root_tar.py",
         "system.py",
