@@ -36,8 +36,9 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     if plan.ground.kind == "bootstrap":
         plan = plan.with_base(base)
     with contextlib.ExitStack() as scratch:
-        native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, scratch)
-        target = native if plan.target == Platform.host() else _Unpacked(lambda: base, store, scratch)
+        target = native = _Unpacked(lambda: base, store, scratch)
+        if plan.target != Platform.host():
+            native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, scratch)
         layers = []
         if packages := plan.recipe().system:
             plan = plan.with_system(_system(plan, packages, target, store, native))
