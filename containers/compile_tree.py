@@ -12,6 +12,7 @@ a process of its own, forked from this one before it compiled anything.
 """
 
 import contextlib
+import gc
 import os
 import py_compile
 import sys
@@ -72,6 +73,7 @@ def reap(running: set[int]) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # short-lived processes that make no cycles worth the search
     jobs, stage, at = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     found = sources(stage, sys.argv[4:])
     sys.exit(run(stage, at, [found[n : n + SLICE] for n in range(0, len(found), SLICE)], jobs) and 1)

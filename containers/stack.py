@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from msgspec import json
@@ -41,6 +42,7 @@ def key(spec: StackLayer) -> str:
             "spec": json.encode(spec, order="deterministic").decode(),
             "recipe": digest(b"".join((here / name).read_bytes() for name in _RECIPE)),
             "time": str(MTIME),
+            "uv": metadata.version("uv"),
         }
     )
 

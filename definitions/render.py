@@ -71,6 +71,8 @@ def environment(line: Line, base: Base) -> dict[str, str]:
     found = {"PATH": ":".join(path), "LANG": "C.UTF-8"}
     if home:
         found["CUDA_HOME"] = home
+        # Where compilers look last: extensions link -lcuda, and where they are built no driver is.
+        found["LIBRARY_PATH"] = f"{home}/lib64/stubs"
     if line.cuda:  # what NVIDIA's container runtime goes by
         found |= {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
     return found
