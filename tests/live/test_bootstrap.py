@@ -169,10 +169,9 @@ def test_as_mmdebstrap_makes_it(rooted: Rooted, tmp_path: Path) -> None:
 
 def test_a_package_that_is_not_there(tmp_path: Path) -> None:
     need_apt()
-    for platform in (Platform("amd64"), Platform("arm64")):
-        with pytest.raises(NotFoundError, match="there is no slipworks-no-such-package"):
-            bootstrap.root(base("trixie", ("slipworks-no-such-package",)), platform, tmp_path / "r", quiet)
-        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(NotFoundError, match="there is no slipworks-no-such-package"):
+        bootstrap.root(base("trixie", ("slipworks-no-such-package",)), FOREIGN, tmp_path / "r", quiet)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_distribution() -> None:
