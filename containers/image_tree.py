@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -138,6 +139,9 @@ def _below(path: str, gone: set[str]) -> bool:
     return False
 
 
+_OWN_LOADER = re.compile(r"(/(?!usr/)[^/]+)/lib/ld-linux[^/]*")  # of a folder like /slipworks
+
+
 class Loader:
     """How the image's dynamic loader (glibc's) finds libraries."""
 
@@ -149,6 +153,9 @@ class Loader:
         self.defaults = [f"{top}/{each}" for each in (triplet, "") for top in ("/lib", "/usr/lib")]
         self.defaults += ["/lib64", "/usr/lib64"]
         # It reads its cache and never ld.so.conf itself.
+        # A self-contained layer's programs bring their loader and are searched for before the image's own.
+        loaders = (_OWN_LOADER.fullmatch(path) for path in tree.entries)
+        self.tops = {found[1] for found in loaders if found}
         self.cached: dict[str, str] = {}
         for path in tree.fact(f"/{LOADER_CACHE}").cached:
             self.cached.setdefault(path.rpartition("/")[2], path)
@@ -163,6 +170,10 @@ class Loader:
         for folder in self._own(path, claims.runpath or claims.rpath):
             if found := self._fits(f"{folder}/{name}", claims.machine):
                 return found
+        if (top := f"/{path.split('/')[1]}") in self.tops and (
+            found := self._fits(f"{top}/lib/{name}", claims.machine)
+        ):
+            return found
         if (cached := self.cached.get(name)) and (found := self._fits(cached, claims.machine)):
             return found
         for folder in self.defaults:

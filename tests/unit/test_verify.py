@@ -162,6 +162,19 @@ def test_a_newer_glibc_than_the_bases(proved: Proved, tmp_path: Path) -> None:
     assert found.expected == f"/{LIB}/libc.so.6 has GLIBC_{newest} at most"
 
 
+def test_a_self_contained_layer_goes_by_its_own_glibc(proved: Proved, tmp_path: Path) -> None:
+    """The runner's layer brings a newer glibc than the base's; beside no loader it would be the base's."""
+    script = tmp_path / "versions"
+    script.write_text("GLIBC_2.99 { global: other; };\n")
+    library = stub(tmp_path, "libc.so.6", f"-Wl,--version-script,{script}", "-nostdlib")
+    changes: dict[str, bytes | None] = {
+        "own/lib/libuser.so": user(tmp_path, library, "-nostdlib"),
+        "own/lib/libc.so.6": library.read_bytes(),
+    }
+    assert only(proved(changes), "symbols").where == "/own/lib/libuser.so"
+    assert not proved({**changes, "own/lib/ld-linux-x86-64.so.2": library.read_bytes()}).failed
+
+
 def test_text_is_no_code(proved: Proved, tmp_path: Path) -> None:
     says = 'const char *says = "sm_90 sm_90a compute_90 .target sm_90";'
     report = proved({f"{TORCH}/lib/libtorch_cuda.so": parts.gpu_library(tmp_path, "sm_80", source=says)})
@@ -210,6 +223,12 @@ def test_a_changed_file(base: Files, plain: Files) -> None:
     assert re.fullmatch(r"has \d+ bytes of \d+", found.found)
     found = only(parts.proof([base, files, {f"{VLLM}/.wh.loaded_later.so": b""}]), "packages")
     assert (found.found, found.where) == ("is missing", f"/{VLLM}/loaded_later.so")
+
+
+def test_byte_code_that_a_wheel_brings_is_compiled_anew(base: Files, plain: Files) -> None:
+    cached = f"{TORCH}/__pycache__/version.cpython-313.pyc"
+    files = parts.with_records({**plain, cached: b"of the wheel"})
+    assert not parts.proof([base, files, {cached: b"compiled here"}]).failed
 
 
 def test_a_file_of_no_package(base: Files, plain: Files) -> None:
