@@ -1,6 +1,7 @@
 """Where the fixtures of real parts come from."""
 
 pytest_plugins = [
+    "tests.live.parts_cpu",
     "tests.live.parts_engines",
     "tests.live.parts_registry",
     "tests.live.parts_roots",

@@ -35,6 +35,9 @@ from kit.errors import NoSpaceError
 EARLIEST = 315532800  # 1980-01-01: zip files, which some tools make of installed ones, know no earlier time
 MEMORY = (256 << 20, 8 << 30)  # for mksquashfs, which takes a quarter of the machine if nobody asks
 UNPACKED = 2  # times its packed layers is the least that an image's files take
+PUNCTUATION = frozenset(",:'\"$`;()&|<>\\\n")
+"""What apptainer 1.4 reads in a folder's name: as part of a list, or of a line of sh, by which it looks at
+what it put together; it fails then, or finds less than there is."""
 LABEL = "org.label-schema.build-date 1980-01-01T00:00:00Z"
 """A line of %labels. The value is the same in every SIF: the image's own labels say what it was made of."""
 
@@ -62,7 +65,7 @@ def make(making: Making, out: Path, update: Update) -> None:
     """Makes the SIF at `out`, atomically; on failure there is no such file.
 
     Temporary files, several times its size, lie in APPTAINER_TMPDIR where that is set, else beside `out`;
-    in the machine's folder for them where the name of that one holds a comma or a colon.
+    in the machine's folder for them where the name of that one holds PUNCTUATION.
     """
     epoch, out = max(making.epoch, EARLIEST), out.absolute()
     with files.beside(out) as made, _room(making, out) as folder:
@@ -94,7 +97,7 @@ def squash() -> str:
 def _room(making: Making, out: Path) -> Iterator[Path]:
     """A folder of our own for temporary files. NoSpaceError, before anything is written, for a small disk."""
     above = Path(os.environ.get("APPTAINER_TMPDIR") or out.parent).absolute()
-    if set(str(above)) & set(",:"):  # apptainer reads the folder's name as part of a list
+    if set(str(above)) & PUNCTUATION:
         above = Path(tempfile.gettempdir())
     with files.space_named(above):
         above.mkdir(parents=True, exist_ok=True)

@@ -178,10 +178,11 @@ def _check(job: Job, lines: Mapping[str, str], where: str) -> None:
 
 def _check_names(job: Job, lines: Mapping[str, str], where: str) -> None:
     """UnknownNameError, with the line of the job, for an arch, line or base that there is not."""
-    from definitions import archs, bases
+    from definitions import archs
     from definitions import lines as stacks
+    from runner import planning
 
-    for key, names in (("arch", archs.names), ("line", stacks.names), ("base", bases.names)):
+    for key, names in (("arch", archs.names), ("line", stacks.names), ("base", planning.base_names)):
         word = getattr(job, key)
         if word is not None and word not in names():
             raise unknown(key, word, names(), yaml_lines.locate(key, lines, where))

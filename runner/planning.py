@@ -13,6 +13,7 @@ from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import settings
 from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, Wheel, digest, key_of
+from kit.suggest import unknown
 from runner import wheels
 
 
@@ -97,10 +98,21 @@ def plan(wanted: Wanted, store: Store) -> Plan:
 
 def base_of(name: str) -> Base:
     """A base by name: of the user's own file (the setting `bases`) where it names it, else one of ours."""
+    if name not in (there := base_names()):
+        raise unknown("base", name, there)
+    own = _own_bases()
+    return bases.load(name, distribution(), own if own and name in bases.names(own) else bases.FILE)
+
+
+def base_names() -> tuple[str, ...]:
+    """All bases that there are for this user."""
+    own = _own_bases()
+    return tuple(sorted({*bases.names(), *(bases.names(own) if own else ())}))
+
+
+def _own_bases() -> Path | None:
     own = settings.load().settings.bases
-    if own is not None and name in bases.names(Path(own).expanduser()):
-        return bases.load(name, distribution(), Path(own).expanduser())
-    return bases.load(name, distribution())
+    return Path(own).expanduser() if own is not None else None
 
 
 def distribution() -> str:

@@ -141,8 +141,8 @@ def test_a_bad_push_is_refused_before_anything_is_made(
     assert code == EXIT_CODES["InvalidFileError"] and len(lines) <= 2, lines
 
 
-def test_an_engine_that_only_builds_runs_no_job() -> None:
-    with pytest.raises(UnsupportedError, match="buildah builds images and runs none"):
+def test_an_engine_that_only_keeps_images_runs_no_job() -> None:
+    with pytest.raises(UnsupportedError, match="buildah keeps images and runs none"):
         images.check("buildah", None, None, to_run=True)
 
 

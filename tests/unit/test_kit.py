@@ -69,7 +69,7 @@ def test_settings_order_and_sources(tmp_path: Path) -> None:
     )
     assert got.sources == {
         "cache": "flag", "cluster": "SLIPWORKS_CLUSTER", "engine": str(file), "torch_index": "cluster file",
-        "runs": "default",
+        "runs": "default", "bases": "default",
     }  # fmt: skip
 
 
