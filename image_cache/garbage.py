@@ -32,6 +32,7 @@ from kit.errors import HashMismatchError, InvalidFileError
 T = TypeVar("T")
 
 HOUR, DAY = 3600.0, 86400.0
+BESIDE = ("", ".json", ".cdx.json")  # what a SIF's files are named after its whole name
 Kind = Literal["image", "layer", "sif", "blob", "note", "partial", "claim"]
 
 
@@ -182,11 +183,17 @@ def _sifs(
     store: Catalogue, records: dict[Path, Record], going: dict[Path, Record], cut: float, young: float
 ) -> Iterator[Garbage]:
     """SIFs that have no record, or will have none, with what lies beside them: `<name>.sif.json`, say."""
-    before = {one.name: cut if at in going else None for at, one in records.items() if one.format == "sif"}
+    kept = sif_files(one for at, one in records.items() if at not in going)
+    lost = sif_files(one for at, one in records.items() if at in going)
     for path in _entries(store.sif_folder):
-        last = before.get(path.name.partition(".sif")[0], young)
-        if last is not None and _old(path, last):
+        last = cut if path.name in lost else young
+        if path.name not in kept and _old(path, last):
             yield from _found("sif", path.name, path, last)
+
+
+def sif_files(records: Iterable[Record]) -> set[str]:
+    """The names of all files that belong to these SIFs. A name may hold dots, and `.sif`: it is not parsed."""
+    return {f"{one.name}.sif{end}" for one in records if one.format == "sif" for end in BESIDE}
 
 
 def _blobs(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:

@@ -40,11 +40,11 @@ def collect(store: Catalogue, plan: Plan, tell: Tell = lambda gone: None) -> int
     needed = garbage.live(
         store, (records := garbage.every_record(store)).values(), garbage.every_layer(store).values()
     )
-    sifs = {one.name for one in records.values() if one.format == "sif"}
+    sifs = garbage.sif_files(records.values())
     for each in plan.garbage:
         if each.kind in NAMING or f"sha256:{each.path.name}" in needed:
             continue
-        if each.kind == "sif" and each.path.name.partition(".sif")[0] in sifs:
+        if each.kind == "sif" and each.path.name in sifs:
             continue
         if _gone(each, tell, closed):
             freed += each.size

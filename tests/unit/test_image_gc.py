@@ -126,6 +126,30 @@ def test_sifs_go_with_their_records_and_what_lies_beside(store: Store, tmp_path:
     assert {each.name for each in store.sif_folder.iterdir()} == {"new.sif", "new.sif.json", "unfinished.sif"}
 
 
+def test_a_sifs_name_is_taken_whole(store: Store, tmp_path: Path) -> None:
+    """Names may hold dots, and `.sif` too: a pinned one stays with all its files, one of a like name goes."""
+    for name, key in (("tool.sif-1", KEY), ("tool", OTHER)):
+        (tmp_path / "x").write_bytes(b"sif")
+        store.put_sif(tmp_path / "x", key=key, name=name, platform=AMD64)
+        for end in (".json", ".cdx.json"):
+            (store.sif_folder / f"{name}.sif{end}").write_text("{}")
+    store.pins.put(KEY, "sif")
+    aged(store.root, 20)
+    stays = {f"tool.sif-1.sif{end}" for end in ("", ".json", ".cdx.json")}
+    plan = garbage.plan(store, KEEP_DAYS)
+    assert not {each.name for each in plan.garbage} & stays
+    swept(store)
+    assert {each.name for each in store.sif_folder.iterdir()} == stays
+    (tmp_path / "x").write_bytes(b"sif")
+    store.put_sif(tmp_path / "x", key=OTHER, name="tool", platform=AMD64)
+    store.pins.drop(KEY, "sif")
+    aged(store.root, 20)
+    plan = garbage.plan(store, KEEP_DAYS)
+    store.find(KEY, "sif")  # asked for after the look
+    gc.collect(store, plan)
+    assert {each.name for each in store.sif_folder.iterdir()} == stays
+
+
 def test_notes_go_with_what_they_are_of(store: Store) -> None:
     old, new = made(store, "old"), made(store, "new")
     of = [old.digest, new.digest, store.artifact(old.key).diff_id, store.artifact(new.key).diff_id]  # type: ignore[union-attr]
