@@ -47,7 +47,8 @@ def timed(argv: Sequence[str | Path], **environment: str) -> tuple[float, str]:
 
 def build(store: Path, *words: str, checkout: Path = ROOT) -> tuple[float, str]:
     """`runner image build` of some checkout into some store, given to no engine."""
-    argv = [sys.executable, "-m", "runner.cli", "image", "build", *words, "--base=bootstrap", "--engine=none"]
+    start = "import sys; from runner.cli import main; sys.exit(main())"
+    argv = [sys.executable, "-c", start, "image", "build", *words, "--base=bootstrap", "--engine=none"]
     code = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(checkout), *argv]
     return timed(code, SLIPWORKS_CACHE=str(store), PYTHONPATH=str(checkout))
 
