@@ -13,6 +13,7 @@ from containers.fatbin import Fat
 from kit.errors import InvalidFileError
 
 HEAD = 512  # bytes of a script that are kept: uv's scripts name their interpreter in the second line
+HEADER = 16  # bytes of a .pyc file before its code
 MOST_TEXT = 64 * 2**20  # a RECORD has a megabyte at most; a text of this size is none of ours
 
 # Texts that are kept whole. Paths have no leading slash, as in a tar.
@@ -33,6 +34,7 @@ class Facts(Struct, frozen=True, omit_defaults=True):
     text    of a file that is kept whole; of other scripts (#!) the first HEAD bytes.
     says    of NCCL: the versions that its own text names, as "2.29.7+cuda13.2".
     cached  of the loader's cache: the libraries that it leads to.
+    header  of byte code of the stack: how it is held to its source.
     """
 
     elf: ElfFile | None = None
@@ -41,6 +43,7 @@ class Facts(Struct, frozen=True, omit_defaults=True):
     text: str | None = None
     says: tuple[str, ...] = ()
     cached: tuple[str, ...] = ()
+    header: bytes = b""
 
 
 def wanted(path: str, head: bytes) -> bool:
@@ -50,6 +53,8 @@ def wanted(path: str, head: bytes) -> bool:
 
 def look(path: str, head: bytes, size: int, file: BinaryIO) -> Facts | None:
     """The facts of a file, or None where nothing is to be remembered. `file` holds it where `wanted`."""
+    if path.endswith(".pyc") and path.startswith("opt/stack/"):
+        return Facts(header=head[:HEADER])
     if head.startswith(b"\x7fELF"):
         return _program(path, file)
     if head.startswith(fatbin.MAGIC):

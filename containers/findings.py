@@ -18,7 +18,8 @@ class Expected(Struct, frozen=True, kw_only=True):
 
     line          its stack's name; None: one of which less is known, as `unknown` says
     python        of the stack, as "3.13"; cuda: the version that its torch was built with, as "13.0"
-    capabilities  compute capabilities of the GPUs that it is for, as "9.0"
+    capabilities  compute capabilities of its arch's GPUs, as "9.0", by the definitions; label_capabilities:
+                  what the image says of itself
     driver_floor  what the definitions say now; label_floor: what the image says of itself
     lock_digest   of the stack's lock, which lies in the image
     left_out      packages that the stack asks for, and that are in it only where somebody built them
@@ -33,6 +34,7 @@ class Expected(Struct, frozen=True, kw_only=True):
     python: str | None = None
     cuda: str | None = None
     capabilities: tuple[str, ...] = ()
+    label_capabilities: tuple[str, ...] = ()
     driver_floor: str | None = None
     label_floor: str | None = None
     lock_digest: str | None = None

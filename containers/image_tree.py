@@ -14,6 +14,7 @@ from containers.elf import ElfFile
 from containers.inventory import Entry, Inventory
 from kit.nouns import Platform
 
+SELF_CONTAINED = ("/opt/stack", "/slipworks")
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _NONE = Facts()
 
@@ -181,8 +182,15 @@ class Loader:
                 return found
         return None
 
-    def anywhere(self, name: str, machine: str, below: str) -> str | None:
-        """A library of that name below a folder, for what is loaded after somebody else loaded it."""
+    def loaded_before(self, path: str, claims: ElfFile, name: str) -> str | None:
+        """A library that somebody else has to have loaded before this file is: one of the same tree, or of
+        the same folder elsewhere. None for programs: nobody loads for them."""
+        if claims.interpreter and not claims.soname and ".so" not in path.rpartition("/")[2]:
+            return None
+        trees = [tree for tree in SELF_CONTAINED if path.startswith(f"{tree}/")]
+        return self._anywhere(name, claims.machine, trees[0] if trees else path.rpartition("/")[0])
+
+    def _anywhere(self, name: str, machine: str, below: str) -> str | None:
         for path in sorted(self.tree.libraries.get(name, ())):
             if path.startswith(f"{below}/") and (found := self._fits(path, machine)):
                 return found

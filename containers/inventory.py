@@ -7,6 +7,7 @@ reads that layer alone. Nothing is run, and nothing is written but temporary fil
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import stat
@@ -14,16 +15,17 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, Literal
 
 import msgspec
 from msgspec import Struct
 
-from containers import contents
+from containers import contents, elf, elf_format, fatbin, ld_cache
 from containers.contents import Facts
 from kit.errors import InvalidFileError
+from kit.nouns import digest
 
-FORMAT = 1  # goes up when an inventory says more or other than it did: older ones are then read anew
 PIECE = 2**20
 IN_MEMORY = 32 * 2**20  # files above that are spooled where they must be read in any order
 
@@ -45,9 +47,20 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
 class Inventory(Struct, frozen=True):
     """A layer. Paths have no leading slash; whiteouts stand as the files they are (.wh.name)."""
 
-    format: int
+    format: str
     entries: tuple[Entry, ...]
     facts: dict[str, Facts]
+
+
+@functools.cache
+def form() -> str:
+    """A digest of the programs that decide what an inventory says: what others wrote is read anew."""
+    makers = (contents, elf, elf_format, fatbin, ld_cache)
+    return digest(b"".join(Path(name).read_bytes() for name in (__file__, *map(_file, makers))))
+
+
+def _file(module: ModuleType) -> str:
+    return str(module.__file__)
 
 
 def read(pieces: Iterable[bytes], scratch: Path | None = None) -> Inventory:
@@ -85,7 +98,7 @@ def decode(raw: bytes | None) -> Inventory | None:
         found = msgspec.msgpack.decode(raw or b"", type=Inventory)
     except msgspec.DecodeError:
         return None
-    return found if found.format == FORMAT else None
+    return found if found.format == form() else None
 
 
 class _Collected:
@@ -95,7 +108,7 @@ class _Collected:
         self.facts: dict[str, Facts] = {}
 
     def done(self) -> Inventory:
-        return Inventory(FORMAT, tuple(self.entries.values()), self.facts)
+        return Inventory(form(), tuple(self.entries.values()), self.facts)
 
     def add(self, info: tarfile.TarInfo, tar: _Passing) -> None:
         path = _clean(info.name)

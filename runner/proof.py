@@ -179,11 +179,19 @@ def expected(labels: dict[str, str], platform: Platform, path: tuple[str, ...] =
     return _with(
         plain, path=known_path, line=line.name, cuda=line.cuda,
         python=labels.get("slipworks.python"),
-        capabilities=tuple(labels.get("slipworks.compute-capabilities", "").split()),
+        capabilities=_capabilities(labels),
+        label_capabilities=tuple(labels.get("slipworks.compute-capabilities", "").split()),
         label_floor=labels.get("slipworks.driver-floor"), driver_floor=_floor(labels, line),
         lock_digest=labels.get("slipworks.lock"),
         left_out=line.extensions,
     )  # fmt: skip
+
+
+def _capabilities(labels: dict[str, str]) -> tuple[str, ...]:
+    """By the definitions of now; none for an arch that they do not have."""
+    with contextlib.suppress(UnknownNameError):
+        return archs.load(labels.get("slipworks.arch", "")).compute_capabilities
+    return ()
 
 
 def _floor(labels: dict[str, str], line: lines.Line) -> str | None:

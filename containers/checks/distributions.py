@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from containers.findings import Expected
 from containers.image_tree import ImageTree
+from kit.errors import InvalidFileError
 
 STACK = "/opt/stack"
 LOCK = f"{STACK}/stack.lock"
@@ -54,13 +55,17 @@ def normal(name: str) -> str:
 
 
 def recorded(tree: ImageTree, one: Distribution) -> Iterator[tuple[str, str, str]]:
-    """Path in the image, hash ("sha256=…" or empty) and size (or empty) of all that a RECORD names."""
+    """Path in the image, hash ("sha256=…" or empty) and size (or empty) of all that a RECORD names.
+    InvalidFileError where it cannot be read as a table."""
     import csv
 
     text = tree.text(f"{one.folder}/RECORD") or ""
-    for row in csv.reader(text.splitlines()):
-        if len(row) == 3:
-            yield _joined(one.folder.rpartition("/")[0], row[0]), row[1], row[2]
+    try:
+        for row in csv.reader(text.splitlines()):
+            if len(row) == 3:
+                yield _joined(one.folder.rpartition("/")[0], row[0]), row[1], row[2]
+    except csv.Error as bad:
+        raise InvalidFileError(f"has a RECORD that cannot be read: {bad}") from bad
 
 
 def _joined(folder: str, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from containers.findings import Check, Expected, Finding
 from containers.image_tree import ImageTree
 
@@ -23,7 +25,7 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     found = expected.label_floor or ""
     if major not in FLOORS:
         result.unknown("driver", f"which driver CUDA {major} needs is not recorded")
-    elif not found.isdigit() or int(found) < FLOORS[major]:
+    elif not re.fullmatch(r"[0-9]{1,9}", found) or int(found) < FLOORS[major]:
         result.wrong(
             "driver", f"floor {found or 'not stated'}", f"{FLOORS[major]} or newer for CUDA {major}", LABEL
         )

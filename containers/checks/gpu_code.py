@@ -15,6 +15,7 @@ from containers.image_tree import ImageTree
 from kit.exemptions import CodeRule
 
 NAME = "gpu-code"
+LABEL = "label slipworks.compute-capabilities"
 
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
@@ -24,6 +25,7 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     elif expected.cuda is None:
         result.skipped("GPU code", "not needed: no CUDA")
     else:
+        _asked(expected, result)
         there = {one.name for one in distributions.installed(tree, expected)}
         for rule in expected.code:
             if rule.package not in there:
@@ -32,6 +34,15 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
             for capability in expected.capabilities:
                 _rule(tree, expected, rule, capability, result)
     return result.findings
+
+
+def _asked(expected: Expected, result: Check) -> None:
+    """What the image is for is what the definitions say, or nothing here would be asked for it."""
+    says, wanted = " ".join(expected.label_capabilities), " ".join(expected.capabilities)
+    if not wanted:
+        result.wrong("GPUs", f"its arch, for {says or 'none'}, is not known", "an arch with GPUs", LABEL)
+    elif says != wanted:
+        result.wrong("GPUs", f"for {says or 'none'}", f"{wanted}, by the definitions", LABEL)
 
 
 def _rule(tree: ImageTree, expected: Expected, rule: CodeRule, capability: str, result: Check) -> None:

@@ -42,16 +42,24 @@ def _scripts(tree: ImageTree, expected: Expected, result: Check) -> int:
         text = tree.text(path) or ""
         if text.startswith("#!"):
             count += 1
-            for program in _asked(text, path):
+            try:
+                asked = _asked(text, path)
+            except ValueError as bad:
+                result.wrong("script", f"asks for nothing that can be told: {bad}", "a program", path)
+                continue
+            for program in asked:
                 if not _found(tree, program, expected.path):
                     result.wrong("script", f"asks for {program}", "a program in the image", path)
     return count
 
 
 def _asked(text: str, path: str) -> list[str]:
-    """The programs that a script needs to begin: its shebang's, and those of the trick for long paths."""
+    """The programs that a script needs to begin: its shebang's, and those of the trick for long paths.
+    ValueError where they cannot be told."""
     lines = text.splitlines()
     words = lines[0].removeprefix("#!").split()
+    if not words:
+        raise ValueError("no program after #!")
     asked = words[:1]
     if words[0].endswith("/env"):
         asked += [word for word in words[1:] if not word.startswith("-") and "=" not in word][:1]

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from containers.elf import ElfFile
 from containers.findings import Check, Expected, Finding
 from containers.image_tree import ImageTree, Loader
 
 NAME = "libraries"
-SELF_CONTAINED = ("/opt/stack", "/slipworks")
 
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
@@ -30,7 +28,7 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
                 continue
             if name in expected.driver:
                 driver[name] += 1
-            elif _loaded_before(loader, path, claims, name):
+            elif loader.loaded_before(path, claims, name):
                 before += 1
             else:
                 result.wrong("library", f"needs {name}", "found in the image", path, name)
@@ -39,10 +37,3 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
         "needed libraries",
         f"{needed}, of which {before} are loaded before by others" + (told and f"; {told}"),
     )
-
-
-def _loaded_before(loader: Loader, path: str, claims: ElfFile, name: str) -> bool:
-    if claims.interpreter and not claims.soname and ".so" not in path.rpartition("/")[2]:
-        return False
-    trees = [tree for tree in SELF_CONTAINED if path.startswith(f"{tree}/")]
-    return loader.anywhere(name, claims.machine, trees[0] if trees else path.rpartition("/")[0]) is not None

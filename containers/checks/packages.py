@@ -6,11 +6,14 @@ import base64
 
 from containers.checks import distributions
 from containers.checks.distributions import LOCK, Distribution
+from containers.contents import HEADER
 from containers.findings import Check, Expected, Finding
 from containers.image_tree import ImageTree
+from kit.errors import InvalidFileError
 from kit.nouns import digest
 
 NAME = "packages"
+CHECKED = (0b11).to_bytes(4, "little")  # the flags: by the source's hash, and compared when it is loaded
 
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
@@ -30,8 +33,8 @@ def _lock(tree: ImageTree, expected: Expected, found: list[Distribution], result
         result.wrong("lock", "no lock in the image", LOCK, LOCK)
         return
     hashed = digest((tree.text(LOCK) or "").encode())
-    if expected.lock_digest not in (None, hashed):
-        result.wrong("lock", hashed, f"{expected.lock_digest} (label slipworks.lock)", LOCK)
+    if expected.lock_digest != hashed:
+        result.wrong("lock", hashed, f"{expected.lock_digest or 'its digest'} (label slipworks.lock)", LOCK)
     there = {one.name: one for one in found}
     for name, version in sorted(lock.items()):
         one = there.get(name)
@@ -62,7 +65,11 @@ def _records(tree: ImageTree, expected: Expected, found: list[Distribution], res
     owned: set[str] = set()
     counted = 0
     for one in found:
-        rows = list(distributions.recorded(tree, one))
+        try:
+            rows = list(distributions.recorded(tree, one))
+        except InvalidFileError as bad:
+            result.wrong(one.name, bad.message, "path, hash and size", f"{one.folder}/RECORD")
+            continue
         if not rows:
             result.wrong(one.name, "has no RECORD", "one", f"{one.folder}/RECORD")
         for path, hashed, size in rows:
@@ -76,17 +83,29 @@ def _records(tree: ImageTree, expected: Expected, found: list[Distribution], res
               and not _cached(path, owned) and not _alias(tree, path, owned)]  # fmt: skip
     for path in sorted(strays):
         result.wrong("file", "belongs to no package", "named by a RECORD", path)
+    _byte_code(tree, site, result)
     return counted
+
+
+def _byte_code(tree: ImageTree, site: str, result: Check) -> None:
+    """Byte code names its source by a hash that Python compares whenever it loads it (PEP 552): only such is
+    compiled anew where it is not its source's. That of a wheel, beside its sources, is held to its RECORD."""
+    for path, entry in sorted(tree.entries.items()):
+        if path.startswith(f"{site}/") and _is_cache(path) and entry.kind == "file":
+            header = tree.fact(path).header
+            if len(header) < HEADER or header[4:8] != CHECKED:
+                begins = header[:8].hex() or "with nothing"
+                result.wrong("byte code", f"begins {begins}", "checked by its source's hash", path)
 
 
 def _differs(tree: ImageTree, path: str, hashed: str, size: str) -> str | None:
     entry = tree.entry(path)
-    if path.endswith(".pyc") and "/__pycache__/" in path:
+    if _is_cache(path):
         return None  # some wheels bring what Python compiled; it is compiled anew
     if entry is None or entry.kind != "file":
         return "is missing"
-    if size and entry.size != int(size):
-        return f"has {entry.size} bytes of {size}"
+    if size and size != str(entry.size):
+        return f"has {entry.size} bytes of {size[:20]}"
     kind, _, value = hashed.partition("=")
     if kind == "sha256" and base64.urlsafe_b64encode(entry.sha256).rstrip(b"=").decode() != value:
         return "is changed: another hash"
@@ -108,6 +127,8 @@ def _folder(path: str) -> str:
 def _cached(path: str, owned: set[str]) -> bool:
     """Whether this is what Python compiled from a file that a package owns."""
     folder, _, name = path.rpartition("/")
-    if not (name.endswith(".pyc") and folder.endswith("/__pycache__")):
-        return False
-    return f"{folder.removesuffix('__pycache__')}{name.partition('.')[0]}.py" in owned
+    return _is_cache(path) and f"{folder.removesuffix('__pycache__')}{name.partition('.')[0]}.py" in owned
+
+
+def _is_cache(path: str) -> bool:
+    return path.endswith(".pyc") and _folder(path).endswith("/__pycache__")

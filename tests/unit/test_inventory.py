@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from containers import inventory
+from containers import contents, elf, elf_format, fatbin, inventory
 from containers.image_tree import ImageTree
 from containers.inventory import Entry
 from kit.errors import InvalidFileError
@@ -71,7 +71,7 @@ def test_kept_and_read_again(library: bytes) -> None:
     raw = inventory.encode(found)
     assert inventory.decode(raw) == found
     assert inventory.decode(None) is None and inventory.decode(raw[:-1]) is None
-    assert inventory.decode(inventory.encode(inventory.Inventory(0, (), {}))) is None
+    assert inventory.decode(inventory.encode(inventory.Inventory("another", (), {}))) is None
 
 
 def test_damaged(library: bytes) -> None:
@@ -132,3 +132,25 @@ def test_hard_links(library: bytes) -> None:
     for path in ("/x.so", "/same.so", "/lower.so"):
         assert found.elf(path) is not None
         assert found.entries[path].sha256 == hashlib.sha256(library).digest()
+
+
+def test_another_text_of_what_reads_makes_another_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = inventory.read([parts.tar({"x": b"#!/bin/sh\n"})])
+    for module in (contents, fatbin, elf, elf_format, inventory):
+        changed = tmp_path / "changed.py"
+        changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# more\n")
+        with monkeypatch.context() as other:
+            other.setattr(module, "__file__", str(changed))
+            inventory.form.cache_clear()
+            assert inventory.decode(inventory.encode(found)) is None
+    inventory.form.cache_clear()
+    assert inventory.decode(inventory.encode(found)) == found
+
+
+def test_headers_of_byte_code_of_the_stack_are_kept() -> None:
+    found = inventory.read([parts.tar({"opt/stack/a.pyc": parts.BYTE_CODE, "usr/b.pyc": parts.BYTE_CODE})])
+    assert {path: facts.header for path, facts in found.facts.items()} == {
+        "opt/stack/a.pyc": parts.BYTE_CODE[:16]
+    }

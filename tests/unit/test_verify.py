@@ -184,12 +184,16 @@ def test_text_is_no_code(proved: Proved, tmp_path: Path) -> None:
     assert only(report, "gpu-code").found == "has no GPU code at all"
 
 
+def for_gpus(*capabilities: str) -> dict[str, tuple[str, ...]]:
+    return {"capabilities": capabilities, "label_capabilities": capabilities}
+
+
 def test_code_for_each_gpu_of_an_arch(proved: Proved) -> None:
-    found = failed(proved(capabilities=("8.0", "9.0", "10.0")), "gpu-code")
+    found = failed(proved(**for_gpus("8.0", "9.0", "10.0")), "gpu-code")
     assert {each.subject for each in found} == {
         "torch libtorch_cuda.so for 10.0", "vllm _C.abi3.so for 10.0", "vllm _moe_C.abi3.so for 10.0",
     }  # fmt: skip
-    told = {each.subject: each.found for each in proved(capabilities=("10.0",)).findings}
+    told = {each.subject: each.found for each in proved(**for_gpus("10.0")).findings}
     assert told["vllm _vllm_fa3_C.abi3.so for 10.0"].startswith("SASS sm_100f in 1")
     assert told["nvidia-nccl-cu13 libnccl.so.2 for 10.0"].startswith(
         "PTX (compiled on the node) compute_100f"
@@ -228,12 +232,12 @@ def test_a_changed_file(base: Files, plain: Files) -> None:
 def test_byte_code_that_a_wheel_brings_is_compiled_anew(base: Files, plain: Files) -> None:
     cached = f"{TORCH}/__pycache__/version.cpython-313.pyc"
     files = parts.with_records({**plain, cached: b"of the wheel"})
-    assert not parts.proof([base, files, {cached: b"compiled here"}]).failed
+    assert not parts.proof([base, files, {cached: parts.BYTE_CODE}]).failed
 
 
 def test_a_file_of_no_package(base: Files, plain: Files) -> None:
     files = parts.with_records(plain)
-    more = {f"{SITE}/sitecustomize.py": b"x", f"{TORCH}/__pycache__/version.cpython-313.pyc": b"y"}
+    more = {f"{SITE}/sitecustomize.py": b"x", f"{TORCH}/__pycache__/version.cpython-313.pyc": parts.BYTE_CODE}
     found = only(parts.proof([base, {**files, **more}]), "packages")
     assert (found.found, found.where) == ("belongs to no package", f"/{SITE}/sitecustomize.py")
     beside = {f"{TORCH}/lib/libtorch.so": b"-> libtorch_cuda.so", f"{TORCH}/lib64": b"-> lib"}
@@ -334,3 +338,63 @@ def test_somebody_elses_image(base: Files) -> None:
     assert not report.failed
     unknown = {each.check for each in report.findings if each.status == "unknown"}
     assert unknown == {"interpreter", "packages", "torch", "gpu-code", "nccl", "driver"}
+
+
+def test_an_image_does_not_choose_what_it_is_asked(proved: Proved) -> None:
+    for says in ((), ("90a",), ("8.0",), ("9.0", "10.0")):
+        found = only(proved(label_capabilities=says), "gpu-code")
+        assert (found.found, found.expected) == (f"for {' '.join(says) or 'none'}", "9.0, by the definitions")
+    assert only(proved(capabilities=()), "gpu-code").expected == "an arch with GPUs"
+    found = only(proved(lock_digest=None), "packages")
+    assert (found.expected, found.where) == ("its digest (label slipworks.lock)", f"/{LOCK}")
+
+
+def test_byte_code_is_checked_by_hash(base: Files, plain: Files) -> None:
+    cached = f"{TORCH}/__pycache__/version.cpython-313.pyc"
+    for raw in (b"", b"\xf3\r\r\n", b"\xf3\r\r\n\0\0\0\0" + bytes(90), b"\xf3\r\r\n\1\0\0\0" + bytes(90)):
+        for brought in ({}, {cached: raw}):  # by a wheel, too
+            files = parts.with_records({**plain, **brought})
+            found = only(parts.proof([base, {**files, cached: raw}]), "packages")
+            assert (found.subject, found.where) == ("byte code", f"/{cached}")
+    legacy = parts.with_records({**plain, f"{TORCH}/legacy.pyc": b"of the wheel, held to its RECORD"})
+    assert not parts.proof([base, legacy]).failed
+
+
+@pytest.mark.parametrize("script", [b"#!\n", b"#!", b"#!  \nx", b"#!/bin/sh\n'''exec' \"$x 'y\n"])
+def test_a_script_that_asks_for_nothing(proved: Proved, script: bytes) -> None:
+    found = only(proved({"opt/stack/bin/tool": script}), "interpreter")
+    assert (
+        found.found.startswith("asks for nothing that can be told") and found.where == "/opt/stack/bin/tool"
+    )
+
+
+def test_a_record_of_nonsense(base: Files, plain: Files) -> None:
+    files, record = parts.with_records(plain), f"{parts.info('torch')}/RECORD"
+    for size in (b"1k", b"9" * 5000, "²".encode()):
+        row = b"torch/version.py,," + size + b"\n"
+        found = only(parts.proof([base, {**files, record: files[record] + row}]), "packages")
+        assert found.found.startswith("has ") and found.where == f"/{TORCH}/version.py"
+    found = failed(parts.proof([base, {**files, record: b"x" * 140_000 + b",,\n"}]), "packages")
+    assert found[0].found.startswith("has a RECORD that cannot be read: field larger than")
+
+
+def test_a_floor_and_a_version_of_nonsense(proved: Proved, tmp_path: Path) -> None:
+    for floor in ("²", "9" * 5000):
+        assert failed(proved(label_floor=floor), "driver")
+    script = tmp_path / "versions"
+    script.write_text("GLIBC_2..99 { global: other; };\n")
+    library = stub(tmp_path, "libc.so.6", f"-Wl,--version-script,{script}", "-nostdlib")
+    assert only(proved({SPARE: user(tmp_path, library, "-nostdlib")}), "symbols").found == "needs GLIBC_2..99"
+
+
+def test_versions_of_what_others_load_before(proved: Proved, tmp_path: Path) -> None:
+    def library(version: str) -> Path:
+        script = tmp_path / "versions"
+        script.write_text(f"{version} {{ global: other; }};\n")
+        return stub(tmp_path, "libbundled.so.1", f"-Wl,--version-script,{script}")
+
+    old, new = library("GCC_9.0").read_bytes(), library("GCC_99.0")
+    changes = {SPARE: user(tmp_path, new), f"{VLLM}/libs/libbundled.so.1": new.read_bytes()}
+    assert not proved(changes).failed
+    found = only(proved({**changes, f"{VLLM}/libs/libbundled.so.1": old}), "symbols")
+    assert (found.found, found.where) == ("needs GCC_99.0", f"/{SPARE}")

@@ -33,6 +33,12 @@ def test_by_labels_and_definitions() -> None:
 def test_an_arch_that_is_gone_leaves_the_label_alone() -> None:
     found = proof.expected({**LABELS, "slipworks.arch": "gone"}, ARM)
     assert (found.label_floor, found.driver_floor) == ("580", None)
+    assert (found.label_capabilities, found.capabilities) == (("9.0",), ())
+
+
+def test_capabilities_are_the_definitions() -> None:
+    found = proof.expected({**LABELS, "slipworks.compute-capabilities": "8.0 90a"}, ARM)
+    assert (found.capabilities, found.label_capabilities) == (("9.0",), ("8.0", "90a"))
 
 
 def test_a_line_that_this_kit_does_not_know() -> None:
