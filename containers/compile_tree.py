@@ -50,7 +50,7 @@ def run(stage: Path, at: Path, slices: list[list[str]], jobs: int) -> int:
     failed = 0
     for names in slices:
         if len(running) >= jobs:
-            failed = failed or reap(running)
+            failed = reap(running) or failed
         child = os.fork()
         if child == 0:
             try:
