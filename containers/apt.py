@@ -260,8 +260,7 @@ def opened(given: Sources, update: Update, status: bytes = b"") -> Iterator[Apt]
 
 
 def refused(lines: list[str], given: Sources) -> SlipworksError:
-    """Which of apt's or mmdebstrap's failures this is. Quotes only lines of apt's own, which leave
-    a mirror's credentials out."""
+    """Which of apt's failures this is. Quotes apt's own lines, which leave a mirror's credentials out."""
     text = "\n".join(lines)
     what = f"could not get the packages of {given.distribution} {given.suite} for {given.platform}"
     if "NO_PUBKEY" in text or "is not signed" in text:

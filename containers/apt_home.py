@@ -63,6 +63,11 @@ class Home(Struct, frozen=True):
         if self.root is None:
             return
         for name in ("dev", "tmp", "etc"):
+            if (self.root / name).is_symlink():  # what it names would be a folder of this machine
+                raise HostError(
+                    f"this machine has no apt, and that of the base cannot be run: its /{name} is a link",
+                    "a Debian or Ubuntu machine, or another base",
+                )
             (self.root / name).mkdir(exist_ok=True)
         for name in ("resolv.conf", "hosts"):  # mirrors are found as this machine finds them
             there = self.root / "etc" / name

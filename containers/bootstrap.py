@@ -10,7 +10,6 @@ No mirror, proxy or host name of this machine remains in the result: its sources
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from containers import apt, by_hand, dpkg, ld_cache
 from containers.apt import Apt, Update, host_distribution
 from containers.interpreter import ENVIRONMENT, Interpreter
 from containers.root_tar import RootTar
-from kit import files, process
+from kit import files, process, share
 from kit.nouns import Base, Platform
 
 __all__ = ["host_distribution", "root"]
@@ -29,7 +28,7 @@ SOURCES = """\
 # Write your distribution's or your site's mirror here before using apt.
 """
 MINIMAL = ("?essential", "apt", "login", "mount", "passwd")
-"""What mmdebstrap's minbase is: the essential packages, and those of priority required."""
+"""A minimal system: the essential packages, and those of priority required."""
 OLDEST = (3, 11)  # the first Python that can be run apart from its machine's settings (-P)
 
 
@@ -82,7 +81,7 @@ def _byte_code(
     sources = re.compile(rf"({'|'.join(map(re.escape, folders))})/.*\.py")
     made.unpack(stage, lambda path: bool(sources.fullmatch(path)))
     with _runnable(made, base, packages, platform, native, update) as python:
-        argv = python.compiling(stage, folders, Path("/"), jobs=len(os.sched_getaffinity(0)))
+        argv = python.compiling(stage, folders, Path("/"), jobs=share.cpus())
         process.run(argv, what=f"byte-compile Python {base.python}", env=ENVIRONMENT)
     for path in sorted(stage.rglob("*.pyc")):
         name = str(path.relative_to(stage))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from msgspec import Struct
 
 from containers.apt import Apt, Update
 from containers.root_tar import RootTar
+from kit import share
 
 STATUS, INFO, TRIGGERS = "var/lib/dpkg/status", "var/lib/dpkg/info", "var/lib/dpkg/triggers"
 
@@ -69,7 +69,7 @@ def opened(apt: Apt, debs: list[Path], work: Path, update: Update) -> Iterator[l
         return told, files
 
     with contextlib.ExitStack() as tars:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(share.cpus()) as pool:
             pairs = list(pool.map(unpack, debs))
         found = [_read(told, tars.enter_context(tarfile.open(files))) for told, files in pairs]
         yield sorted(found, key=lambda each: each.known_as)
