@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import structs
 
@@ -12,6 +12,8 @@ from definitions.lines import Line
 from kit.errors import UnpinnedError, UnsupportedError
 from kit.nouns import Base, Group, Platform, Recipe, StackLayer, Wheel, digest, key_of
 from kit.shell import line as line_of
+
+_NOTHING: Mapping[str, str] = {}
 
 
 def recipe(
@@ -29,6 +31,7 @@ def recipe(
     host: Platform | None = None,
     torch_index_set: bool = False,
     defined: bool = False,
+    made_by: Mapping[str, str] = _NOTHING,
 ) -> Recipe:
     """The recipe of one image. Pure, apart from the host's platform where `host` is not given.
 
@@ -40,6 +43,7 @@ def recipe(
     system_digest      of the layer of distribution packages, once it is made (likewise)
     wheels             of the line's extensions: those that the wheelhouse has
     torch_index_set    whether settings.torch_index is set
+    made_by            name -> version of what shapes an image beside all that: its packing, its tools
     defined            a SIF built by apptainer from the rendered definition: other bytes, so another key
 
     UnknownNameError with a did-you-mean; UnsupportedError for what does not go together, with what would;
@@ -69,6 +73,7 @@ def recipe(
         "python": f"{on.python} at {on.interpreter}",
         "layer": layer_key,
     }
+    inputs |= made_by
     if system_packages:
         inputs["system"] = system_digest or f"not made yet: {' '.join(system_packages)}"
     inputs |= {f"stack {each.group.name}": stack_key(each) for each in groups}
@@ -87,7 +92,7 @@ def _stack(
         return StackLayer(
             group=group, platform=target, python=base.python, interpreter=base.interpreter,
             glibc=line.glibc, source=source, tools=tools if source else "",
-            cuda_home=cuda_home if compiles else "",
+            compiler=base.digest or "", cuda_home=cuda_home if compiles else "",
         )  # fmt: skip
 
     return tuple(layer(group) for group in groups.split(lock, f"the lock of {line.name}", wheels))

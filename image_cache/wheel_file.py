@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import email
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,11 @@ from packaging.version import InvalidVersion, Version
 
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.nouns import Platform
+
+# All that zipfile raises for files of others: encrypted ones and unknown packings are RuntimeErrors.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -81,7 +89,7 @@ def _metadata(path: Path) -> dict[str, str]:
             if len(names) != 1 or names[0].count("/") != 1:
                 raise InvalidFileError(f"{path.name} is no wheel: it has {len(names)} METADATA files")
             said = email.message_from_bytes(wheel.read(names[0]))
-    except (zipfile.BadZipFile, OSError, EOFError) as bad:
+    except _BROKEN as bad:
         raise InvalidFileError(f"{path.name} is no wheel: {bad}") from bad
     return {key: str(value) for key, value in said.items()}
 
@@ -96,5 +104,5 @@ def libraries(path: Path) -> Iterator[tuple[str, bytes]]:
                     raw = head + file.read()  # to the end: only then is the sum compared
                 if head == b"\x7fELF":
                     yield entry.filename, raw
-    except (zipfile.BadZipFile, OSError, EOFError) as bad:
+    except _BROKEN as bad:
         raise InvalidFileError(f"{path.name} is no whole wheel: {bad}") from bad

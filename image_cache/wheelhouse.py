@@ -5,8 +5,8 @@
     <root>/claims/…                who compiles what now (claim.py)
 
 As in the store a file appears under its name only whole and synced, a wheel never changes, and a record is
-written after its wheel. The key is of all that a wheel is for: package and version, platform, Python, torch,
-compute capabilities, base. What it was made from is in the record.
+written after its wheel. The key is of all that a wheel is for and made by: package, version and sources,
+platform, Python, torch, compute capabilities, base, what compiles it and how. The record tells it all.
 """
 
 from __future__ import annotations

@@ -132,6 +132,7 @@ class StackLayer(Struct, frozen=True, kw_only=True):
     glibc     the oldest glibc that its wheels may ask for, as "2.35"
     source    packages that exist only as sources (pure Python): the only ones built at installation
     tools     a hash lock of what builds them
+    compiler  digest of the base, whose Python byte-compiles; of a bootstrapped one that is not made yet, ""
     cuda_home text of a Python program that lays out CUDA's folder, in the group that has CUDA's compiler:
               run with the site folder and the machine's word
     """
@@ -143,6 +144,7 @@ class StackLayer(Struct, frozen=True, kw_only=True):
     glibc: str
     source: tuple[str, ...] = ()
     tools: str = ""
+    compiler: str = ""
     cuda_home: str = ""
 
 

@@ -123,7 +123,7 @@ def _system(
 
 
 def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Artifact:
-    key = stack.key(spec)
+    key = planning.stack_key(spec)
     name = f"stack {spec.group.name}"
 
     def build() -> Artifact:

@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from containers import bootstrap, layer
 from definitions import archs, bases, layers, lines, recipes
+from image_cache import streams
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import settings
-from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, Wheel, digest, key_of
+from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, Wheel, digest, key_of
 from kit.suggest import unknown
 from runner import wheels
 
@@ -53,8 +54,6 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def recipe(self) -> Recipe:
         """The image's recipe."""
-        from containers import stack
-
         return recipes.recipe(
             self.wanted.arch,
             line=self.wanted.line,
@@ -64,7 +63,8 @@ class Plan(Struct, frozen=True, kw_only=True):
             base_digest=self.base.digest if self.base else None,
             system_digest=self.system.diff_id if self.system else None,
             layer_key=layer.key(self.layer, self.target),
-            stack_key=stack.key,
+            stack_key=stack_key,
+            made_by=_shaping(),
             wheels=self.wheels,
             torch_index_set=settings.load().settings.torch_index is not None,
             defined=self.wanted.defined,
@@ -123,14 +123,33 @@ def distribution() -> str:
 def base_key(base: Base, platform: Platform) -> str:
     """The key of a bootstrapped base: what is asked of the archive. What came out is its digest."""
     asked = (base.name, base.distribution, base.suite, base.interpreter, *base.packages)
-    return key_of({"base": " ".join(asked), "platform": str(platform), "made by": _makers()})
+    return key_of({"base": " ".join(asked), "platform": str(platform), **_how()})
+
+
+def stack_key(spec: StackLayer) -> str:
+    """The key of a layer of the stack in the store: what is in it, and how it is packed."""
+    from containers import stack
+
+    return key_of({"layer": stack.key(spec), "packing": streams.PACKING})
 
 
 def system_key(plan: Plan, packages: tuple[str, ...]) -> str:
     """The key of the layer of distribution packages: what is asked of the archive, on which base."""
     on = plan.base.digest if plan.base else f"{plan.ground.reference} {plan.ground.digest}"
     asked = {"packages": " ".join(packages), "base": on, "platform": str(plan.target)}
-    return key_of({**asked, "made by": _makers()})
+    return key_of({**asked, **_how()})
+
+
+def _how() -> dict[str, str]:
+    return {"made by": _makers(), "packing": streams.PACKING}
+
+
+def _shaping() -> dict[str, str]:
+    """What shapes an image beside its parts: how layers are packed, who writes its bill of materials."""
+    from importlib import metadata
+
+    tool = "cyclonedx-python-lib"
+    return {"packing": streams.PACKING, "bill of materials": f"{tool} {metadata.version(tool)}"}
 
 
 def _makers() -> str:
@@ -141,6 +160,7 @@ def _makers() -> str:
         "by_hand.py",
         "compile_tree.py",
         "dpkg.py",
+        "interpreter.py",
         "ld_cache.py",
         "root_tar.py",
         "system.py",

@@ -52,12 +52,10 @@ def take(order: Order, source: str, sha256: str) -> Kept:
     HashMismatchError for other bytes; InvalidFileError for another package or version; UnsupportedError for
     another Python or platform; VerifyError where it has no code for the arch's GPUs.
     """
-    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        raise InvalidFileError(f"--sha256 is 64 hex digits, found {sha256!r}")
+    told = shown(source, sha256)
     shelf = wheels.house()
     with shelf.writable(), _scratch("taken-") as folder:
         remote = "://" in source
-        told = downloads.shown(source) if remote else source
         name = told.rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
         path = folder / name
         if remote:
@@ -68,11 +66,27 @@ def take(order: Order, source: str, sha256: str) -> Kept:
         return _put(order, path, told, None)
 
 
+def shown(source: str, sha256: str) -> str:
+    """Where the wheel is taken from, without what may not be told. Downloads and reads nothing.
+
+    InvalidFileError for what is no hash or no file; UnsupportedError for what is no URL.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise InvalidFileError(f"--sha256 is 64 hex digits, found {sha256!r}", "sha256sum FILE")
+    if "://" in source:
+        return downloads.shown(source)
+    if not Path(source).is_file():
+        raise InvalidFileError(f"there is no file {source}", line_of(["ls", "-l", str(Path(source).parent)]))
+    return source
+
+
 def _copied(source: Path, path: Path, sha256: str) -> None:
     try:
         shutil.copyfile(source, path)
     except OSError as bad:
-        raise InvalidFileError(f"cannot read {source}: {bad.strerror}") from bad
+        raise InvalidFileError(
+            f"cannot read {source}: {bad.strerror}", line_of(["ls", "-l", str(source)])
+        ) from bad
     if (got := digest_file(path).removeprefix("sha256:")) != sha256:
         raise HashMismatchError(f"{source} has sha256 {got}: expected {sha256}")
 

@@ -5,10 +5,12 @@ Images take what the wheelhouse has and say what is missing. How a wheel gets th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, json
 
+from containers import native_build
 from definitions import archs, extensions, lines, lockfile
 from definitions.archs import Arch
 from definitions.extensions import Extension
@@ -17,7 +19,7 @@ from image_cache.wheel_file import Target
 from image_cache.wheelhouse import Wheelhouse
 from kit import settings
 from kit.errors import SlipworksError, UnsupportedError
-from kit.nouns import Base, Platform, Wheel, key_of
+from kit.nouns import Base, Platform, Wheel, digest, key_of
 from kit.shell import line as line_of
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class Order(Struct, frozen=True, kw_only=True):
 
     @property
     def purpose(self) -> dict[str, str]:
-        """All that a wheel is for. The base is named for its C and C++ libraries."""
+        """All that a wheel is for, and made by. The base is named for its C and C++ libraries."""
         return {
             "extension": self.extension.name,
             "version": self.extension.version,
@@ -45,6 +47,9 @@ class Order(Struct, frozen=True, kw_only=True):
             "torch": f"{self.torch}, CUDA {self.line.cuda}",
             "capabilities": " ".join(self.arch.compute_capabilities),
             "base": f"{self.base.distribution} {self.base.suite}",
+            "sources": f"sha256:{self.extension.sha256}",
+            "environment": json.encode(self.extension.environment, order="sorted").decode(),
+            "made by": digest(Path(native_build.__file__).read_bytes()),
         }
 
     @property

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from containers import layer, stack
+from containers import layer
 from image_cache.store import Store
 from kit.errors import HostError, MissingToolError, NetworkError
 from kit.nouns import Image, Platform
@@ -78,7 +78,7 @@ def stocked(store: Store, made: Made, source: Store, *, layers: bool = True, cop
     plan = plan_of(made, source)
     assert plan.base
     put_image(store, source, plan.base, copied)
-    keys = [layer.key(plan.layer, plan.target), *(stack.key(each) for each in plan.recipe().stack)]
+    keys = [layer.key(plan.layer, plan.target), *(planning.stack_key(each) for each in plan.recipe().stack)]
     for key in keys if layers else ():
         found = source.artifact(key)
         assert found, "the image was made a moment ago"

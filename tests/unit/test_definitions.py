@@ -217,6 +217,7 @@ def test_the_key_is_made_of_all_that_goes_in() -> None:
         bootstrapped(base="python312"),
         bootstrapped(defined=True),
         bootstrapped(stack_key=lambda layer: "another"),
+        bootstrapped(made_by={"packing": "another"}),
         recipe("h100", line="cpu", base="bootstrap", base_digest=ONE),
     ]
     assert len({plain.key, *(other.key for other in others)}) == 1 + len(others)
@@ -229,6 +230,13 @@ def test_the_key_is_made_of_all_that_goes_in() -> None:
     assert texts <= set(bootstrapped(defined=True).inputs)
     assert not texts & set(plain.inputs), "an assembled image does not depend on what people build by"
     assert not any("\n" in value for value in plain.inputs.values())
+
+
+def test_layers_of_the_stack_know_whose_python_compiles() -> None:
+    assert {layer.compiler for layer in bootstrapped().stack} == {ONE}
+    assert {layer.compiler for layer in bootstrapped(base_digest=None).stack} == {""}
+    pulled = recipe("cpu", base="python312")
+    assert {layer.compiler for layer in pulled.stack} == {pulled.base.digest} and pulled.base.digest
 
 
 def test_the_key_does_not_know_the_builder() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from containers import bootstrap
 from definitions import bases
+from image_cache import streams
+from image_cache.store import Store
 from kit.errors import InvalidFileError, UnknownNameError
 from runner import job, planning
+from runner.planning import Wanted
 
 DIGEST = "sha256:" + "5" * 64
 MINE = f"""
@@ -67,3 +73,42 @@ def test_a_job_may_name_one(own: Path, tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("name: j\narch: cpu\nbase: mime\nrun: ['true']\n")
     with pytest.raises(UnknownNameError, match=r"job\.yaml:3.*bootstrap, mine, python312"):
         job.load(tmp_path / "job.yaml")
+
+
+# -- keys ------------------------------------------------------------------------------------------------
+
+
+def keys(tmp_path: Path) -> list[str]:
+    plan = planning.plan(Wanted(arch="cpu"), Store(tmp_path / "store"))
+    recipe = plan.recipe()
+    return [recipe.key, planning.base_key(plan.ground, plan.target), planning.system_key(plan, recipe.system),
+            planning.stack_key(recipe.stack[0])]  # fmt: skip
+
+
+def test_another_packing_is_in_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(tmp_path)
+    assert keys(tmp_path) == before
+    monkeypatch.setattr(streams, "PACKING", "another")
+    assert not set(keys(tmp_path)) & set(before)
+
+
+def test_who_writes_the_bill_of_materials_is_in_the_images_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keys(tmp_path)
+    version = metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "0" if name == "cyclonedx-python-lib" else version(name)
+    )
+    after = keys(tmp_path)
+    assert after[0] != before[0] and after[1:] == before[1:]
+
+
+def test_who_byte_compiles_a_base_is_in_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(tmp_path)
+    copies = tmp_path / "containers"
+    shutil.copytree(Path(bootstrap.__file__).parent, copies)
+    monkeypatch.setattr(bootstrap, "__file__", str(copies / "bootstrap.py"))
+    assert keys(tmp_path) == before
+    (copies / "interpreter.py").write_text("# another")
+    assert not set(keys(tmp_path)[1:3]) & set(before)

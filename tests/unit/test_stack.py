@@ -32,6 +32,7 @@ CHANGES: list[dict[str, object]] = [
     {"source": ("func-timeout",)},
     {"tools": "setuptools==80\n"},
     {"cuda_home": "print()\n"},
+    {"compiler": "sha256:" + "1" * 64},
     {"group": structs.replace(SPEC.group, name="other")},
     {"group": structs.replace(SPEC.group, lock="")},
     {"group": structs.replace(SPEC.group, whole=None)},

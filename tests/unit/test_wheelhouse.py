@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from containers import native_build
 from definitions import archs, bases, extensions, lines
 from image_cache import wheel_file
 from image_cache.wheel_file import Target
@@ -149,6 +151,35 @@ def test_what_was_put_is_found(tmp_path: Path) -> None:
     assert not list(house.root.rglob("*.tmp"))
 
 
+def test_a_damaged_wheel_is_told_and_no_traceback(tmp_path: Path) -> None:
+    """Damage of each part of a zip: packed bytes, the flag of encryption, an unknown packing."""
+    path = wheel(tmp_path, library=library(fat(90)))
+    with zipfile.ZipFile(path) as whole:
+        bodies = {each: whole.read(each) for each in whole.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, body in bodies.items():
+            packed.writestr(name, body)
+        about = next(each for each in packed.infolist() if each.filename.endswith("METADATA"))
+        code = next(each for each in packed.infolist() if each.filename.endswith(".so"))
+    raw = path.read_bytes()
+    for entry in (about, code):
+        local = entry.header_offset
+        central = raw.index(entry.filename.encode(), raw.index(b"PK\x01\x02")) - 46
+        body = local + 30 + len(entry.filename)
+        for changes in (
+            [(body, b"\xff\xff\xff")],
+            [(local + 6, b"\x01"), (central + 8, b"\x01")],
+            [(local + 8, b"\x63"), (central + 10, b"\x63")],
+        ):
+            broken = bytearray(raw)
+            for at, new in changes:
+                broken[at : at + len(new)] = new
+            path.write_bytes(broken)
+            with pytest.raises(InvalidFileError, match=r"is no (whole )?wheel"):
+                wheel_file.check(path, "flash-attn", "2.8.3", TARGET)
+                list(wheel_file.libraries(path))
+
+
 def test_wheels_of_one_name_for_two_gpus(tmp_path: Path) -> None:
     house = Wheelhouse(tmp_path / "wheels")
     a = put(house, wheel(tmp_path / "a", library=library(fat(80))), capabilities="8.0")
@@ -208,9 +239,36 @@ def test_each_part_of_the_purpose_is_in_the_key(order: Order) -> None:
         replace(order, base=replace(order.base, suite="forky")),
         replace(order, platform=Platform(arch="arm64")),
         replace(order, torch="2.14.0"),
+        replace(order, extension=replace(order.extension, sha256="0" * 64)),
+        replace(order, extension=replace(order.extension, environment={"A": "1"})),
     ]
     assert len({each.key for each in (order, *others)}) == 1 + len(others)
     assert replace(order, arch=archs.load("h200")).key == order.key, "one GPU code, one wheel"
+
+
+def test_what_compiles_is_in_the_key(order: Order, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = order.key
+    (tmp_path / "native_build.py").write_text("another")
+    monkeypatch.setattr(native_build, "__file__", str(tmp_path / "native_build.py"))
+    assert order.key != before
+
+
+def test_a_dry_run_tells_no_secret_and_looks_at_the_hash(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["image", "wheel", "flash-attn", "--arch", "h100", "--dry-run", "--from"]
+    url = "https://me:word@host/flash_attn.whl?X-Signature=signed"
+    assert cli.main([*words, url, "--sha256", "0" * 64]) == 0
+    told = capsys.readouterr()
+    assert "would take https://host/flash_attn.whl as flash-attn" in told.out
+    assert not any(secret in told.out + told.err for secret in ("word", "signed"))
+    assert cli.main([*words, url, "--sha256", "abc"]) == InvalidFileError.code
+    assert "64 hex digits" in capsys.readouterr().err
+    gone = tmp_path / "it's no.whl"
+    for dry in (words, [each for each in words if each != "--dry-run"]):
+        assert cli.main([*dry, str(gone), "--sha256", "0" * 64]) == InvalidFileError.code
+        said = capsys.readouterr().err
+        assert f"there is no file {gone}" in said and "ls -l" in said
 
 
 def test_found_and_missing(order: Order, tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
     wanted = Wanted(arch=args.arch, line=args.line, base=args.base, platform=args.platform)
     order = wheels.ordered(args.name, wanted)
     if args.source:
+        told = wheel_making.shown(args.source, args.sha256)
         if args.dry_run:
-            say.answer(f"would take {args.source} as {_told(order)}")
+            say.answer(f"would take {told} as {_told(order)}")
             return 0
         settings.writable("cache")
         kept = wheel_making.take(order, args.source, args.sha256)
