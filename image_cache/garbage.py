@@ -3,8 +3,9 @@
 Kept are: what is pinned, what was used or made within the asked days, all blobs and notes of that, what costs
 no space beside it (the base and the layers of an image that is kept), and all that is so young that it may
 belong to a build that is still running. Young is a file that was written or
-marked within the last HOUR; or within the last DAY while somebody builds, which is while a claim changes
-(a living one does every few seconds) or did within the HOUR. Every build takes claims (ensure.py).
+marked within the last HOUR; or within the last DAY while somebody builds, which is while a claim changes:
+a living one does every few seconds, and LATELY is longer than a build goes without one, or a file system
+shows an old time. Every build takes claims (ensure.py).
 
 So a process may rely on an image or a layer from the moment that the store has given it, and on a blob from
 the moment that it has put or marked it (Blobs.keep), until it has put its image. What takes longer than a
@@ -15,36 +16,24 @@ they are looked at once more when it is written.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from image_cache import oci, stamps
+from image_cache import litter, oci, stamps
 from image_cache.artifacts import Layer
-from image_cache.catalogue import ASIDE, Catalogue
+from image_cache.catalogue import Catalogue
+from image_cache.litter import Garbage
 from image_cache.records import Record
 from kit.errors import HashMismatchError, InvalidFileError
 
 T = TypeVar("T")
 
 HOUR, DAY = 3600.0, 86400.0
-BESIDE = ("", ".json", ".cdx.json")  # what a SIF's files are named after its whole name
-Kind = Literal["image", "layer", "sif", "blob", "note", "partial", "claim"]
-
-
-class Garbage(Struct, frozen=True, kw_only=True):
-    """A file or folder that can go. size: its bytes; of an image's or a layer's record those of the blobs
-    that go with it, each counted once. `before`: it goes only if it was not written or marked since then."""
-
-    kind: Kind
-    name: str
-    path: Path
-    size: int
-    before: float
+LATELY = 300.0  # seconds since a claim last changed within which its builder counts as living
 
 
 class Plan(Struct, frozen=True):
@@ -58,20 +47,31 @@ class Plan(Struct, frozen=True):
         return sum(each.size for each in self.garbage if each.kind not in ("image", "layer"))
 
 
-def plan(store: Catalogue, keep_days: float, scratch: Path | None = None) -> Plan:
+def plan(
+    store: Catalogue,
+    keep_days: float,
+    scratch: Path | None = None,
+    wheels: Path | None = None,
+    *,
+    grace: float | None = None,
+) -> Plan:
     """All that can go now. `scratch`: a folder in which builds have temporary folders, of this store alone.
+    `wheels`: the wheelhouse, of which only what was left unfinished goes.
 
     InvalidFileError for a record that cannot be read: it may be a newer kit's, and its blobs in use.
+    `grace`: seconds that count as young, whoever builds; only to say what could go later.
     """
     now = stamps.now(store.root) if store.root.exists() else 0.0
-    young = now - (DAY if _building(store, now) else HOUR)
+    if grace is None:
+        grace = DAY if now - last_claim(store) < LATELY else HOUR
+    young = now - grace
     cut = min(now - keep_days * DAY, young)
     records, layers = every_record(store), every_layer(store)
-    wanted = {at for at, one in records.items() if not _old(at, cut) or _pinned(store, one)}
+    wanted = {at for at, one in records.items() if not litter.old(at, cut) or _pinned(store, one)}
     recent = live(
         store,
         [records[at] for at in wanted],
-        [one for at, one in layers.items() if not _old(at, cut)],
+        [one for at, one in layers.items() if not litter.old(at, cut)],
     )
     old_records = {
         at: one for at, one in records.items() if at not in wanted and not _costless(store, one, recent)
@@ -82,20 +82,50 @@ def plan(store: Catalogue, keep_days: float, scratch: Path | None = None) -> Pla
         [one for at, one in records.items() if at not in old_records],
         [one for at, one in layers.items() if at not in old_layers],
     )
-    blobs = list(_blobs(store, kept, young))
+    blobs = list(litter.blobs(store, kept, young))
     sizes = {each.path.name: each.size for each in blobs}
+    staying = [one for at, one in records.items() if at not in old_records]
     return Plan(
         (
             *_layers(old_layers, sizes, cut),
             *_images(store, old_records, sizes, cut),
-            *_sifs(store, records, old_records, cut, young),
+            *litter.sifs(store, staying, list(old_records.values()), cut, young),
             *blobs,
-            *_notes(store, kept, young),
-            *_partial(store, young),
-            *_scratch(scratch, now - DAY),
-            *_claims(store, now),
+            *litter.notes(store, kept, young),
+            *litter.partial(store, young),
+            *litter.scratch(scratch, now - DAY),
+            *litter.claims(store.claims, now - DAY),
+            *litter.wheels(wheels, now - DAY),
         )
     )
+
+
+class Held(Struct, frozen=True):
+    """What stays only because it is young: its bytes, the seconds that count as young, whether somebody
+    builds now, and when, by the store's clock, it can go if nobody asks for it again."""
+
+    size: int
+    grace: float
+    building: bool
+    until: float
+
+
+def held(store: Catalogue, keep_days: float) -> Held | None:
+    """What `plan` leaves for a while; None where that is nothing. Unfinished files are not counted."""
+    living = last_claim(store)
+    building = stamps.now(store.root) - living < LATELY if store.root.exists() else False
+    now_gone = {each.path for each in plan(store, keep_days).garbage}
+    for grace in (HOUR, 0.0):
+        later = [
+            each
+            for each in plan(store, keep_days, grace=grace).garbage
+            if each.kind not in ("partial", "claim") and each.path not in now_gone
+        ]
+        if size := Plan(tuple(later)).freed:
+            last = max(litter.newest(each.path) for each in later)
+            until = max(last + HOUR, living + LATELY if building else 0.0)
+            return Held(size, DAY if building else HOUR, building, until)
+    return None
 
 
 def _costless(store: Catalogue, record: Record, recent: set[str]) -> bool:
@@ -143,7 +173,7 @@ def _manifest(store: Catalogue, record: Record) -> oci.Manifest:
 
 def _every(folder: Path, kind: type[T]) -> dict[Path, T]:
     found = {}
-    for path in sorted(_entries(folder)):
+    for path in sorted(litter.entries(folder)):
         if path.suffix == ".json":
             with contextlib.suppress(FileNotFoundError):  # gone since we looked
                 found[path] = _read(path, kind)
@@ -179,101 +209,10 @@ def _taken(sizes: dict[str, int], digests: Iterable[str]) -> int:
     return sum(sizes.pop(digest.removeprefix("sha256:"), 0) for digest in digests)
 
 
-def _sifs(
-    store: Catalogue, records: dict[Path, Record], going: dict[Path, Record], cut: float, young: float
-) -> Iterator[Garbage]:
-    """SIFs that have no record, or will have none, with what lies beside them: `<name>.sif.json`, say."""
-    kept = sif_files(one for at, one in records.items() if at not in going)
-    lost = sif_files(one for at, one in records.items() if at in going)
-    for path in _entries(store.sif_folder):
-        last = cut if path.name in lost else young
-        if path.name not in kept and _old(path, last):
-            yield from _found("sif", path.name, path, last)
-
-
-def sif_files(records: Iterable[Record]) -> set[str]:
-    """The names of all files that belong to these SIFs. A name may hold dots, and `.sif`: it is not parsed."""
-    return {f"{one.name}.sif{end}" for one in records if one.format == "sif" for end in BESIDE}
-
-
-def _blobs(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:
-    for path in _entries(store.blobs):
-        if f"sha256:{path.name}" not in kept and _old(path, young):
-            yield from _found("blob", path.name[:12], path, young)
-
-
-def _notes(store: Catalogue, kept: set[str], young: float) -> Iterator[Garbage]:
-    for folder in store.notes.kinds():
-        for path in _entries(folder):
-            if f"sha256:{path.name}" not in kept and _old(path, young):
-                yield from _found("note", f"{folder.name} {path.name[:12]}", path, young)
-
-
-def _partial(store: Catalogue, young: float) -> Iterator[Garbage]:
-    """What killed processes left: temporary files of every folder. A living writer writes all the time."""
-    for folder in store.folders:
-        for path in sorted(folder.glob(".*.tmp")):
-            if not path.name.startswith(ASIDE) and newest(path) <= young:
-                yield from _found("partial", path.name, path, young)
-
-
-def _scratch(folder: Path | None, before: float) -> Iterator[Garbage]:
-    for path in sorted(folder.iterdir()) if folder and folder.is_dir() else ():
-        if newest(path) <= before:
-            yield from _found("partial", path.name, path, before)
-
-
-def _claims(store: Catalogue, now: float) -> Iterator[Garbage]:
-    for path in _entries(store.claims):
-        if newest(path) <= now - DAY:
-            yield from _found("claim", path.name[:12], path, now - DAY)
-
-
-def _building(store: Catalogue, now: float) -> bool:
-    return any(newest(path) > now - HOUR for path in _entries(store.claims))
+def last_claim(store: Catalogue) -> float:
+    """When somebody who builds last gave a sign of life."""
+    return max(map(litter.newest, litter.entries(store.claims)), default=0.0)
 
 
 def _pinned(store: Catalogue, record: Record) -> bool:
     return store.pins.has(record.key, record.format)
-
-
-def _found(kind: Kind, name: str, path: Path, before: float) -> Iterator[Garbage]:
-    with contextlib.suppress(FileNotFoundError):
-        yield Garbage(kind=kind, name=name, path=path, size=_size(path), before=before)
-
-
-def _old(path: Path, before: float) -> bool:
-    try:
-        return path.lstat().st_mtime <= before
-    except FileNotFoundError:
-        return False
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder under a name of its own; temporary files have none yet."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _size(path: Path) -> int:
-    """Bytes that come free: what has another name elsewhere (a link into uv's cache) does not count."""
-    stats = [each.lstat() for each in _tree(path)]
-    return sum(each.st_size for each in stats if each.st_nlink == 1)
-
-
-def newest(path: Path) -> float:
-    """The last time when something in a tree was made or written; never, if it is gone."""
-    times = [0.0]
-    for each in _tree(path):
-        with contextlib.suppress(FileNotFoundError):
-            times.append(each.lstat().st_mtime)
-    return max(times)
-
-
-def _tree(path: Path) -> Iterator[Path]:
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        for folder, folders, names in os.walk(path):
-            yield from (Path(folder, name) for name in (*folders, *names))

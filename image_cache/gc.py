@@ -15,9 +15,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from image_cache import garbage
+from image_cache import garbage, litter
 from image_cache.catalogue import ASIDE, Catalogue
-from image_cache.garbage import Garbage, Plan
+from image_cache.garbage import Plan
+from image_cache.litter import Garbage
 from kit.errors import HostError
 
 Tell = Callable[[Garbage], None]
@@ -40,7 +41,7 @@ def collect(store: Catalogue, plan: Plan, tell: Tell = lambda gone: None) -> int
     needed = garbage.live(
         store, (records := garbage.every_record(store)).values(), garbage.every_layer(store).values()
     )
-    sifs = garbage.sif_files(records.values())
+    sifs = litter.sif_files(records.values())
     for each in plan.garbage:
         if each.kind in NAMING or f"sha256:{each.path.name}" in needed:
             continue
@@ -69,16 +70,27 @@ def _removed(path: Path, before: float) -> bool:
     aside = path.with_name(f"{ASIDE}{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.rename(aside)
-        if garbage.newest(aside) > before:
+        if litter.newest(aside) > before:
             _restore(aside, path)
             return False
         if aside.is_dir():
+            _let_in(aside)
             shutil.rmtree(aside)
         else:
             aside.unlink()
     except FileNotFoundError:
         return False
     return True
+
+
+def _let_in(folder: Path) -> None:
+    """Makes every folder writable: those of an unpacked image may let nobody remove what is in them."""
+    folder.chmod(0o700)
+    for inside, names, _ in os.walk(folder):
+        for each in (Path(inside, name) for name in names):
+            if not each.is_symlink():
+                with contextlib.suppress(OSError):  # rmtree says what is wrong
+                    each.chmod(0o700)
 
 
 def _restore(aside: Path, path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec import Struct, json
 
 from image_cache import garbage, gc
-from image_cache.garbage import Garbage, Plan
+from image_cache.garbage import Held, Plan
+from image_cache.litter import Garbage
 from image_cache.store import Store
 from kit import say
 from kit.nouns import Image
@@ -85,16 +86,32 @@ def age(days: float) -> str:
 
 
 def clean(store: Store, keep_days: float, *, dry: bool, as_json: bool) -> int:
-    """Removes what nobody needs, or only says what that is; returns the bytes that came (would come) free."""
-    plan = garbage.plan(store, keep_days, store.root.parent / "scratch")
+    """Removes what nobody needs, or only says what that is; returns the bytes that came (would come) free.
+
+    What stays only for a while is told on stderr.
+    """
+    above = store.root.parent
+    plan = garbage.plan(store, keep_days, above / "scratch", above / "wheels")
     if dry:
-        return _told(list(plan.garbage), plan.freed, "would free", as_json)
-    gone: list[Garbage] = []
-    try:
-        gc.collect(store, plan, gone.append)
-    finally:
-        freed = _told(gone, Plan(tuple(gone)).freed, "freed", as_json)
+        freed = _told(list(plan.garbage), plan.freed, "would free", as_json)
+    else:
+        gone: list[Garbage] = []
+        try:
+            gc.collect(store, plan, gone.append)
+        finally:
+            freed = _told(gone, Plan(tuple(gone)).freed, "freed", as_json)
+    if kept := garbage.held(store, keep_days):
+        say.say(_held(kept))
     return freed
+
+
+def _held(kept: Held) -> str:
+    if kept.building:
+        why = "younger than a day, and images are being built, or were within the last minutes"
+    else:
+        why = "younger than an hour, so a build may need it"
+    when = time.strftime("%H:%M", time.localtime(kept.until + 60))  # whole minutes, and not too early
+    return f"kept: {shown.size(kept.size)} {why}; asked again after {when}, this would free it"
 
 
 def _told(garbage: Sequence[Garbage], freed: int, verb: str, as_json: bool) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from image_cache import garbage, gc, oci, stamps
+from image_cache import garbage, gc, litter, oci, stamps
 from image_cache.claim import Owner
 from image_cache.ensure import ensure, ensure_artifact
 from image_cache.store import KEEP_DAYS, Store
@@ -273,6 +275,77 @@ def test_scratch_of_killed_builds(store: Store, image: Image, tmp_path: Path) ->
     assert [each.name for each in (tmp_path / "scratch").iterdir()] == ["living"]
 
 
+def nobody_removes(answer: object) -> None:
+    """As a user whom modes hold, which they do not hold root."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    with tempfile.TemporaryDirectory(prefix="slipworks-test-") as folder:
+        store, scratch = Store(Path(folder, "store")), Path(folder, "scratch")
+        closed, elsewhere = scratch / "build-x" / "root" / "usr" / "share", Path(folder, "elsewhere")
+        closed.mkdir(parents=True)
+        elsewhere.mkdir(mode=0o500)
+        (closed / "file").write_text("x")
+        (closed / "link").symlink_to(elsewhere)
+        store.put_blob([b"x"], oci.TAR)
+        aged(scratch, 2)
+        for each, mode in ((closed, 0o500), (closed.parent, 0), (scratch / "build-x", 0o500)):
+            each.chmod(mode)
+        try:
+            gc.collect(store, garbage.plan(store, 14, scratch))
+            answer.put(([*scratch.iterdir()], elsewhere.stat().st_mode & 0o777))  # type: ignore[attr-defined]
+        except HostError as bad:
+            answer.put(bad.message)  # type: ignore[attr-defined]
+        finally:
+            subprocess.run(["chmod", "-R", "u+rwx", folder], check=True)
+
+
+def test_scratch_with_folders_that_nobody_may_write(tmp_path: Path) -> None:
+    answer = FORK.Queue()
+    child = FORK.Process(target=nobody_removes, args=(answer,))
+    child.start()
+    assert answer.get(timeout=60) == ([], 0o500)
+    child.join(60)
+
+
+def test_of_the_wheelhouse_only_what_was_left_unfinished(store: Store, image: Image, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    stay = ["ab/x.whl", "records/k.json", "cd/.y.whl.1-a.tmp", "claims/new/1", "ab/.hidden"]
+    go = ["ab/.x.whl.1-a.tmp", "records/.k.json.1-b.tmp", "claims/old/1"]
+    for name in (*stay, *go):
+        (wheels / name).parent.mkdir(parents=True, exist_ok=True)
+        (wheels / name).write_text("x")
+    aged(wheels, 2)
+    for name in ("cd/.y.whl.1-a.tmp", "claims/new/1"):
+        os.utime(wheels / name)
+    gc.collect(store, garbage.plan(store, 0, None, wheels))
+    assert {str(each.relative_to(wheels)) for each in wheels.rglob("*") if each.is_file()} == set(stay)
+
+
+def test_what_was_built_goes_hours_after_it(store: Store) -> None:
+    """A claim that is released, or whose holder died, does not keep it for a day."""
+    made(store, "it")
+    claim = store.claims / f"{KEY}.oci"
+    another_host(claim)
+    aged(store.root, 3 / 24)
+    os.utime(claim / "1", (time.time() - 30,) * 2)
+    assert garbage.plan(store, 0).freed == 0
+    kept = garbage.held(store, 0)
+    assert kept and kept.building and kept.grace == garbage.DAY and kept.size > 30_000
+    assert 200 < kept.until - time.time() < 300
+    aged(claim, 10 / 1440)
+    assert garbage.held(store, 0) is None
+    assert swept(store, 0) == kept.size and names(store) == set()
+
+
+def test_what_is_held_for_an_hour_is_told(store: Store) -> None:
+    made(store, "it")
+    aged(store.root, 0.5 / 24)
+    kept = garbage.held(store, 0)
+    assert kept and not kept.building and 1700 < kept.until - time.time() < 1900
+    assert garbage.held(store, KEEP_DAYS) is None  # it would not go then
+
+
 def test_an_empty_store_has_no_garbage(tmp_path: Path) -> None:
     store = Store(tmp_path / "none")
     assert garbage.plan(store, 0).garbage == () and swept(store) == 0
@@ -325,7 +398,7 @@ def test_beside_builds_nothing_that_is_used_goes(tmp_path: Path, monkeypatch: py
     building = [FORK.Process(target=build_on, args=(root, seed, until)) for seed in range(2)]
     for one in building:
         one.start()
-    gone: list[garbage.Garbage] = []
+    gone: list[litter.Garbage] = []
     while any(one.is_alive() for one in building):
         store = Store(root)
         gc.collect(store, garbage.plan(store, 0), gone.append)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_gc(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert [image.name for image in shop.list()] == ["base"]
     assert ran(capsys, "gc", "--keep-days", "0")[1] == ["freed 0 B"]
     assert ran(capsys, "gc", "--keep-days", "-1")[0] == EXIT_CODES["UsageError"]
+
+
+def test_gc_says_what_it_holds_back_and_until_when(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = ran(capsys, "gc", "--keep-days", "0")
+    assert (code, out) == (0, ["freed 0 B"])
+    (told,) = err
+    assert re.fullmatch(r"kept: 4\d kB younger than an hour, .* after \d\d:\d\d, this would free it", told)
 
 
 def test_check_names_what_is_damaged_and_heals(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,9 @@
 
 Images, layers and SIFs that were not asked for within the days that are kept, blobs and notes that none of
 the others needs, and what killed processes left unfinished. Safe while images are built, here or on other
-hosts: what is younger than an hour stays, and while somebody builds, what is younger than a day. A SIF that
-a job has open goes too if it is old enough: pin it, or keep more days than your jobs wait and run.
+hosts: what is younger than an hour stays, and while somebody builds, what is younger than a day; if that is
+all that holds it, stderr says until when. A SIF that a job has open goes too if it is old enough: pin it, or
+keep more days than your jobs wait and run. Of the wheelhouse only unfinished files go.
 """
 
 from __future__ import annotations
