@@ -14,7 +14,6 @@ that come packed keep their bytes. Who reads a zstd layer:
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import zlib
 from collections import deque
@@ -23,6 +22,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, BinaryIO
 
 from image_cache import oci
+from kit import share
 from kit.errors import InvalidFileError
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def packed(plain: Iterable[bytes], seen: Hash) -> Iterator[bytes]:
 
     The stream is one frame for each FRAME bytes, at a fixed level: frames can be packed side by side, and
     readers of zstd read their sequence as one file (RFC 8878, section 3.1). `seen` hashes what goes in. Equal
-    bytes are promised for one version of the zstd library, which the kit's lock holds.
+    bytes are promised for one version of the zstd library: PACKING names it.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    cores = min(len(os.sched_getaffinity(0)), MOST_CORES)
+    cores = min(share.cpus(), MOST_CORES)
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         for block in seen.beside(_blocks(plain)):

@@ -10,6 +10,7 @@ import pytest
 
 from image_cache import oci, streams
 from image_cache.store import Store
+from kit import share
 from kit.errors import InvalidFileError
 from kit.nouns import Image
 from tests.unit.parts_images import KEY, OTHER, sha, tar_of
@@ -44,9 +45,19 @@ def test_the_bytes_do_not_depend_on_the_cores(
 ) -> None:
     digests = set()
     for cores in (1, 2, 64):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
+        monkeypatch.setattr(share, "cpus", lambda cores=cores: cores)
         digests.add(store.put_tar(f"{cores:064}", cut(TAR, 777)).digest)
     assert len(digests) == 1
+
+
+def test_no_more_threads_than_cores_that_count(
+    store: Store, small_frames: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Control groups' limits count, which an affinity mask does not show."""
+    asked = []
+    monkeypatch.setattr(share, "cpus", lambda: asked.append(1) or 1)
+    store.put_tar(KEY, [TAR])
+    assert asked
 
 
 def test_a_layer_whose_making_fails_is_not_put(store: Store) -> None:
