@@ -10,16 +10,12 @@ import contextlib
 import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from image_cache import oci, stamps, streams
 from image_cache.oci import Descriptor
 from kit import files
 from kit.errors import HashMismatchError, HostError, InvalidFileError, NoSpaceError
 from kit.nouns import digest as hash_of
-
-if TYPE_CHECKING:
-    from image_cache.archives import Layer
 
 
 class Blobs:
@@ -88,19 +84,6 @@ class Blobs:
         plain = streams.Hash()
         blob = self.put_blob(streams.packed(tar, plain), oci.ZSTD, large=True)
         return blob, plain.digest
-
-    def put_layer(self, layer: Layer, diff_id: str, where: str) -> Descriptor:
-        if layer.digest and layer.size and layer.media_type != oci.TAR:
-            known = Descriptor(layer.media_type, layer.digest, layer.size)
-            if self.keep(known):
-                return known
-        with contextlib.closing(layer.open()) as file:
-            if layer.media_type != oci.TAR:
-                return self.put_blob(streams.pieces(file), layer.media_type, layer.digest)
-            packed, found = self.put_plain(streams.pieces(file))
-        if found != diff_id:
-            raise HashMismatchError(f"{where} is damaged: a layer hashes to {found}, expected {diff_id}")
-        return packed
 
     def put_layer_file(self, path: Path) -> tuple[Descriptor, str]:
         """A layer's file as a blob, packed if it was plain; and its diff_id. InvalidFileError for no tar."""

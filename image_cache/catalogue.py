@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
 from image_cache import intact, oci, stamps
 from image_cache.artifacts import Artifacts
 from image_cache.blobs import Blobs, file_size
@@ -24,17 +22,6 @@ from kit.nouns import Format, Image, digest_file
 from kit.say import once
 
 ASIDE = ".gc."  # how the name of a file begins that is about to be removed (gc.py)
-
-
-class Contents(Struct, frozen=True, kw_only=True):
-    """An image as it lies there, for people to read. size: bytes of all its blobs."""
-
-    image: Image
-    created: str
-    size: int
-    layers: tuple[Descriptor, ...] = ()
-    env: tuple[str, ...] = ()
-    history: tuple[str, ...] = ()
 
 
 class Catalogue(Blobs):
@@ -79,23 +66,6 @@ class Catalogue(Blobs):
         """All that there is, by name."""
         return tuple(self._image(record) for record in self.records.all())
 
-    def show(self, image: Image) -> Contents:
-        """What an image is made of. InvalidFileError when it is not there (any more)."""
-        record = self.records.get(image.key, image.format)
-        if record is None:
-            raise InvalidFileError(f"{image.name} is not in {self.root}", "runner image list")
-        if record.format == "sif":
-            return Contents(image=self._image(record), created=record.created, size=record.size)
-        manifest, config = self.opened(image)
-        return Contents(
-            image=self._image(record),
-            created=record.created,
-            size=record.size + sum(blob.size for blob in manifest.blobs),
-            layers=manifest.layers,
-            env=tuple((config.get("config") or {}).get("Env") or ()),
-            history=tuple(str(one.get("created_by", "")) for one in config.get("history") or ()),
-        )
-
     def opened(self, image: Image) -> tuple[oci.Manifest, dict[str, Any]]:
         """An image's manifest and config, both checked against their digests."""
         manifest = oci.manifest(self.read(image.digest), f"{self.root}: {image.name}")
@@ -123,10 +93,6 @@ class Catalogue(Blobs):
             path=self.root if record.format == "oci" else self.sif_path(record.name),
             labels=record.labels,
         )
-
-    def intact(self, image: Image) -> Sequence[str]:
-        """What of an image is not what its digests say, in words; nothing when all is. Reads every byte."""
-        return [wrong for _, wrong in self.damaged(image)]
 
     def damaged(self, image: Image, seen: dict[str, str | None] | None = None) -> Sequence[tuple[Path, str]]:
         """The files of an image that are damaged, with what is wrong. Without them it counts as missing.

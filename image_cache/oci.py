@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct, field
 
 from kit.errors import InvalidFileError, UnsupportedError
-from kit.nouns import MACHINES, Platform, check_digest
+from kit.nouns import Platform, check_digest
 
 T = TypeVar("T")
 
@@ -179,15 +179,6 @@ def check_platform(config: Mapping[str, Any], platform: Platform, where: str) ->
     """The config is the last word on what an image is for."""
     if not _is(config, platform):
         raise UnsupportedError(f"{where} is an image for {spelled(config)}: expected {platform}")
-
-
-def platform_of(config: Mapping[str, Any], where: str) -> Platform:
-    """The platform that a config states; one that is not ours is an error."""
-    if config.get("os") != "linux" or config.get("architecture") not in MACHINES:
-        raise UnsupportedError(
-            f"{where} is an image for {spelled(config)}: expected linux/amd64 or linux/arm64"
-        )
-    return Platform(arch=str(config["architecture"]))
 
 
 def diff_ids(config: Mapping[str, Any], where: str) -> list[str]:

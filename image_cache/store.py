@@ -46,27 +46,6 @@ class Store(Catalogue):
         with self.writable():
             self.notes.put(digest, kind, raw)
 
-    def put_archive(
-        self,
-        path: Path,
-        *,
-        key: str,
-        name: str,
-        platform: Platform,
-        labels: Mapping[str, str] | None = None,
-    ) -> Image:
-        """Takes in what an engine wrote: an OCI archive or layout folder, or a `docker save` archive.
-
-        Compressed layers keep their bytes and digests; plain ones are packed. Idempotent.
-        """
-        from image_cache import archives
-
-        with archives.reading(path, platform) as found:
-            ids = oci.diff_ids(found.config, found.where)
-            layers = [self.put_layer(*pair, found.where) for pair in zip(found.layers, ids, strict=True)]
-        config = oci.appended(found.config, labels=labels)
-        return self.put_image(config, layers, key=key, name=name, platform=platform)
-
     def put_on(
         self,
         image: Image,

@@ -55,7 +55,7 @@ def test_push_pull_and_sif(
     store = images.store()
     got = images.named("mine")
     assert got.digest == images.Store(first.root).find("c" * 64, "oci").digest  # type: ignore[union-attr]
-    assert store.intact(got) == [] and store.opened(got)[0].layers[1].media_type == oci.ZSTD
+    assert store.damaged(got) == [] and store.opened(got)[0].layers[1].media_type == oci.ZSTD
     other = next(arch for arch in ("amd64", "arm64") if arch != HERE.arch)
     code, _, err = ran(capsys, "pull", target, "--platform", other)
     assert code == EXIT_CODES["UnsupportedError"] and f"expected linux/{other}" in err

@@ -83,7 +83,7 @@ def test_recent_and_pinned_stay(store: Store) -> None:
     freed = gc.collect(store, plan)
     # The base costs no space beside those that stand on it, and would have to be made again.
     assert names(store) == {"base", "pinned", "used"} == indexed(store)
-    assert all(store.intact(image) == [] for image in store.list())
+    assert all(store.damaged(image) == [] for image in store.list())
     assert store.artifact(images["used"].key) and store.artifact(base.key)
     assert store.artifact(images["old"].key) is None
     assert 30_000 < freed == plan.freed <= before - bytes_of(store.root)
@@ -100,7 +100,7 @@ def test_what_was_asked_for_is_recent(store: Store) -> None:
     assert store.find(image.key, "oci") == image and store.artifact(other.key)
     swept(store)
     assert names(store) == {"one"} | {"two"}  # all of the second image's layers are the artifact's
-    assert store.intact(image) == [] == store.intact(other)
+    assert store.damaged(image) == [] == store.damaged(other)
 
 
 def test_a_hit_writes_at_most_once_in_a_quarter_of_an_hour(store: Store, image: Image) -> None:
@@ -199,7 +199,7 @@ def test_what_is_wanted_after_the_look_stays(store: Store) -> None:
     layers = store.opened(again)[0].layers
     assert all(store.keep(layer) for layer in layers)  # a pull finds the blob there, and goes on
     gc.collect(store, plan)
-    assert names(store) == {"hit"} == indexed(store) and store.intact(hit) == []
+    assert names(store) == {"hit"} == indexed(store) and store.damaged(hit) == []
     assert store.artifact(kept.key) and all(store.has(layer) for layer in layers)
     assert not store.has(oci.Descriptor(oci.MANIFEST, old.digest, 1))
     assert not list(store.root.rglob(".*"))
@@ -213,7 +213,7 @@ def test_an_image_put_after_the_look_keeps_its_blobs(store: Store) -> None:
     put = store.put_image(config, manifest.layers, key=OTHER, name="new", platform=AMD64)
     aged(store.blobs, 20)  # as if the marks had not been seen: the record alone must do
     gc.collect(store, plan)
-    assert names(store) == {"new"} and store.intact(put) == []
+    assert names(store) == {"new"} and store.damaged(put) == []
 
 
 def test_what_was_moved_by_a_killed_gc_comes_back(store: Store) -> None:
@@ -222,7 +222,7 @@ def test_what_was_moved_by_a_killed_gc_comes_back(store: Store) -> None:
     blob.rename(blob.with_name(f".gc.{blob.name}.0123abcd.tmp"))
     assert store.find(image.key, "oci") is None
     swept(store)
-    assert store.find(image.key, "oci") == image and store.intact(image) == []
+    assert store.find(image.key, "oci") == image and store.damaged(image) == []
 
 
 def test_a_record_that_nobody_understands_stops_it(store: Store) -> None:
@@ -386,7 +386,7 @@ def build_on(root: Path, seed: int, until: float) -> None:
             return store.put_on(below, [layer], key=key, name=name)
 
         image = ensure(store, key, "oci", build)
-        assert store.intact(image) == [], seed
+        assert store.damaged(image) == [], seed
 
 
 def test_beside_builds_nothing_that_is_used_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
+import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +18,7 @@ from image_cache.store import Store
 from kit import share
 from kit.errors import InvalidFileError
 from kit.nouns import Image
-from tests.unit.parts_images import KEY, OTHER, sha, tar_of
+from tests.unit.parts_images import AMD64, KEY, OTHER, sha, tar_of
 
 TAR = tar_of({f"{number}": bytes([number]) * 40_000 for number in range(60)})
 
@@ -69,6 +74,46 @@ def test_a_layer_whose_making_fails_is_not_put(store: Store) -> None:
         store.put_tar(KEY, pieces())
     assert store.artifact(KEY) is None
     assert not list(store.blobs.iterdir())
+
+
+def test_a_layer_that_repeats_is_once_in_a_docker_archive(store: Store, image: Image, tmp_path: Path) -> None:
+    layer = store.put_tar(KEY, [TAR])
+    made = store.put_on(image, [layer, layer], key=OTHER, name="x")
+    store.write_docker_archive(made, tmp_path / "out.tar")
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert len([one for one in tar.getnames() if one.endswith("layer.tar")]) == 2
+        entry = json.load(tar.extractfile("manifest.json"))[0]  # type: ignore[arg-type]
+        assert entry["RepoTags"] == ["x:latest"]
+        bodies = [tar.extractfile(name).read() for name in entry["Layers"]]  # type: ignore[union-attr]
+    assert bodies[1:] == [TAR] * 2
+
+
+def put_large(root: Path, tar: Path, answer: Any) -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store = Store(root)
+    image = store.put_root(tar, key=KEY, name="large", platform=AMD64)
+    store.write_docker_archive(image, tar.with_name("saved.tar"))
+    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """100 MB (of nothing, in a sparse file) through both ways need less than a third of that."""
+    member = tarfile.TarInfo("large")
+    member.size = 100 * 2**20
+    with (tmp_path / "root.tar").open("wb") as file:
+        file.write(member.tobuf())
+        file.truncate(512 + member.size + 1024)
+    fork = multiprocessing.get_context("fork")
+    answer = fork.Queue()
+    child = fork.Process(target=put_large, args=(tmp_path / "store", tmp_path / "root.tar", answer))
+    child.start()
+    assert answer.get(timeout=120) < 30 * 1024  # KiB
+    child.join(60)
+    shutil.rmtree(tmp_path / "store")
+    for path in tmp_path.glob("*.tar"):
+        path.unlink()
 
 
 def test_what_is_no_tar_is_no_layer(store: Store) -> None:

@@ -151,7 +151,7 @@ def consistent(root: Path) -> None:
     for blob in (root / "blobs/sha256").glob("[!.]*"):
         assert sha(blob.read_bytes()) == f"sha256:{blob.name}"
     for image in store.list():
-        assert store.find(image.key, "oci") == image and store.intact(image) == []
+        assert store.find(image.key, "oci") == image and store.damaged(image) == []
     if (root / "index.json").exists():
         index = json.loads((root / "index.json").read_text())
         assert all(store.blob(one["digest"]).exists() for one in index["manifests"])
