@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from containers.apt import Apt, Update
+from kit import files as kit_files
 from kit import process
 from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
 from kit.nouns import digest_file
@@ -70,10 +72,28 @@ def choose(
     return sorted(taken), remarks
 
 
+def kept(packages: Iterable[str], pins: Mapping[str, Deb], folder: Path) -> list[Deb] | None:
+    """The pins of all packages, where `folder` has every one of them whole; else None. Nothing is asked."""
+    wanted = [pins.get(name) for name in packages]
+    found = [pin for pin in wanted if pin and _whole(folder / f"{pin.sha256}.deb", pin)]
+    return sorted(found) if len(found) == len(wanted) else None
+
+
+def _whole(path: Path, pin: Deb) -> bool:
+    return path.is_file() and digest_file(path) == f"sha256:{pin.sha256}"
+
+
+def extract(taken: Iterable[Deb], folder: Path, root: Path) -> None:
+    """Unpacks kept packages below `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    for deb in taken:
+        process.run(["dpkg-deb", "--extract", folder / f"{deb.sha256}.deb", root], what=f"unpack {deb.name}")
+
+
 def unpacked(
-    apt: Apt, packages: Iterable[str], pins: Mapping[str, Deb], root: Path, update: Update
+    apt: Apt, packages: Iterable[str], pins: Mapping[str, Deb], root: Path, keep: Path, update: Update
 ) -> list[Deb]:
-    """Downloads the packages and unpacks them below `root`; returns what was taken."""
+    """Downloads the packages to `keep` and unpacks them below `root`; returns what was taken."""
     packages = list(packages)
     taken, remarks = choose(packages, pins, apt.offered(packages))
     if remarks:
@@ -84,9 +104,11 @@ def unpacked(
     into = root.with_name(root.name + ".debs")
     files = apt.download({each.name: each.version for each in taken}, into, update)
     got = {digest_file(file).removeprefix("sha256:"): file for file in files}
-    root.mkdir(parents=True, exist_ok=True)
     for deb in taken:
         if deb.sha256 not in got:
             raise HashMismatchError(f"{deb.name} {deb.version}: no downloaded file has sha256 {deb.sha256}")
-        process.run(["dpkg-deb", "--extract", got[deb.sha256], root], what=f"unpack {deb.name}")
+        with kit_files.beside(keep / f"{deb.sha256}.deb") as temporary:
+            shutil.copyfile(got[deb.sha256], temporary)
+            kit_files.settle(temporary, keep / f"{deb.sha256}.deb")
+    extract(taken, keep, root)
     return taken

@@ -18,7 +18,7 @@ from msgspec import json, structs
 from containers import apt, complaints, debs, secrets
 from containers.interpreter import ENVIRONMENT, Interpreter
 from containers.layer_tree import Layout, fill, sources_of, version
-from kit import files, process
+from kit import files, process, settings, share
 from kit.errors import MissingToolError, UnpinnedError
 from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
 
@@ -26,7 +26,7 @@ Update = Callable[[str], None]
 Files = Callable[[Platform, Path], None]
 """Puts the interpreter and the libraries of a platform below a folder, as they lie in a root file system."""
 
-_RECIPE = ("elf.py", "interpreter.py", "layer.py", "layer_pack.py", "layer_tree.py")
+_RECIPE = ("compile_tree.py", "elf.py", "interpreter.py", "layer.py", "layer_pack.py", "layer_tree.py")
 GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is newer
 
 
@@ -98,8 +98,13 @@ def fetched(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> 
     """The distribution's packages, as files below `root`. Nothing later asks where the files came from."""
     where = f"layers/{spec.name}/{spec.distribution}-{platform.arch}.packages"
     pins = debs.read_pins(spec.pins.get(platform.arch, ""), where)
+    keep = settings.load().settings.cache_folder / "debs"
+    # Pinned packages that are kept need no archive: a change of the kit alone asks nobody.
+    if taken := debs.kept(spec.packages, pins, keep):
+        debs.extract(taken, keep, root)
+        return taken
     with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:
-        return debs.unpacked(opened, spec.packages, pins, root, update)
+        return debs.unpacked(opened, spec.packages, pins, root, keep, update)
 
 
 def newest(spec: LayerSpec, platform: Platform, update: Update) -> str:
@@ -156,6 +161,9 @@ def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, files_of
         files_of(native, root)
     python = Interpreter(root=root, program=f"{spec.prefix}/bin/python{spec.python}")
     with files.beside(out) as temporary:
+        folders = [spec.folder.lstrip("/")]
+        compiling = python.compiling(work / "stage", folders, Path("/"), jobs=share.cpus())
+        process.run(compiling, what=f"byte-compile layer {spec.name}", env=ENVIRONMENT)
         program = Path(__file__).with_name("layer_pack.py")
         argv = python.argv(program, work / "stage", spec.folder.lstrip("/"), temporary)
         told = process.run(argv, what=f"pack layer {spec.name}", env=ENVIRONMENT)

@@ -1,14 +1,12 @@
-"""Byte-compiles a layer's folder and packs it into one tar.gz, the same bytes on every machine.
+"""Packs a layer's folder into one tar.gz, the same bytes on every machine.
 
-Run as a program by the layer's own interpreter (so it imports nothing of ours): its compiler, its tar and its
-zlib are pinned with the layer, those of the building machine are not. Arguments: the folder that holds the
-layer's top-level folder, that folder's name, the tar.gz to write. Prints sha256 and size of the tar.
+Run as a program by the layer's own interpreter (so it imports nothing of ours): its tar and its zlib are
+pinned with the layer, those of the building machine are not. Arguments: the folder that holds the layer's
+top-level folder, that folder's name, the tar.gz to write. Prints sha256 and size of the tar.
 """
 
-import compileall
 import gzip
 import hashlib
-import py_compile
 import sys
 import tarfile
 from pathlib import Path
@@ -30,22 +28,6 @@ class Tee:
         self.hash.update(data)
         self.size += len(data)
         return self.sink.write(data)
-
-
-def compile_all(stage: Path, folder: str) -> None:
-    """Writes .pyc files that are never checked against a time: layers change times, images are read-only."""
-    done = compileall.compile_dir(
-        str(stage / folder),
-        maxlevels=40,
-        quiet=1,
-        force=True,
-        workers=1,  # one process, in a fixed order: what it marshals depends on what it compiled before
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        stripdir=str(stage),
-        prependdir="/",
-    )
-    if not done:
-        sys.exit("a source file of the layer does not compile")
 
 
 def member(path: Path, name: str) -> tarfile.TarInfo:
@@ -80,7 +62,6 @@ def pack(stage: Path, folder: str, out: BinaryIO) -> Tee:
 
 if __name__ == "__main__":
     stage, folder, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    compile_all(stage, folder)
     with out.open("wb") as file:
         tee = pack(stage, folder, file)
     print(tee.hash.hexdigest(), tee.size)  # noqa: T201

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from containers import apt, debs, elf, layer, layer_pack
+from containers import apt, compile_tree, debs, elf, layer, layer_pack
 from containers.interpreter import library_folders
 from containers.layer_tree import Layout, check
 from definitions import layers
@@ -283,9 +283,10 @@ def test_equal_trees_pack_to_equal_bytes(tmp_path: Path) -> None:
 
 def test_byte_code_holds_without_times(tmp_path: Path) -> None:
     stage = small_tree(tmp_path, ["a.py", "b/c.py"])
-    layer_pack.compile_all(stage, "top")
+    names = compile_tree.sources(stage, ["top"])
+    assert compile_tree.run(stage, Path("/"), [names], 2) == 0
     compiled = next((stage / "top/__pycache__").glob("a.*.pyc")).read_bytes()
-    assert compiled[4:8] == b"\x01\0\0\0"  # by hash, never checked
+    assert compiled[4:8] == b"\x03\0\0\0"  # by hash, which is checked
     assert str(tmp_path).encode() not in compiled
     assert b"/top/a.py" in compiled
 
@@ -349,3 +350,15 @@ def test_only_the_distribution_s_own_entries_count(monkeypatch: pytest.MonkeyPat
 def test_refusals_by_kind(line: str, kind: str) -> None:
     given = apt.Sources(distribution="debian", suite="trixie", platform=Platform("amd64"), lines=())
     assert type(apt.refused([line], given)).__name__ == kind
+
+
+def test_kept_packages_are_not_asked_for_again(tmp_path: Path) -> None:
+    raw = b"of a package"
+    pins = {"a": debs.Deb("a", "1", hashlib.sha256(raw).hexdigest()), "b": debs.Deb("b", "1", B)}
+    assert debs.kept(["a"], pins, tmp_path) is None
+    (tmp_path / f"{pins['a'].sha256}.deb").write_bytes(raw)
+    assert debs.kept(["a"], pins, tmp_path) == [pins["a"]]
+    assert debs.kept(["a", "b"], pins, tmp_path) is None, "one of them is not there"
+    assert debs.kept(["a", "c"], pins, tmp_path) is None, "one of them is not pinned"
+    (tmp_path / f"{pins['a'].sha256}.deb").write_bytes(raw + b"cut")
+    assert debs.kept(["a"], pins, tmp_path) is None, "it is damaged"
