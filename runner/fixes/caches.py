@@ -1,6 +1,7 @@
 """Caches fill the home folder, or vanish with the container.
 
-Symptom: "Disk quota exceeded" in ~/.cache; models downloaded and kernels compiled again by every job.
+Symptom: "Disk quota exceeded" in ~/.cache; models downloaded and kernels compiled again by every job; "cannot
+cache function …: no locator available" when vLLM is imported from a read-only image without a home.
 Cause: libraries put caches under $HOME, which is small on clusters and part of the container elsewhere.
 Remove when: never; only a site knows its scratch.
 """
@@ -17,6 +18,7 @@ PLACES = {
     "TRITON_CACHE_DIR": "triton",
     "VLLM_CACHE_ROOT": "vllm",
     "FLASHINFER_WORKSPACE_BASE": "flashinfer",
+    "NUMBA_CACHE_DIR": "numba",  # beside the package or in the home: where neither can be written, imports fail
 }
 
 
@@ -43,6 +45,7 @@ EXAMPLE = Example(
             "TRITON_CACHE_DIR": "/scratch/triton",
             "VLLM_CACHE_ROOT": "/scratch/vllm",
             "FLASHINFER_WORKSPACE_BASE": "/scratch/flashinfer",
+            "NUMBA_CACHE_DIR": "/scratch/numba",
         },
     ),
 )
