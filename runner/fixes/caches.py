@@ -18,7 +18,7 @@ PLACES = {
     "TRITON_CACHE_DIR": "triton",
     "VLLM_CACHE_ROOT": "vllm",
     "FLASHINFER_WORKSPACE_BASE": "flashinfer",
-    "NUMBA_CACHE_DIR": "numba",  # beside the package or in the home: where neither can be written, imports fail
+    "NUMBA_CACHE_DIR": "numba",  # else beside the package or in the home: imports fail where neither can be
 }
 
 
