@@ -290,6 +290,7 @@ def check_name(name: str) -> str:
     """A name that can be a tag in every registry and layout."""
     if not _NAME.fullmatch(name):
         raise InvalidFileError(
-            f"not a name for an image: found {name!r}, expected up to 128 of letters, digits, '_', '.', '-'"
+            f"not a name for an image: found {name!r}, expected up to 128 of letters, digits, '_', '.', '-'",
+            "such as base-1.2",
         )
     return name

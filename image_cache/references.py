@@ -10,6 +10,7 @@ from kit.errors import InvalidFileError
 from kit.nouns import check_digest
 
 HUB = "docker.io"
+SUCH_AS = "such as registry.example.org/team/name:tag"
 _HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -40,10 +41,14 @@ class Reference(Struct, frozen=True):
         if not fits or ("@" in text and not digest):
             raise InvalidFileError(
                 f"not an image reference: found {text!r}, expected [host[:port]/]name[:tag][@sha256:…] "
-                "with a name in lower case"
+                "with a name in lower case",
+                SUCH_AS,
             )
         if digest:
-            check_digest(digest, f"the reference {text!r}")
+            try:
+                check_digest(digest, f"the reference {text!r}")
+            except InvalidFileError as bad:
+                raise InvalidFileError(bad.message, SUCH_AS) from bad
         return cls(host, path, tag or (None if digest else "latest"), digest or None)
 
     def __str__(self) -> str:

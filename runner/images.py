@@ -8,7 +8,15 @@ from containers import engine as engines
 from containers.engine import Engine
 from image_cache.store import Store
 from kit import say, settings
-from kit.errors import DriftError, InvalidFileError, MissingToolError, NotFoundError, UnsupportedError
+from kit.errors import (
+    DriftError,
+    InvalidFileError,
+    MissingToolError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+    VerifyError,
+)
 from kit.nouns import Format, Image, Platform, Recipe
 from runner import planning
 from runner.planning import Wanted
@@ -143,12 +151,29 @@ def _engine(name: str | None, format: Format | None, to_run: bool) -> Engine | N
 
 
 def pushed(image: Image, reference: str) -> str:
-    """Pushes it; returns the reference with its digest."""
+    """Pushes it; returns the reference with its digest. VerifyError for one of ours that is not proved."""
     from image_cache import transfer
+    from image_cache.references import Reference
 
+    Reference.parse(reference)  # before anything is told of a push
+    _demand_proof(image)
     with say.step(f"pushing {image.name} to {reference}") as update:
         digest = transfer.push(store(), image, reference, update)
     return f"{reference.rpartition('@')[0] or reference}@{digest}"
+
+
+def _demand_proof(image: Image) -> None:
+    """What an image of ours says of itself counts where there is no report of it here."""
+    from runner import finishing, proof
+
+    if finishing.OURS not in image.labels:
+        return
+    report = proof.known(store(), image)
+    passed = not report.failed if report else image.labels.get("slipworks.verified") == "passed"
+    if not passed:
+        raise VerifyError(
+            f"{image.name} is not pushed: no proof of it has passed", f"runner image verify {image.name}"
+        )
 
 
 def render(*, check: bool) -> None:
@@ -162,13 +187,25 @@ def render(*, check: bool) -> None:
         raise DriftError("definitions/rendered: " + "; ".join(differences), "make render")
 
 
+SHORTEST = 4  # characters of a name, key or digest that are not all of it
+
+
 def named(text: str, format: Format | None = None) -> Image:
-    """The one image of the store whose name, key or digest begins with `text`."""
+    """The one image of the store whose name, key or digest begins with `text`.
+
+    A beginning has SHORTEST characters at least: nothing at all would name the only image of a store.
+    """
     bare = text.removeprefix("sha256:")
+    there = [each for each in store().list() if format in (None, each.format)]
+    if len(bare) < SHORTEST and all(each.name != text for each in there):
+        raise UsageError(
+            f"{text!r} names no image: expected a whole name, or {SHORTEST} characters or more of a name, "
+            "key or digest",
+            "runner image list",
+        )
     found = [
         each
-        for each in store().list()
-        if format in (None, each.format)
+        for each in there
         if each.name.startswith(text)
         or each.key.startswith(text)
         or each.digest.removeprefix("sha256:").startswith(bare)

@@ -15,12 +15,13 @@ from image_cache.litter import Garbage
 from image_cache.store import Store
 from kit import say
 from kit.nouns import Image
-from runner import known, shown
+from runner import known, proof, shown
 
 
 class Row(Struct, frozen=True, kw_only=True):
     """An image of the store. size: bytes of all its files, of which images may share some; created: UTC;
-    used: days since it was last asked for; verified: what the last proof said, None where there was none."""
+    used: days since it was last asked for; verified: what the last proof here said, None where there was
+    none; said: what the image says of itself, as one that was pulled may."""
 
     name: str
     key: str
@@ -32,6 +33,7 @@ class Row(Struct, frozen=True, kw_only=True):
     used: float
     pinned: bool
     verified: bool | None
+    said: bool | None
 
 
 def rows(store: Store) -> tuple[Row, ...]:
@@ -41,7 +43,8 @@ def rows(store: Store) -> tuple[Row, ...]:
 
 def _row(store: Store, image: Image) -> Row:
     about = known.of(store, image)
-    proof = about.record.proof
+    proved = about.record.proof if about.recorded else None
+    report = None if proved else proof.known(store, image)
     said = {"passed": True, "failed": False}.get(image.labels.get("slipworks.verified", ""))
     return Row(
         name=image.name,
@@ -53,7 +56,8 @@ def _row(store: Store, image: Image) -> Row:
         created=about.since or "",
         used=_days(store.records.path(image.key, image.format)),
         pinned=store.pins.has(image.key, image.format),
-        verified=proof.passed if proof else said,
+        verified=proved.passed if proved else not report.failed if report else None,
+        said=said,
     )
 
 
@@ -64,6 +68,7 @@ def _days(path: Path) -> float:
         return 0.0
 
 
+_SAID = {True: "says so", False: "says not", None: "no"}
 HEADS = ("NAME", "FORMAT", "PLATFORM", "SIZE", "AGE", "USED", "PINNED", "VERIFIED", "DIGEST")
 
 
@@ -71,7 +76,7 @@ def table(found: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """The cells of each line, without the heads."""
     for row in found:
         born = (time.time() - datetime.fromisoformat(row.created).timestamp()) / 86400 if row.created else 0.0
-        verified = {True: "yes", False: "FAILED", None: "no"}[row.verified]
+        verified = "FAILED" if row.verified is False else "yes" if row.verified else _SAID[row.said]
         yield (
             row.name, row.format, row.platform, shown.size(row.size), age(born), age(row.used),
             "yes" if row.pinned else "", verified, row.digest[:19],

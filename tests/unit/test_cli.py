@@ -123,11 +123,11 @@ def test_list_and_show(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["image", "show", "it-is", "--format", "oci", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["image"]["name"] == "it-is" and len(shown["record"]["layers"]) == 1
-    code, lines = failure(capsys, "image", "show", "it")
+    code, lines = failure(capsys, "image", "show", "it-i")
     assert code == EXIT_CODES["NotFoundError"]
     assert lines == [
-        "error: 'it' names 2 images in the store: it-is (oci), it-is (sif)",
-        "hint: runner image show it --format oci",
+        "error: 'it-i' names 2 images in the store: it-is (oci), it-is (sif)",
+        "hint: runner image show it-i --format oci",
     ]
 
 

@@ -6,13 +6,16 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from containers.findings import Finding, Report
 from image_cache.store import KEEP_DAYS, Store
 from kit.errors import EXIT_CODES
 from kit.nouns import Image
-from runner import cli, images, shelf
+from runner import cli, images, proof, shelf
+from runner.planning import Wanted
 from tests.unit.parts_images import AMD64, KEY, OTHER, tar_of
 
 
@@ -46,6 +49,12 @@ def of(store: Store, name: str) -> Image:
     return next(image for image in store.list() if (image.name, image.format) == (name, "oci"))
 
 
+def kept(store: Store, image: Image, status: Literal["ok", "failed"]) -> None:
+    """As if a proof had been made."""
+    found = Finding(check="x", status=status, subject="it", found="y")
+    proof.keep(store, image, Report(platform="linux/amd64", findings=(found,)))
+
+
 def test_list(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran(capsys, "pin", "train", "--format", "oci") == (0, ["train (oci) is pinned"], [])
     code, lines, _ = ran(capsys, "list")
@@ -53,11 +62,15 @@ def test_list(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0].split() == list(shelf.HEADS)
     train = lines[2].split()
     assert train[1:3] == ["oci", "linux/amd64"] and train[4] == "kB" and 40 < int(train[3]) < 44
-    assert train[-3:] == ["yes", "yes", of(shop, "train").digest[:19]]
+    assert train[-4:] == ["yes", "says", "so", of(shop, "train").digest[:19]]  # no proof of ours
     rows = json.loads(ran(capsys, "list", "--json")[1] and "".join(ran(capsys, "list", "--json")[1]))
-    assert [(row["pinned"], row["verified"], row["size"] > 2) for row in rows] == [
-        (False, None, True), (True, True, True), (False, None, True)
+    assert [(row["pinned"], row["verified"], row["said"], row["size"] > 2) for row in rows] == [
+        (False, None, None, True), (True, None, True, True), (False, None, None, True)
     ]  # fmt: skip
+    kept(shop, of(shop, "train"), "ok")
+    assert ran(capsys, "list")[1][2].split()[-2] == "yes"
+    kept(shop, of(shop, "train"), "failed")
+    assert ran(capsys, "list")[1][2].split()[-2] == "FAILED"
     assert ran(capsys, "pin", "train", "--format", "oci", "--remove")[1] == ["train (oci) is not pinned"]
     assert not shop.pins.has(KEY, "oci")
 
@@ -117,6 +130,81 @@ def test_a_damaged_image_is_not_pushed(shop: Store, capsys: pytest.CaptureFixtur
     shop.blob(shop.opened(of(shop, "base"))[0].layers[0].digest).unlink()
     code, _, err = ran(capsys, "push", "base", "127.0.0.1:1/x:y")
     assert code == EXIT_CODES["VerifyError"] and err[-1] == "hint: runner image check base"
+
+
+def test_what_is_not_proved_is_not_pushed(shop: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {"slipworks.line": "cpu"}
+    draft = shop.put_on(of(shop, "base"), [], key="d" * 64, name="unproved-it", labels=labels)
+    push = ("push", "unproved-it", "127.0.0.1:1/x:y")
+    refused = EXIT_CODES["VerifyError"]
+    assert ran(capsys, *push) == (refused, [], [
+        "error: unproved-it is not pushed: no proof of it has passed",
+        "hint: runner image verify unproved-it",
+    ])  # fmt: skip
+    kept(shop, draft, "failed")
+    assert ran(capsys, *push)[0] == refused
+    kept(shop, draft, "ok")
+    assert ran(capsys, *push)[0] == EXIT_CODES["NetworkError"]  # nobody listens there
+    labels["slipworks.verified"] = "passed"
+    shop.put_on(of(shop, "base"), [], key="e" * 64, name="pulled", labels=labels)
+    assert ran(capsys, "push", "pulled", push[2])[0] == EXIT_CODES["NetworkError"]
+    assert ran(capsys, "push", "base", push[2])[0] == EXIT_CODES["NetworkError"]  # not of this kit
+
+
+@pytest.mark.parametrize("words", [
+    ("pull", ""), ("pull", "a b"), ("pull", "a\nb"), ("pull", "x@sha256:12"), ("push", "base", ""),
+    ("push", "base", "A\nb"), ("pull", "x", "--name", "a\nb"),
+])  # fmt: skip
+def test_what_is_no_reference_is_told_first_and_with_a_hint(
+    words: tuple[str, ...], shop: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ran(capsys, *words)
+    assert code == EXIT_CODES["InvalidFileError"] and out == []
+    assert [line.partition(" ")[0] for line in err] == ["error:", "hint:"]
+
+
+@pytest.mark.parametrize("text", ["", "s", "bas", "sha256:", "sha256:a", "aaa"])
+def test_a_beginning_is_long_enough_to_be_meant(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing would name the only image that there is."""
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path))
+    (tmp_path / "root.tar").write_bytes(tar_of({}))
+    images.store().put_root(tmp_path / "root.tar", key=KEY, name="base", platform=AMD64)
+    for words in (["pin", text], ["check", "--remove", text], ["push", text, "127.0.0.1:1/x:y"]):
+        code, _, err = ran(capsys, *words)
+        assert code == EXIT_CODES["UsageError"] and "4 characters" in err[0], words
+        assert err[1] == "hint: runner image list"
+    assert images.named("aaaa").name == "base"
+    images.store().put_root(tmp_path / "root.tar", key=OTHER, name="it", platform=AMD64)
+    assert images.named("it").key == OTHER
+
+
+@pytest.mark.parametrize("words", [
+    *(["build", "cpu", f"--{option}", ""] for option in ("line", "base", "platform", "engine")),
+    ["key", "cpu", "--line", " "], ["pull", "x", "--platform="], ["pull", "x", "--name="],
+])  # fmt: skip
+def test_an_option_with_nothing_is_not_its_default(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = ran(capsys, *words)
+    assert code == EXIT_CODES["UsageError"] and "expected a value, found '" in err[0]
+
+
+def test_a_dry_run_by_definition(
+    shop: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(images, "check", lambda *words: asked.append(words))
+    told = ran(capsys, "build", "cpu", "--dry-run")[1]
+    code, defined, err = ran(capsys, "build", "cpu", "--dry-run", "--by", "definition")
+    recipe = images.planned(Wanted(arch="cpu", defined=True))
+    assert code == 0 and "\n".join(defined).strip() == recipe.apptainer_def.strip()
+    assert recipe.name in err[-1] and "\n".join(told) != "\n".join(defined)
+    assert asked == [(None, None, None), (None, "sif", None)]
+    code, _, err = ran(capsys, "build", "cpu", "--dry-run", "--by", "definition", "--format", "oci")
+    assert code == EXIT_CODES["UsageError"]
+    assert err[1] == "hint: runner image build cpu --by definition --format sif"
 
 
 def test_a_whole_name_is_no_beginning(shop: Store, tmp_path: Path) -> None:
