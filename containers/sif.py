@@ -119,7 +119,7 @@ def _check(making: Making, folder: Path, least: int) -> None:
 
 
 def _hint(folder: Path) -> str:
-    return f"free some space in {folder} (runner image list), or: export APPTAINER_TMPDIR=/a/larger/disk"
+    return f"export APPTAINER_TMPDIR=/a/larger/disk  # or free some space in {folder}: runner image gc"
 
 
 def _size(count: int) -> str:

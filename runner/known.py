@@ -63,7 +63,7 @@ def of_file(path: str) -> Known:
     """Of a SIF that lies anywhere, by the files beside it. NotFoundError where there is no record."""
     file = Path(path)
     if not file.is_file():
-        raise NotFoundError(f"{path} is not a file", "runner image list")
+        raise NotFoundError(f"{path!r} is not a file", "runner image list")
     wrong: list[str] = []
     found = _decoded(_content(record.beside(file, record.RECORD_ENDING)), wrong)
     if found is None or found.sif is None:

@@ -215,3 +215,10 @@ def test_a_whole_name_is_no_beginning(shop: Store, tmp_path: Path) -> None:
 def test_the_default_of_gc_is_the_stores() -> None:
     """The command writes it out, because importing the store is slow; a full disk's hint counts with it."""
     assert cli.parsed(["image", "gc"]).keep_days == KEEP_DAYS
+
+
+def test_a_newline_in_a_files_name_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ran(capsys, "show", "a\nb.sif")[2] == [
+        r"error: 'a\nb.sif' is not a file",
+        "hint: runner image list",
+    ]
