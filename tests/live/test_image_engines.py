@@ -111,6 +111,7 @@ def told(*argv: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("quick_sifs")
 def test_a_sif_that_an_ordinary_user_runs(cpu: Made, shelf: Shelf, ordinary_user: User) -> None:
     able("apptainer")
     store = shelf(cpu)
@@ -124,6 +125,7 @@ def test_a_sif_that_an_ordinary_user_runs(cpu: Made, shelf: Shelf, ordinary_user
     copied.unlink()
 
 
+@pytest.mark.usefixtures("quick_sifs")
 def test_a_sif_by_the_definition_as_an_ordinary_user(
     cpu: Made, ordinary_user: User, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

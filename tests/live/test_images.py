@@ -157,6 +157,7 @@ def assert_compiled(store: Store, image: Image, folder: str, module: str) -> Non
     assert f"/{folder}/{module}.py".encode() in raw and str(ROOT).encode() not in raw
 
 
+@pytest.mark.usefixtures("quick_sifs")
 def test_a_foreign_sif(foreign_cpu: Made, shelf: Shelf) -> None:
     need(shutil.which("apptainer"), "apptainer is not installed")
     store = shelf(foreign_cpu)
