@@ -24,7 +24,7 @@ from runner.planning import Wanted
 
 class Made(NamedTuple):
     """An image that can be used: `reference` is what `engine` knows it by, or a SIF's path, or, where no
-    engine has it, `oci:<store>:<name>`, which podman, skopeo and apptainer read."""
+    engine has it, `oci:<store>:<name>`, which podman, buildah and skopeo read."""
 
     image: Image
     reference: str
