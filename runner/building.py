@@ -7,8 +7,7 @@ so an image for a foreign platform is made the same way and as fast, and no engi
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from containers.engines.apptainer import Apptainer
 from containers.interpreter import Interpreter
 from definitions import bases
 from image_cache import streams, transfer, unpacking
-from image_cache.ensure import ensure, ensure_artifact
+from image_cache.ensure import ensure, ensure_artifact, once_only
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
 from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, key_of
-from runner import finishing, known, planning, record
+from runner import finishing, known, planning, record, scratch
 from runner.planning import Plan
 
 
@@ -35,10 +34,10 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     base = _base(plan.ground, plan.target, store)
     if plan.ground.kind == "bootstrap":
         plan = plan.with_base(base)
-    with contextlib.ExitStack() as scratch:
-        target = native = _Unpacked(lambda: base, store, scratch)
+    with contextlib.ExitStack() as stays:
+        target = native = _Unpacked(lambda: base, store, stays)
         if plan.target != Platform.host():
-            native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, scratch)
+            native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
         layers = []
         if packages := plan.recipe().system:
             plan = plan.with_system(_system(plan, packages, target, store, native))
@@ -76,29 +75,20 @@ def bootstrapped(base: Base, platform: Platform, store: Store) -> Image:
 
 
 class _Unpacked:
-    """An image's files as a folder, unpacked when first asked for, gone with the scratch folder."""
+    """An image's files as a folder, unpacked when first asked for, gone when `stays` ends."""
 
-    def __init__(self, image: Callable[[], Image], store: Store, scratch: contextlib.ExitStack) -> None:
-        self.image, self.store, self.scratch = image, store, scratch
+    def __init__(self, image: Callable[[], Image], store: Store, stays: contextlib.ExitStack) -> None:
+        self.image, self.store, self.stays = image, store, stays
         self.folder: Path | None = None
 
     def root(self) -> Path:
         if self.folder is None:
             image = self.image()
-            above = Path(self.scratch.enter_context(_scratch(self.store)))
+            above = self.stays.enter_context(scratch.folder(self.store, "build-"))
             with say.step(f"unpacking {image.name}"):
                 unpacking.unpack(self.store, image, above / "root")
             self.folder = above / "root"
         return self.folder
-
-
-@contextlib.contextmanager
-def _scratch(store: Store) -> Iterator[str]:
-    """A folder beside the store: on its disk, where there is room, and where links into caches may work."""
-    folder = store.root.parent / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as name:
-        yield name
 
 
 def _system(
@@ -129,9 +119,10 @@ def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Art
     def build() -> Artifact:
         python = Interpreter(root=native.root(), program=plan.ground.interpreter)
         wheels = settings.load().settings.cache_folder / "wheels"
-        with _scratch(store) as work, say.step(f"building {name} for {spec.platform}") as update:
+        told = say.step(f"building {name} for {spec.platform}")
+        with scratch.folder(store, "build-") as work, told as update:
             index = settings.load().settings.torch_index
-            pieces = stack.tar(spec, python, Path(work), update, wheelhouse=wheels, torch_index=index)
+            pieces = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
             return store.put_tar(key, pieces, name=name)
 
     return ensure_artifact(store, key, build)
@@ -155,9 +146,9 @@ def converted(image: Image, store: Store) -> Image:
         with files.beside(store.root / f"{image.name}.sif") as out:
             with say.step(f"converting {image.name} to a SIF") as update:
                 apptainer.convert(image, out, update)
-            made = finishing.put_sif(out, image, store)
-        known.add_sif(store, image, made, version)
-        return made
+            return finishing.put_sif(
+                out, image, store, lambda made: known.add_sif(store, image, made, version)
+            )
 
     return ensure(store, image.key, "sif", build)
 
@@ -178,9 +169,10 @@ def _defined(plan: Plan, store: Store) -> tuple[Recipe, Image]:
             told = say.step(f"building {recipe.name} with apptainer")
             with secrets.gathered(index) as found, told as update:
                 apptainer.define(recipe, out, update, secrets=found, base=base, layer=appended.path)
-            made = finishing.put_sif(out, recipe, store)
-        finishing.record_defined(recipe, plan.layer, made, version, store)
-        return made
+            return finishing.put_sif(
+                out, recipe, store,
+                lambda made: finishing.record_defined(recipe, plan.layer, made, version, store),
+            )  # fmt: skip
 
     return recipe, ensure(store, recipe.key, "sif", build)
 
@@ -192,8 +184,8 @@ def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
     if not packages:
         return plan, plan.base
     base = plan.base
-    with contextlib.ExitStack() as scratch:
-        plan = plan.with_system(_system(plan, packages, _Unpacked(lambda: base, store, scratch), store))
+    with contextlib.ExitStack() as stays:
+        plan = plan.with_system(_system(plan, packages, _Unpacked(lambda: base, store, stays), store))
     assert plan.system is not None
     key = key_of({"base": base.key, "system": plan.system.key})
     name = f"{base.name}-{plan.system.key[:12]}"
@@ -201,18 +193,24 @@ def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
 
 
 def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
-    """A self-contained layer's blob in the store, built now where the store has none."""
+    """A self-contained layer's blob in the store, built now where the store has none.
+
+    One whose packages are not noted is no hit: its bill of materials could only be guessed.
+    """
     key = layer.key(spec, platform)
 
     def build() -> Artifact:
         with files.beside(store.root / f"{spec.name}.tar.gz") as out:
             with say.step(f"building the layer {spec.name} for {platform}") as update:
                 built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
-            made = store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
-        store.put_note(made.diff_id, record.TAKEN, json.encode(built.packages))
-        return made
+            store.put_note(built.diff_id, record.TAKEN, json.encode(built.packages))  # before it is a hit
+            return store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
 
-    return ensure_artifact(store, key, build)
+    def find() -> Artifact | None:
+        found = store.artifact(key)
+        return found if found and store.note(found.diff_id, record.TAKEN) is not None else None
+
+    return once_only(store, key, "layer", find, build)
 
 
 def _pulled_files(spec: LayerSpec, store: Store, update: Callable[[str], None]) -> layer.Files | None:

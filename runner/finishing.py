@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,22 +27,26 @@ def put_together(
 
     What does not pass stays in the store as `unproved-<name>`, to be looked at, and is no hit for the
     recipe's key; VerifyError names the first finding. own: the spec of the runner's layer, the last one.
+    Killed at any moment, a hit has its record: a digest does not depend on key or name, so all that is
+    written of it is there before the key.
     """
     layers = tuple(layers)
     put = _Put(recipe, base, layers, store)
-    draft = put(key_of({"draft of": recipe.key}), f"unproved-{recipe.name}", {})
-    report = proved(draft, store)
+    draft = key_of({"draft of": recipe.key}), f"unproved-{recipe.name}"
+    first = put(*draft, {})
+    report = proved(first, store)
     passed = record.proof_of(report, record.now())
     bill = record.sbom_of(
         recipe, own, store, on=base, upper=[each for each in layers if not each.name.startswith("stack ")],
-        metadata=record.metadata_of(proof.inventories(store, draft, lambda line: None)),
+        metadata=record.metadata_of(proof.inventories(store, first, lambda line: None)),
     )  # fmt: skip
-    image = put(recipe.key, recipe.name, record.labels(bill, passed))
+    labels = record.labels(bill, passed)
+    image = put(*draft, labels)
     proof.keep(store, image, report)
     kept = record.of(recipe, image, store, bill=bill, proof=passed, steps=say.taken())
     record.write(store, kept, bill)
-    store.records.drop(draft.key, "oci")
-    return image
+    store.records.drop(draft[0], "oci")
+    return put(recipe.key, recipe.name, labels)
 
 
 class _Put:
@@ -58,24 +62,28 @@ class _Put:
         )  # fmt: skip
 
 
-def proved(image: Image, store: Store) -> Report:
-    """The report on an image; VerifyError where anything is wrong with it."""
+def proved(image: Image, store: Store, asked: Sequence[str] | None = ()) -> Report:
+    """The report on an image; VerifyError where anything is wrong with it. asked: see `proof.demand`."""
     with say.step(f"proving {image.name}") as update:
         report = proof.prove(store, image, update)
-    proof.demand(report, image.name)
+    proof.demand(report, image.name, asked)
     return report
 
 
-def put_sif(out: Path, recipe: Recipe | Image, store: Store) -> Image:
+def put_sif(out: Path, recipe: Recipe | Image, store: Store, tell: Callable[[Image], None]) -> Image:
     """Takes a finished SIF over once its proof has passed. recipe: an image, or what was asked for.
 
+    tell: writes what is known of the SIF, before the put, so that a hit has its record.
     An image that this kit did not make need not be what ours must be: what is found of it is told.
     """
-    checked = structs.replace(proof.file_image(out), name=f"{recipe.name}.sif")
+    made = structs.replace(proof.file_image(out), key=recipe.key, name=recipe.name, labels=recipe.labels)
     if OURS in recipe.labels:
-        proved(checked, store)
+        # What fails is gone, so the hint is of what it was made of.
+        of = (recipe.name, "--format", "oci") if isinstance(recipe, Image) else None
+        proved(structs.replace(made, name=f"{made.name}.sif"), store, of)
     else:
-        _looked_at(checked, store)
+        _looked_at(made, store)
+    tell(made)
     return store.put_sif(
         out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
     )
@@ -83,19 +91,20 @@ def put_sif(out: Path, recipe: Recipe | Image, store: Store) -> Image:
 
 def _looked_at(sif: Image, store: Store) -> None:
     """Proves what need not pass, and tells in one line what was found."""
-    with say.step(f"proving {sif.name}") as update:
+    with say.step(f"proving {sif.name}.sif") as update:
         report = proof.prove(store, sif, update)
     if report.failed:
         first, more = report.failed[0], len(report.failed) - 1
         told = f"{first.check}: {first.subject} {first.found}" + (f", and {more} more" if more else "")
-        say.say(f"note: {sif.name} is not an image of this kit, and {told}: runner image verify {sif.name}")
+        verify = f"runner image verify {sif.name} --format sif"
+        say.say(f"note: {sif.name}.sif is not an image of this kit, and {told}: {verify}")
 
 
 def record_defined(recipe: Recipe, own: LayerSpec, sif: Image, apptainer: str, store: Store) -> None:
-    """Puts record and bill of materials beside a SIF that was built by its definition."""
+    """Puts record and bill of materials beside where a SIF that was built by its definition will lie."""
     report = proof.known(store, sif)
     passed = record.proof_of(report, record.now()) if report else None
     metadata = record.metadata_of(proof.inventories(store, sif, lambda line: None))
     bill = record.sbom_of(recipe, own, store, on=None, metadata=metadata)
     kept = record.of(recipe, sif, store, bill=bill, proof=passed, steps=say.taken())
-    record.write(store, record.with_sif(kept, sif, apptainer), bill)
+    record.write(store, record.with_sif(kept, sif, apptainer), bill, sif_to_come=True)

@@ -40,23 +40,31 @@ def of(store: Store, image: Image) -> Known:
         wrong.append(f"the record is of another image: {expected}")
         found = None
     if found and found.sif and not store.sif_path(found.name).is_file():
-        wrong.append(f"{found.sif.file} is not in the store any more")
+        wrong.append(f"{found.sif.file} is not in the store")
     put = store.records.get(image.key, image.format)
     known = _with_bill(image, found or _said(store, image), bool(found), bill, wrong)
     return structs.replace(known, since=put.created if put else None)
 
 
 def add_sif(store: Store, image: Image, sif: Image, apptainer: str) -> None:
-    """Tells an image's record of the SIF that was made of it, and puts record and bill beside that."""
+    """Tells an image's record of the SIF that is made of it, and puts record and bill beside that."""
     known = of(store, image)
-    record.write(store, record.with_sif(known.record, sif, apptainer), known.bill)
+    record.write(store, record.with_sif(known.record, sif, apptainer), known.bill, sif_to_come=True)
 
 
 def add_proof(store: Store, image: Image, proof: Proof) -> None:
-    """Tells an image's record of a proof that was made later. Without a record there is nothing to tell."""
+    """Tells an image's record of a proof that was made later. Without a record there is nothing to tell.
+
+    Of a SIF the record beside it alone is told: the image that it was made of was not looked at.
+    """
     known = of(store, image)
-    if known.recorded:
-        record.write(store, structs.replace(known.record, proof=proof), known.bill)
+    if not known.recorded:
+        return
+    told = structs.replace(known.record, proof=proof)
+    if image.format == "sif":
+        record.beside_sif(image.path, told, known.bill)
+    else:
+        record.note(store, told, known.bill)
 
 
 def of_file(path: str) -> Known:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import DecodeError, json
+from msgspec import DecodeError, json, structs
 
 from containers import inventory, sif_parts, verify
 from containers.findings import Expected, Report
@@ -21,6 +22,8 @@ from image_cache.store import Store
 from kit import process, share
 from kit.errors import InvalidFileError, UnknownNameError, VerifyError
 from kit.nouns import Image, Platform, digest_file
+from kit.shell import line as line_of
+from runner import scratch
 
 NOTE, REPORT = "inventory", "verify"  # kinds of notes
 Update = Callable[[str], None]
@@ -43,15 +46,18 @@ def keep(store: Store, image: Image, report: Report) -> None:
     store.put_note(image.digest, REPORT, json.encode(report))
 
 
-def demand(report: Report, name: str) -> None:
-    """VerifyError where anything failed, with the first of it."""
+def demand(report: Report, name: str, asked: Sequence[str] | None = ()) -> None:
+    """VerifyError where anything failed, with the first of it.
+
+    asked: what names it to `verify` where its name does not; None where nothing does.
+    """
     if report.failed:
         first = report.failed[0]
         where = f" ({first.where})" if first.where else ""
         raise VerifyError(
             f"{name} is not what it must be: {len(report.failed)} findings, the first of check {first.check}:"
             f" {first.subject} {first.found}, expected {first.expected}{where}",
-            f"runner image verify {name} --json",
+            None if asked is None else line_of(["runner", "image", "verify", *(asked or (name,)), "--json"]),
         )
 
 
@@ -94,9 +100,9 @@ def inventories(store: Store, image: Image, update: Update) -> list[Inventory]:
 def _read(store: Store, layers: dict[str, Descriptor]) -> Iterator[tuple[str, bytes]]:
     """diff_id and encoded inventory of each, as they are done: largest first, a process for each core."""
     largest_first = sorted(layers.items(), key=lambda each: -each[1].size)
-    with _scratch(store) as scratch:
+    with scratch.folder(store, "proof-") as folder:
         asked = {
-            diff_id: (str(store.blob(layer.digest)), layer.media_type, str(scratch))
+            diff_id: (str(store.blob(layer.digest)), layer.media_type, str(folder))
             for diff_id, layer in largest_first
         }
         if (workers := min(len(asked), share.cpus())) < 2:
@@ -124,8 +130,8 @@ def _of_sif(store: Store, image: Image, update: Update) -> Inventory:
     found = inventory.decode(store.note(image.digest, NOTE))
     if found is None:
         offset = sif_parts.root(image.path).offset
-        with _scratch(store) as scratch:
-            root = scratch / "root"
+        with scratch.folder(store, "proof-") as folder:
+            root = folder / "root"
             update("unpacking")
             _unsquash(image.path, offset, root)
             update("reading")
@@ -134,14 +140,26 @@ def _of_sif(store: Store, image: Image, update: Update) -> Inventory:
     return found
 
 
+_FULL = re.compile("No space left on device|Disk quota exceeded")
+_NOT_ASKED_FOR = re.compile(
+    "^create_inode: (could not create|failed to create) (character|block) device "
+    "|^set_attributes: failed to change uid and gids on "
+)
+
+
 def _unsquash(sif: Path, offset: int, root: Path) -> None:
-    """Unpacks the files of a SIF. Devices, owners and extended attributes are not asked for."""
+    """Unpacks the files of a SIF, all of them. Devices, owners and extended attributes are not asked for."""
     program = process.find("unsquashfs", "sudo apt install squashfs-tools")
     argv: list[str | Path] = [program, "-no-progress", "-no-xattrs", "-processors", str(share.cpus())]
     argv += ["-offset", str(offset), "-dest", root, sif]
-    # 2: all was unpacked but for what only root may make.
     done = process.run(argv, what=f"unpack {sif}", check=False)
-    if done.code not in (0, 2) or not root.is_dir():
+    told = [each for each in done.err.splitlines() if each.strip()]
+    if full := next((each for each in told if _FULL.search(each)), None):
+        raise OSError(errno.ENOSPC, full)
+    # 2: something could not be made, and the rest was.
+    if done.code == 2 and told and all(_NOT_ASKED_FOR.search(each) for each in told):
+        done = structs.replace(done, code=0)
+    if done.code or not root.is_dir():
         raise InvalidFileError(f"cannot unpack {sif}: {(done.err or done.out).strip()[-300:]}")
     for folder, names, files in os.walk(root):
         for name in (*names, *files):  # a top-down walk: a folder is opened before it is entered
@@ -202,15 +220,4 @@ def _floor(labels: dict[str, str], line: lines.Line) -> str | None:
 
 
 def _with(plain: Expected, **changes: Any) -> Expected:
-    from msgspec.structs import replace
-
-    return replace(plain, **changes)
-
-
-@contextlib.contextmanager
-def _scratch(store: Store) -> Iterator[Path]:
-    """A folder beside the store, where there is room; gone at the end."""
-    folder = store.root.parent / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="proof-", dir=folder) as name:
-        yield Path(name)
+    return structs.replace(plain, **changes)

@@ -205,23 +205,30 @@ def of(
 def with_sif(record: ImageRecord, sif: Image, apptainer: str) -> ImageRecord:
     """The record with the SIF that was made of its image, or of its recipe's text."""
     made = Sif(
-        file=sif.path.name, digest=sif.digest, size=sif.path.stat().st_size, apptainer=apptainer,
+        file=f"{sif.name}.sif", digest=sif.digest, size=sif.path.stat().st_size, apptainer=apptainer,
         made_of="image" if record.digest else "definition",
     )  # fmt: skip
     return structs.replace(record, sif=made)
 
 
-def write(store: Store, record: ImageRecord, bill: bytes | None) -> None:
+def write(store: Store, record: ImageRecord, bill: bytes | None, *, sif_to_come: bool = False) -> None:
     """Puts both where `known.of` looks: notes for an image, files beside the SIF where it has one.
 
+    sif_to_come: beside where the SIF is about to be put.
     The record last: it names the bill. Atomic each; the last writer wins.
     """
     if record.digest:
-        if bill is not None:
-            store.put_note(record.digest, BILL, bill)
-        store.put_note(record.digest, RECORD, _text(record))
-    if record.sif and store.sif_path(record.name).is_file():
+        note(store, record, bill)
+    if record.sif and (sif_to_come or store.sif_path(record.name).is_file()):
         beside_sif(store.sif_path(record.name), record, bill)
+
+
+def note(store: Store, record: ImageRecord, bill: bytes | None) -> None:
+    """Puts both as notes of an image's digest."""
+    assert record.digest is not None
+    if bill is not None:
+        store.put_note(record.digest, BILL, bill)
+    store.put_note(record.digest, RECORD, _text(record))
 
 
 def beside_sif(path: Path, record: ImageRecord, bill: bytes | None) -> None:

@@ -6,14 +6,12 @@ Either way it is checked before it is put: name, version, tags, and machine code
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from containers import elf, fatbin, native_build, secrets
@@ -23,7 +21,7 @@ from definitions import extensions, locking
 from definitions.extensions import Extension
 from image_cache import downloads, wheel_file
 from image_cache.wheelhouse import Kept
-from kit import files, process, say, settings, share
+from kit import process, say, share
 from kit.errors import (
     BuildError,
     HashMismatchError,
@@ -35,7 +33,7 @@ from kit.errors import (
 )
 from kit.nouns import Platform, digest_file
 from kit.shell import line as line_of
-from runner import wheels
+from runner import images, scratch, wheels
 from runner.wheels import Order, lock_of
 
 COMPILERS = 13  # the first CUDA whose compiler comes as wheels: those of CUDA 12 have no nvcc
@@ -54,7 +52,7 @@ def take(order: Order, source: str, sha256: str) -> Kept:
     """
     told = shown(source, sha256)
     shelf = wheels.house()
-    with shelf.writable(), _scratch("taken-") as folder:
+    with shelf.writable(), scratch.folder(images.store(), "taken-") as folder:
         remote = "://" in source
         name = told.rpartition("/")[2].replace("%2B", "+").replace("%2b", "+")
         path = folder / name
@@ -198,7 +196,7 @@ def _compiled(order: Order, engine: Engine, image: str, count: int) -> Kept:
     source = sources(order.extension)
     log = wheels.house().root / "logs" / f"{name}-{order.key[:12]}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch("wheel-") as folder:
+    with scratch.folder(images.store(), "wheel-") as folder:
         place, given = folder / "place", folder / "given"
         for each in (place, given):
             each.mkdir()
@@ -274,13 +272,3 @@ def _with_key(url: str, values: dict[str, str]) -> str:
     if key and url.startswith(f"{key[1]}{key[3]}/"):
         return url.replace(key[1], key[1] + key[2], 1)
     return url
-
-
-@contextlib.contextmanager
-def _scratch(prefix: str) -> Iterator[Path]:
-    """A folder on the cache's disk: an extension's objects take gigabytes."""
-    above = settings.load().settings.cache_folder / "scratch"
-    with files.space_named(above):
-        above.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=above) as name:
-            yield Path(name)

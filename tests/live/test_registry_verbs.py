@@ -63,7 +63,7 @@ def test_push_pull_and_sif(
     code, out, err = ran(capsys, "sif", "mine")
     assert code == 0 and out == str(store.sif_path("mine")) and Path(out).stat().st_size > 300_000
     (told,) = [line for line in err.splitlines() if "is not an image of this kit" in line]
-    assert "runner image verify mine.sif" in told  # good for nothing, but not ours
+    assert "runner image verify mine --format sif" in told  # good for nothing, but not ours
     code, copied, _ = ran(capsys, "sif", "mine", str(tmp_path))
     assert copied == str(tmp_path / "mine.sif")
     assert Path(copied).read_bytes() == Path(out).read_bytes()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from containers.findings import Finding, Report
+    from kit.nouns import Image
 
 HELP = "prove an image: platform, libraries, packages, GPU code"
 MOST = 12  # findings of one check in the table; --json has them all
@@ -23,39 +24,41 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from msgspec import json
 
     from kit import say
-    from runner import images, proof
+    from runner import images, known, proof, record
 
-    path = Path(args.image)
-    sif = args.image.endswith(".sif") and path.is_file()
-    image = proof.file_image(path) if sif else images.named(args.image, args.format)
+    store = images.store()
+    image, kept = _asked(args)
     with say.step(f"proving {image.name}") as update:
-        report = proof.prove(images.store(), image, update)
+        report = proof.prove(store, image, update)
+    if kept:
+        known.add_proof(store, image, record.proof_of(report, record.now()))
     if args.json:
         say.answer(json.format(json.encode(report)).decode())
     else:
         for line in table(report):
             say.answer(line)
-    check(report, image.name)
+    format = ("--format", args.format) if args.format else ()
+    proof.demand(report, image.name, (args.image, *format))
     return 0
 
 
-def check(report: Report, name: str) -> None:
-    """VerifyError where anything failed, with the first of it."""
-    from kit.errors import VerifyError
+def _asked(args: argparse.Namespace) -> tuple[Image, bool]:
+    """The image, and whether it is one of the store; else it is a file."""
+    from pathlib import Path
 
-    if report.failed:
-        first = report.failed[0]
-        where = f" ({first.where})" if first.where else ""
-        raise VerifyError(
-            f"{name} is not what it must be: {len(report.failed)} findings, the first of check {first.check}:"
-            f" {first.subject} {first.found}, expected {first.expected}{where}",
-            f"runner image verify {name} --json",
-        )
+    from kit.errors import NotFoundError
+    from runner import images, proof
+
+    path = Path(args.image)
+    if all(each.name != args.image for each in images.store().list()):
+        if path.is_file() and ("/" in args.image or path.suffix == ".sif"):
+            return proof.file_image(path), False
+        if "/" in args.image or path.suffix == ".sif":
+            raise NotFoundError(f"{args.image!r} is not a file", "runner image list")
+    return images.named(args.image, args.format), True
 
 
 def table(report: Report) -> list[str]:
