@@ -143,7 +143,7 @@ def _of_sif(store: Store, image: Image, update: Update) -> Inventory:
 _FULL = re.compile("No space left on device|Disk quota exceeded")
 _NOT_ASKED_FOR = re.compile(
     "^create_inode: (could not create|failed to create) (character|block) device "
-    "|^set_attributes: failed to change uid and gids on "
+    "|^(create_inode|set_attributes): failed to change uid and gids on "
 )
 
 

@@ -200,6 +200,7 @@ def test_a_file_is_named_by_its_path(
 
 DEVICE = "create_inode: could not create character device o/dev/null, because you're not superuser!"
 NO_CAPABILITY = "create_inode: failed to create block device o/dev/sda, because Operation not permitted"
+OWNER = "create_inode: failed to change uid and gids on o/x, because Operation not permitted"
 FULL = "Write on output file failed because No space left on device"
 FULL_FOLDER = "create_inode: failed to create character device o/dev/null, because No space left on device"
 
@@ -225,7 +226,9 @@ def read(shop: Shop, sif: Image) -> list[Inventory]:
     return proof.inventories(shop.store, sif, lambda line: None)
 
 
-@pytest.mark.parametrize(("code", "told"), [(0, ""), (2, DEVICE), (2, f"{DEVICE}\n\n{NO_CAPABILITY}")])
+@pytest.mark.parametrize(
+    ("code", "told"), [(0, ""), (2, DEVICE), (2, f"{DEVICE}\n\n{NO_CAPABILITY}\n{OWNER}")]
+)
 def test_devices_are_not_asked_for(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, told: str
 ) -> None:
