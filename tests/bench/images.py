@@ -64,12 +64,11 @@ def row(what: str, seconds: float, ratio: float | None = None, more: str = "") -
     say.answer(f"{what:<58} {seconds:8.1f} s {beside:>8}  {more}")
 
 
-def installed(line: str, arch_python: str, into: Path) -> float:
+def installed(line: str, arch_python: str, python: str, into: Path) -> float:
     """The baseline: uv alone, into an environment on the same disk, byte-compiled."""
     found = lines.load(line)
     lock = found.lock(Platform.host(), arch_python)
     uv = Path(sys.executable).with_name("uv")
-    python = shutil.which(f"python{arch_python}") or sys.executable
     timed([uv, "venv", "--quiet", "--no-project", "--python", python, into])
     sources = [word for name in found.source for word in ("--no-binary", name)]
     argv = [
@@ -81,9 +80,8 @@ def installed(line: str, arch_python: str, into: Path) -> float:
     return timed(list(map(str, argv)))[0]
 
 
-def cold(work: Path, arch: str, line: str) -> None:
-    python = bases.load("bootstrap").python
-    uv = installed(line, python, work / "venv")
+def cold(work: Path, arch: str, line: str, python: str) -> None:
+    uv = installed(line, bases.load("bootstrap").python, python, work / "venv")
     shutil.rmtree(work / "venv")
     row(f"uv pip install --compile-bytecode, {line}", uv, 1.0)
     took, told = build(work / "cache", arch, f"--line={line}")
@@ -120,6 +118,9 @@ def main() -> None:
     parser.add_argument("what", nargs="*", choices=("kit", "cold", "foreign", []), default=[])
     parser.add_argument("--line", default="cu13")
     parser.add_argument("--arch", default="h100")
+    parser.add_argument(
+        "--python", default=sys.executable, help="what the baseline compiles with: of the image's version"
+    )
     args = parser.parse_args()
     wanted = args.what or ("foreign", "cold", "kit")
     above = settings.load().settings.cache_folder
@@ -129,7 +130,7 @@ def main() -> None:
         if "foreign" in wanted:
             foreign(work)
         if "cold" in wanted:
-            cold(work, args.arch, args.line)
+            cold(work, args.arch, args.line, args.python)
         if "kit" in wanted:
             kit(work, args.arch, args.line)
 
