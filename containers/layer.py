@@ -100,7 +100,7 @@ def fetched(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> 
     pins = debs.read_pins(spec.pins.get(platform.arch, ""), where)
     keep = settings.load().settings.cache_folder / "debs"
     # Pinned packages that are kept need no archive: a change of the kit alone asks nobody.
-    if taken := debs.kept(spec.packages, pins, keep):
+    if shutil.which("dpkg-deb") and (taken := debs.kept(spec.packages, pins, keep)):
         debs.extract(taken, keep, root)
         return taken
     with apt.opened(apt.sources(spec.distribution, spec.suite, platform), update) as opened:

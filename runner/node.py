@@ -31,12 +31,15 @@ from runner.runs import Attempt, RunFolder, last_lines
 
 
 class Stopped(BaseException):
-    """The node is asked to end; carries the exit code."""
+    """The node is asked to end; carries the exit code. Once asked, it is not asked again: see `_signals`."""
+
+    asked = False
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)
         self.code = code
         self.why = why
+        Stopped.asked = True
 
 
 def run(root: Path, attempt: int, rank: int) -> int:
@@ -237,9 +240,15 @@ class HeadEnded(BaseException):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """TERM, INT and HUP raise Stopped in the main thread, wherever it is."""
+    """TERM, INT and HUP raise Stopped in the main thread, wherever it is; only the first one does.
+
+    A second, such as the engine's after the launcher's word, would break off the ending itself.
+    """
+    Stopped.asked = False
 
     def stop(number: int, frame: object) -> None:
+        if Stopped.asked:
+            return
         raise Stopped(128 + number, f"{signal.Signals(number).name} came")
 
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

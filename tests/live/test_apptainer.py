@@ -242,7 +242,7 @@ def test_a_disk_without_room_is_named(tiny_image: Image, tmp_path: Path) -> None
             order = sifs.Making(what="try", source=source, cwd=folder, epoch=0)  # size not known
             sifs.make(order, disk / "x.sif", quiet)
         for raised in (early, late):
-            assert raised.value.hint and f"in {disk} " in raised.value.hint
+            assert raised.value.hint and f"in {disk}: runner image gc" in raised.value.hint
         assert not list(disk.iterdir())
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -18,7 +18,7 @@ from msgspec import json
 
 from kit import files, process
 from kit.errors import LaunchError
-from runner import family, local, meeting, ports
+from runner import family, local, meeting, node, ports
 from runner import launch as launches
 from runner.launch import Launch, RayPlan
 from runner.meeting import Ended, Meeting
@@ -322,3 +322,20 @@ def test_the_first_end_stays(tmp_path: Path) -> None:
     watched.end(1, Ended(3, "first"))
     watched.end(1, Ended(4, "second"))
     assert watched.ended(1) == Ended(3, "first")
+
+
+def test_a_node_that_ends_is_not_asked_again() -> None:
+    """The launcher's word and the engine's TERM come together: the second would break off the ending."""
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        with node._signals():
+            with pytest.raises(node.Stopped, match="SIGTERM came"):
+                os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGHUP)
+        with node._signals():
+            node.Stopped(143, "another's word")
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
