@@ -98,6 +98,15 @@ class Check:
     def unknown(self, subject: str, why: str) -> None:
         self._add("unknown", subject, why, "", "")
 
+    def cuda(self, subject: str) -> str | None:
+        """The CUDA of the image's line; None, and it is told why, where there is nothing to check."""
+        if self.expected.line is None:
+            self.unknown(subject, self.expected.unknown)
+            return None
+        if self.expected.cuda is None:
+            self.skipped(subject, "not needed: no CUDA")
+        return self.expected.cuda
+
     def wrong(self, subject: str, found: str, expected: str, where: str = "", name: str = "") -> None:
         """Failed, unless an exemption covers the path (`where`) and what is lacking there (`name`)."""
         for exemption in self.expected.exemptions:

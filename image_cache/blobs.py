@@ -103,21 +103,28 @@ class Blobs:
     def writable(self) -> Iterator[None]:
         """Says in one line that the store may not be written to, or that its disk is full."""
         try:
-            with files.space_named(self.blobs):
+            with written("image store", self.root), files.space_named(self.blobs):
                 yield
         except NoSpaceError as full:
             raise NoSpaceError(full.message, self.space_hint() or full.hint) from full
-        except OSError as bad:
-            if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-                raise HostError(
-                    f"cannot write to the image store {self.root}: {bad.strerror}",
-                    "export SLIPWORKS_CACHE=<a folder of yours>",
-                ) from bad
-            raise
 
     def space_hint(self) -> str | None:
         """What would free space, where something would."""
         return None
+
+
+@contextlib.contextmanager
+def written(what: str, root: Path) -> Iterator[None]:
+    """HostError, in one line, where something of the cache may not be written to."""
+    try:
+        yield
+    except OSError as bad:
+        if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise HostError(
+                f"cannot write to the {what} {root}: {bad.strerror}",
+                "export SLIPWORKS_CACHE=<a folder of yours>",
+            ) from bad
+        raise
 
 
 def file_size(path: Path) -> int | None:

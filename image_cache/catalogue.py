@@ -5,7 +5,6 @@ The store (store.py) adds what puts things there.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from image_cache.blobs import Blobs, file_size
 from image_cache.notes import Notes
 from image_cache.oci import Artifact, Descriptor
 from image_cache.pins import Pins
-from image_cache.records import Record, Records
+from image_cache.records import Record, Records, look_again
 from kit.errors import HashMismatchError, InvalidFileError
 from kit.nouns import Format, Image, digest_file
 from kit.say import once
@@ -57,10 +56,7 @@ class Catalogue(Blobs):
         return self._image(record)
 
     def look_again(self) -> None:
-        """NFS clients remember for a while that a name was not there; opening the folder asks the server."""
-        for folder in (self.records.folder, self.artifacts.folder):
-            with contextlib.suppress(FileNotFoundError):
-                sum(1 for _ in folder.iterdir())
+        look_again(self.records.folder, self.artifacts.folder)
 
     def list(self) -> tuple[Image, ...]:
         """All that there is, by name."""

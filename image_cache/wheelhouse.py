@@ -12,7 +12,6 @@ platform, Python, torch, compute capabilities, base, what compiles it and how. T
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -20,11 +19,11 @@ from pathlib import Path
 
 from msgspec import Struct, json
 
-from image_cache.blobs import file_size
+from image_cache.blobs import file_size, written
 from image_cache.ensure import once_only
-from image_cache.records import read
+from image_cache.records import look_again, read
 from kit import files
-from kit.errors import HashMismatchError, HostError
+from kit.errors import HashMismatchError
 from kit.nouns import Wheel, digest_file, key_of
 from kit.say import once
 
@@ -115,20 +114,10 @@ class Wheelhouse:
         return once_only(self, key, "wheel", lambda: self.find(key), build)
 
     def look_again(self) -> None:
-        """NFS clients remember for a while that a name was not there; opening the folder asks the server."""
-        with contextlib.suppress(FileNotFoundError):
-            sum(1 for _ in self.records.iterdir())
+        look_again(self.records)
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[None]:
         """Says in one line that the wheelhouse may not be written to, or that its disk is full."""
-        try:
-            with files.space_named(self.root):
-                yield
-        except OSError as bad:
-            if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-                raise HostError(
-                    f"cannot write to the wheelhouse {self.root}: {bad.strerror}",
-                    "export SLIPWORKS_CACHE=<a folder of yours>",
-                ) from bad
-            raise
+        with written("wheelhouse", self.root), files.space_named(self.root):
+            yield

@@ -15,13 +15,10 @@ FLOORS = {"12": 525, "13": 580}
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
-    if expected.line is None:
-        result.unknown("driver", expected.unknown)
+    cuda = result.cuda("driver")
+    if cuda is None:
         return result.findings
-    if expected.cuda is None:
-        result.skipped("driver", "not needed: no CUDA")
-        return result.findings
-    major = expected.cuda.partition(".")[0]
+    major = cuda.partition(".")[0]
     found = expected.label_floor or ""
     if major not in FLOORS:
         result.unknown("driver", f"which driver CUDA {major} needs is not recorded")
@@ -33,4 +30,4 @@ def check(tree: ImageTree, expected: Expected) -> list[Finding]:
         result.wrong(
             "driver", f"floor {found or 'not stated'}", f"{expected.driver_floor}, by the definitions", LABEL
         )
-    return result.tally("driver", f"{found} or newer, for CUDA {expected.cuda}", LABEL)
+    return result.tally("driver", f"{found} or newer, for CUDA {cuda}", LABEL)

@@ -20,11 +20,7 @@ LABEL = "label slipworks.compute-capabilities"
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
-    if expected.line is None:
-        result.unknown("GPU code", expected.unknown)
-    elif expected.cuda is None:
-        result.skipped("GPU code", "not needed: no CUDA")
-    else:
+    if result.cuda("GPU code"):
         _asked(expected, result)
         there = {one.name for one in distributions.installed(tree, expected)}
         for rule in expected.code:

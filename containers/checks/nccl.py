@@ -15,16 +15,12 @@ _LIBRARY = re.compile(r".*/libnccl\.so[.0-9]*")
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
-    if expected.line is None:
-        result.unknown("NCCL", expected.unknown)
-    elif expected.cuda is None:
-        result.skipped("NCCL", "not needed: no CUDA")
-    else:
-        _pinned(tree, expected, result)
+    if cuda := result.cuda("NCCL"):
+        _pinned(tree, expected, cuda, result)
     return result.findings
 
 
-def _pinned(tree: ImageTree, expected: Expected, result: Check) -> None:
+def _pinned(tree: ImageTree, expected: Expected, cuda: str, result: Check) -> None:
     lock = distributions.locked(tree) or {}
     pin = next((version for name, version in lock.items() if _PACKAGE.fullmatch(name)), None)
     if pin is None:
@@ -36,7 +32,7 @@ def _pinned(tree: ImageTree, expected: Expected, result: Check) -> None:
     copies = [path for path in sorted(tree.facts) if _LIBRARY.fullmatch(path) and tree.facts[path].elf]
     if not copies:
         result.wrong("NCCL", "no libnccl.so", f"version {pin}, as locked", distributions.site(expected))
-    major = (expected.cuda or "").partition(".")[0]
+    major = cuda.partition(".")[0]
     for path in copies:
         says = tree.facts[path].says
         if not any(_is(each, pin, major) for each in says):

@@ -15,24 +15,21 @@ LIBRARY = "torch/lib/libtorch_cuda.so"
 
 def check(tree: ImageTree, expected: Expected) -> list[Finding]:
     result = Check(NAME, expected)
-    if expected.line is None:
-        result.unknown("torch", expected.unknown)
-        return result.findings
-    if expected.cuda is None:
-        result.skipped("torch", "not needed: no CUDA")
+    needed = result.cuda("torch")
+    if needed is None:
         return result.findings
     site = distributions.site(expected)
     version = f"{site}/torch/version.py"
     text = tree.text(version)
     if text is None:
-        result.wrong("torch", "is not there", f"a build for CUDA {expected.cuda}", version)
+        result.wrong("torch", "is not there", f"a build for CUDA {needed}", version)
         return result.findings
     said = _CUDA.search(text)
     cuda = (said[1] or said[2]) if said else None
-    wanted = f"a build for CUDA {expected.cuda}"
+    wanted = f"a build for CUDA {needed}"
     if cuda is None:
         result.wrong("torch", "a CPU build: its version.py names no CUDA", wanted, version)
-    elif cuda.split(".")[:2] != expected.cuda.split("."):
+    elif cuda.split(".")[:2] != needed.split("."):
         result.wrong("torch", f"a build for CUDA {cuda}", wanted, version)
     if tree.elf(f"{site}/{LIBRARY}") is None:
         result.wrong("torch", f"has no {LIBRARY}", wanted, f"{site}/{LIBRARY}")
