@@ -53,7 +53,7 @@ def key(spec: StackLayer) -> str:
 
 def tar(
     spec: StackLayer,
-    interpreter: Interpreter,
+    python: Callable[[], Interpreter],
     work: Path,
     update: Update,
     *,
@@ -62,7 +62,7 @@ def tar(
 ) -> Iterator[bytes]:
     """The layer, in pieces of about 1 MiB; the work begins with the first.
 
-    interpreter  a native Python of the spec's version
+    python       gives a native Python of the spec's version, where packages are to be compiled
     work         an empty folder; on the file system of uv's cache nothing is copied. The caller removes it.
     wheelhouse   holds each of `spec.group.wheels` in a folder named by its sha256
     torch_index  one more package index
@@ -70,12 +70,17 @@ def tar(
     HashMismatchError names the package and the file; NetworkError, NoSpaceError and BuildError as they come.
     """
     stage = work / "stage"
-    install = _Install(spec, stage, work, update, torch_index)
-    install.environment()
-    if spec.group.lock:
-        install.locked()
-    if spec.group.wheels:
-        install.extensions(wheelhouse)
+    if spec.group.whole is not None:
+        stack_site.environment(stage, spec)
+    else:
+        _Install(spec, stage, work, update, torch_index).all(wheelhouse)
+        _finish(spec, python(), stage, work, update)
+    update("tar")
+    yield from stack_tar.pieces(stage, STACK.lstrip("/"))
+
+
+def _finish(spec: StackLayer, interpreter: Interpreter, stage: Path, work: Path, update: Update) -> None:
+    """Makes of what uv installed what the image has: its Python's folders, CUDA's folder, byte code."""
     stack_site.settle(stage, spec)
     site = stack_site.site(stage, spec.python)
     if spec.cuda_home:
@@ -86,8 +91,6 @@ def tar(
     update("byte code")
     compiling = interpreter.compiling(stage, [str(site.relative_to(stage))], Path(STACK), jobs=share.cpus())
     process.run(compiling, what=f"byte-compile the group {spec.group.name}", env=ENVIRONMENT)
-    update("tar")
-    yield from stack_tar.pieces(stage, STACK.lstrip("/"))
 
 
 class _Install:
@@ -103,6 +106,14 @@ class _Install:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         found = secrets.index_values(os.environ, torch_index=torch_index)
         self.env = {**ours, **kept, **found, "UV_PYTHON_DOWNLOADS": "never"}
+
+    def all(self, wheelhouse: Path | None) -> None:
+        """The group's packages, from its lock and from the wheelhouse."""
+        self.environment()
+        if self.spec.group.lock:
+            self.locked()
+        if self.spec.group.wheels:
+            self.extensions(wheelhouse)
 
     def environment(self) -> None:
         """An empty environment: scripts put into it look for their interpreter beside themselves."""

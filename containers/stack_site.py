@@ -80,8 +80,6 @@ def settle(stage: Path, spec: StackLayer) -> None:
     for name in ("bin", "include/site", "include"):
         if (stage / name).is_dir() and not any((stage / name).iterdir()):
             (stage / name).rmdir()
-    if spec.group.whole is not None:
-        _carry(stage, spec)
 
 
 def _amend_records(stage: Path, ours: str, theirs: str) -> None:
@@ -101,9 +99,10 @@ def _amend_records(stage: Path, ours: str, theirs: str) -> None:
             record.write_text(text.getvalue(), newline="")
 
 
-def _carry(stage: Path, spec: StackLayer) -> None:
-    """What makes the folder an environment: the interpreter's link, its settings; and the stack's lock."""
-    (stage / "bin").mkdir(exist_ok=True)
+def environment(stage: Path, spec: StackLayer) -> None:
+    """What makes a folder an environment: the interpreter's link, its settings; and the stack's lock."""
+    for folder in (stage / "bin", site(stage, spec.python)):
+        folder.mkdir(parents=True)
     (stage / "bin/python").symlink_to(spec.interpreter)
     (stage / "bin/python3").symlink_to("python")
     (stage / f"bin/python{spec.python}").symlink_to("python")

@@ -14,7 +14,7 @@ from kit.decode import toml_file
 from kit.nouns import Group, Wheel
 
 FILE = Path(str(files("definitions") / "groups.toml"))
-REST, EXTENSIONS = "rest", "extensions"
+REST, EXTENSIONS, ENVIRONMENT = "rest", "extensions", "environment"
 
 
 class _Pattern(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,9 +27,10 @@ class _File(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def split(lock: str, where: str, wheels: tuple[Wheel, ...] = (), file: Path = FILE) -> tuple[Group, ...]:
-    """The groups of a stack, lowest first; those without a package are left out, the rest never is.
+    """The groups of a stack, lowest first; those without a package are left out.
 
-    Each requirement of the lock is in exactly one group, with its hashes as they stand there.
+    Each requirement of the lock is in exactly one group, with its hashes as they stand there. The last group
+    is the environment, without a package: all that says which ones there are.
     """
     patterns = toml_file(file, _File).group
     parts: dict[str, list[Locked]] = {name: [] for name in (*(each.name for each in patterns), REST)}
@@ -39,9 +40,7 @@ def split(lock: str, where: str, wheels: tuple[Wheel, ...] = (), file: Path = FI
         )
         parts[next(fitting, REST)].append(package)
     groups = [
-        Group(name=name, lock=lockfile.requirements(packages), whole=lock if name == REST else None)
-        for name, packages in parts.items()
-        if packages or name == REST
+        Group(name=name, lock=lockfile.requirements(packages)) for name, packages in parts.items() if packages
     ]
     extensions = [Group(name=EXTENSIONS, lock="", wheels=wheels)] if wheels else []
-    return (*groups, *extensions)
+    return (*groups, *extensions, Group(name=ENVIRONMENT, lock="", whole=lock))

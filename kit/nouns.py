@@ -114,8 +114,8 @@ class Group(Struct, frozen=True, kw_only=True):
     """A part of a stack that becomes one layer of the image.
 
     lock    a hash lock of the group's packages alone; empty where it is made of wheels only.
-    whole   in the group that carries the environment itself (interpreter's link, pyvenv.cfg): the text of the
-            whole stack's lock, which rides in the image. None in all others.
+    whole   in the group that is the environment itself (interpreter's link, pyvenv.cfg) and has no package:
+            the text of the whole stack's lock, which rides in the image. None in all others.
     wheels  extensions, from the wheelhouse.
     """
 

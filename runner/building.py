@@ -117,7 +117,9 @@ def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Art
     name = f"stack {spec.group.name}"
 
     def build() -> Artifact:
-        python = Interpreter(root=native.root(), program=plan.ground.interpreter)
+        def python() -> Interpreter:
+            return Interpreter(root=native.root(), program=plan.ground.interpreter)
+
         wheels = settings.load().settings.cache_folder / "wheels"
         told = say.step(f"building {name} for {spec.platform}")
         with scratch.folder(store, "build-") as work, told as update:

@@ -166,7 +166,7 @@ def index(
 
 def spec(text: str, arch: str = "amd64", **changes: object) -> StackLayer:
     made = StackLayer(
-        group=Group(name="rest", lock=text, whole=text), platform=Platform(arch),
+        group=Group(name="rest", lock=text), platform=Platform(arch),
         python="3.13", interpreter="/usr/bin/python3.13", glibc="2.35", tools=TOOLS,
     )  # fmt: skip
     return structs.replace(made, **changes)
@@ -179,7 +179,14 @@ def python(rooted: Callable[[str], Path]) -> Interpreter:
 
 def build(given: StackLayer, python: Interpreter, work: Path, **options: Path) -> bytes:
     work.mkdir(parents=True)
-    return b"".join(stack.tar(given, python, work, quiet, **options))
+    return b"".join(stack.tar(given, lambda: python, work, quiet, **options))
+
+
+def environment(text: str, work: Path) -> bytes:
+    """The layer that makes an environment of others; no Python is needed for it."""
+    given = spec("", group=Group(name="environment", lock="", whole=text))
+    work.mkdir()
+    return b"".join(stack.tar(given, lambda: pytest.fail("it has nothing to compile"), work, quiet))
 
 
 def files(raw: bytes) -> dict[str, bytes]:
@@ -198,7 +205,6 @@ def test_a_group_becomes_a_layer(
     assert found[f"{SITE}/shared.py"] == b"WHOSE = 'beta'\n"
     assert found["opt/stack/share/alpha/data.txt"] == b"data\n"
     assert found["opt/stack/include/site/python3.13/alpha/alpha.h"].startswith(b"#define")
-    assert found["opt/stack/stack.lock"].decode() == lock(index, "alpha", "beta", "gamma")
     assert f"{SITE}/__pycache__/broken.cpython-313.pyc" not in found
     compiled = found[f"{SITE}/__pycache__/alpha.cpython-313.pyc"]
     assert f"/{SITE}/alpha.py".encode() in compiled
@@ -301,8 +307,10 @@ def test_it_runs_where_it_belongs(index: dict[str, list[Wheel]], python: Interpr
     """In a root: scripts find their interpreter, it takes the byte code, edited sources are compiled anew."""
     root = tmp_path / "root"
     process.run(["cp", "-a", python.root, root], what="copy a root")
-    raw = build(spec(lock(index, "alpha", "gamma"), Platform.host().arch), python, tmp_path / "work")
-    process.run(["tar", "-C", root, "-xf", "-"], what="unpack the layer", stdin=raw)
+    packages = build(spec(lock(index, "alpha", "gamma"), Platform.host().arch), python, tmp_path / "work")
+    for raw in (packages, environment("the lock", tmp_path / "last")):
+        process.run(["tar", "-C", root, "-xf", "-"], what="unpack a layer", stdin=raw)
+    assert (root / "opt/stack/stack.lock").read_text() == "the lock"
 
     def inside(*argv: str) -> process.Result:
         env = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}

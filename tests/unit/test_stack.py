@@ -20,7 +20,7 @@ from kit.errors import BuildError
 from kit.nouns import Group, Platform, StackLayer, Wheel
 
 SPEC = StackLayer(
-    group=Group(name="rest", lock="a==1 --hash=sha256:00\n", whole="# the whole lock\n"),
+    group=Group(name="rest", lock="a==1 --hash=sha256:00\n"),
     platform=Platform("arm64"), python="3.13", interpreter="/usr/bin/python3.13", glibc="2.35",
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ CHANGES: list[dict[str, object]] = [
     {"compiler": "sha256:" + "1" * 64},
     {"group": structs.replace(SPEC.group, name="other")},
     {"group": structs.replace(SPEC.group, lock="")},
-    {"group": structs.replace(SPEC.group, whole=None)},
+    {"group": structs.replace(SPEC.group, whole="# the whole lock\n")},
     {"group": structs.replace(SPEC.group, wheels=(Wheel("a", "1", "a.whl", "0" * 64),))},
 ]
 
@@ -180,23 +180,28 @@ def test_an_environment_becomes_the_images(tmp_path: Path) -> None:
     (site / "a-1.dist-info/uv_cache.json").write_text("{}")
     stack_site.settle(tmp_path, SPEC)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "bin", "include", "lib", "lib64", "pyvenv.cfg", "stack.lock",
+        "include", "lib"
     ]  # fmt: skip
-    assert {path.name: str(path.readlink()) for path in (tmp_path / "bin").iterdir()} == {
-        "python": "/usr/bin/python3.13", "python3": "python", "python3.13": "python",
-    }  # fmt: skip
-    assert (tmp_path / "pyvenv.cfg").read_text().startswith("home = /usr/bin\n")
-    assert (tmp_path / "stack.lock").read_text() == "# the whole lock\n"
     assert (tmp_path / "include/site/python3.13/a/a.h").exists()
     record = stack_site.site(tmp_path, "3.13") / "a-1.dist-info/RECORD"
     assert record.read_text() == header.format("13") + '"a, b.py",,\n'
     assert not record.with_name("uv_cache.json").exists()
 
 
-def test_only_one_group_carries_the_environment(tmp_path: Path) -> None:
-    installed(tmp_path, a__1="")
-    stack_site.settle(tmp_path, structs.replace(SPEC, group=structs.replace(SPEC.group, whole=None)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["include", "lib"]
+def test_the_environment_is_a_layer_of_its_own(tmp_path: Path) -> None:
+    """Its bytes are of the whole lock and of the image's Python; uv is not asked, nothing is compiled."""
+    group = Group(name="environment", lock="", whole="# the whole lock\n")
+    pieces = list(stack.tar(structs.replace(SPEC, group=group), pytest.fail, tmp_path, lambda line: None))
+    tmp_path /= "stage"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bin", "lib", "lib64", "pyvenv.cfg", "stack.lock"
+    ]  # fmt: skip
+    assert {path.name: str(path.readlink()) for path in (tmp_path / "bin").iterdir()} == {
+        "python": "/usr/bin/python3.13", "python3": "python", "python3.13": "python",
+    }  # fmt: skip
+    assert (tmp_path / "pyvenv.cfg").read_text().startswith("home = /usr/bin\n")
+    assert (tmp_path / "stack.lock").read_text() == "# the whole lock\n"
+    assert sum(map(len, pieces)) < 20_000
 
 
 def test_of_two_files_with_one_name_the_last_packages_stays(tmp_path: Path) -> None:
