@@ -48,6 +48,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     ray         the version in the image's Python; None: no Ray. ray_client: its client server can start.
     port_base   first of a block of free ports that this node holds (see ports.py).
     env         of the container, before the job's own.
+    step        what the scheduler said to this step (SLURM_*, CUDA_VISIBLE_DEVICES, …); empty without one.
     """
 
     rank: int
@@ -64,9 +65,16 @@ class Facts(Struct, frozen=True, kw_only=True):
     driver: str | None = None
     ray: str | None = None
     ray_client: bool = False
+    step: dict[str, str] = {}
 
 
-def gather(rank: int, nodes: int, port_base: int | None, env: Mapping[str, str] = os.environ) -> Facts:
+def gather(
+    rank: int,
+    nodes: int,
+    port_base: int | None,
+    env: Mapping[str, str] = os.environ,
+    step: Mapping[str, str] | None = None,
+) -> Facts:
     """Looks at this node. Never fails: what cannot be found out is empty or None."""
     listing = _nvidia("-L")
     driver = _nvidia("--query-gpu=driver_version", "--format=csv,noheader") if listing else ()
@@ -85,6 +93,7 @@ def gather(rank: int, nodes: int, port_base: int | None, env: Mapping[str, str] 
         driver=driver[0].strip() if driver else None,
         ray=package_version("ray", env),
         ray_client=package_version("grpcio", env) is not None,
+        step=dict(step or {}),
     )
 
 

@@ -15,6 +15,7 @@ from kit import decode
 from kit.errors import InvalidFileError, UnsupportedError, UsageError
 from kit.suggest import unknown
 from runner import yaml_lines
+from runner.launch import Artifact, Service
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,6 +53,30 @@ class Mount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     read_only: bool = False
 
 
+class Code(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A checkout of the user's that rides along as it is at submission.
+
+    source     its folder; relative to the job file's. .gitignore is honoured.
+    imports    folders below it that come first on the import path; ".": itself.
+    limit      megabytes that a snapshot may have.
+    """
+
+    source: str
+    imports: tuple[str, ...] = (".",)
+    limit: int = 200
+
+
+class Checkpoints(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder for checkpoints, on the cluster's scratch, outside the attempts.
+
+    target  where it is seen inside; SLIPWORKS_CHECKPOINTS says it to the command.
+    shared  None: this run's own. A name: one folder for all runs that say this name.
+    """
+
+    target: str = "/checkpoints"
+    shared: str | None = None
+
+
 class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job.
 
@@ -65,7 +90,15 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secrets     names of variables of the submitter's environment that go inside, and into no log or argv.
     binds       "source:target" or "source:target:ro", or a mapping for paths with colons; a relative source
                 begins at the job file's folder.
-    ray         how Ray is started; false: not at all.
+    ray         how Ray is started; false: not at all, and the command runs on every node.
+    time        the longest that it may take, as Slurm writes it: "30" (minutes), "12:00:00", "1-00:00:00".
+    warn        seconds before that end at which the command gets SIGUSR2; None: not at all.
+    code        checkouts of the user's own, as they are at submission: see Code.
+    checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
+    services    programs beside the command; artifacts: files that are kept. See launch.py.
+    restarts    how many jobs may go on where one failed, lost a node or ran out of time.
+    keep_env    names and prefixes (`MY_*`) of the image's variables that Ray must get too.
+    sbatch      any option of sbatch, its long name without dashes: value, or true. Passed unchanged.
     """
 
     name: str
@@ -82,6 +115,15 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     binds: tuple[str | Mount, ...] = ()
     ray: Ray | bool = True
     throughput: Throughput | None = None
+    time: str | int | None = None
+    warn: int | None = None
+    code: tuple[str | Code, ...] = ()
+    checkpoints: Checkpoints | bool = False
+    services: tuple[Service, ...] = ()
+    artifacts: tuple[str | Artifact, ...] = ()
+    restarts: int = 0
+    keep_env: tuple[str, ...] = ()
+    sbatch: dict[str, str | int | bool] = {}
 
     @property
     def mounts(self) -> tuple[Mount, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct, ValidationError, json
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from kit import files
 from kit.errors import InvalidFileError
 from runner.facts import Facts
+from slurm.clusters import Fabric
 
 
 class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +36,32 @@ class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     token_file: str | None = None
 
 
+class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A program beside the command, in the container of one node or of all, ended with the job.
+
+    nodes         "head" or "all".
+    ready         "port:8000" (something listens), "http://127.0.0.1:8000/health" (answers 2xx), "file:/path",
+                  or None: ready when it has been started. The command starts when all services are ready.
+    ready_within  seconds; after them the job ends, naming the service.
+    A service that ends before the command does ends the job, unless it ends well and `ready` is None.
+    """
+
+    name: str
+    run: str | tuple[str, ...]
+    nodes: Literal["head", "all"] = "all"
+    ready: str | None = None
+    ready_within: float = 120.0
+    env: dict[str, str] = {}
+
+
+class Artifact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files of node 0's container that are kept: `source` (absolute, `*` allowed) goes to the run's folder
+    `artifacts` when the command has ended, however it ended, and every `every` seconds before that."""
+
+    source: str
+    every: float | None = None
+
+
 class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One job as a node starts it.
 
@@ -46,6 +74,21 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence      seconds without a sign of life after which a node counts as dead.
     grace        seconds that the command gets to end after TERM.
     attended     a launcher watches and gives signs of life; if it dies, so does the job.
+    everywhere   without Ray: the command runs on every node, and MASTER_ADDR leads to node 0.
+    services, artifacts   see there.
+    checkpoints  the folder of the job's checkpoints, inside; in SLIPWORKS_CHECKPOINTS for the command.
+    code         folders, inside, that come first on the import path of the command and of Ray's workers.
+    interfaces   interface by purpose where they differ ("nccl", "gloo", "ray"); else `interface`.
+    node_suffix  added to a node's short name for its name on the interface.
+    ray_cpus     CPUs for Ray where the site's count misleads.
+    fabric       what the site's network needs (see slurm.clusters.Fabric); its host files lie below FABRIC.
+    driver_floor the oldest driver of the image's CUDA; None: not known.
+    nccl         absolute path inside of the NCCL that the command must preload; None: the loader's choice.
+    gpus         asked for on this node; None: not said.
+    keep         names and prefixes (`WANDB_*`) of variables of the container that Ray and the command get
+                 beside those that the environment fix lets through.
+    preload      libraries for LD_PRELOAD of the command alone.
+    restarts     how many more attempts may follow this one.
     """
 
     run_id: str
@@ -62,6 +105,21 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence: float = 30.0
     grace: float = 10.0
     attended: bool = False
+    everywhere: bool = False
+    services: tuple[Service, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    checkpoints: str | None = None
+    code: tuple[str, ...] = ()
+    interfaces: dict[str, str] = {}
+    node_suffix: str = ""
+    ray_cpus: int | None = None
+    fabric: Fabric | None = None
+    driver_floor: str | None = None
+    nccl: str | None = None
+    gpus: int | None = None
+    keep: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    restarts: int = 0
 
 
 def write(launch: Launch, path: Path) -> None:

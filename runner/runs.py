@@ -40,6 +40,24 @@ class Attempt(Struct, frozen=True):
         """What the node knew of itself, without the values of its environment."""
         return self.folder / f"facts-{rank}.json"
 
+    @property
+    def job_log(self) -> Path:
+        """What the batch script itself said, beside Slurm's own words."""
+        return self.folder / "job.log"
+
+    @property
+    def slurm(self) -> Path:
+        """Which Slurm job this attempt was: job id, restart count, host list; lines of NAME=value."""
+        return self.folder / "slurm"
+
+    def step(self, rank: int) -> Path:
+        """What Slurm said to a node's task: NAME=value, each ended by a NUL (see slurm/script.py)."""
+        return self.folder / f"step-{rank}"
+
+    def service_log(self, name: str, rank: int) -> Path:
+        """All that a service printed on a node."""
+        return self.folder / f"service-{name}-{rank}.log"
+
     def events(self, who: str) -> Path:
         """One writer's events; `RunFolder.events` has all of them once the job has ended."""
         return self.folder / f"events-{who}.jsonl"
@@ -84,6 +102,36 @@ class RunFolder(Struct, frozen=True):
     def result(self) -> Path:
         """Exit code and, where the job asks for it, throughput."""
         return self.root / "result.json"
+
+    @property
+    def script(self) -> Path:
+        """The batch script, as it was given to sbatch."""
+        return self.root / "job.sbatch"
+
+    @property
+    def submission(self) -> Path:
+        """What was submitted where, written before and after sbatch (see runner/submitted.py)."""
+        return self.root / "submission.json"
+
+    @property
+    def finished(self) -> Path:
+        """There once no further attempt may run; holds the reason: succeeded, cancelled, no step was made."""
+        return self.root / "finished"
+
+    @property
+    def code(self) -> Path:
+        """Snapshots of the user's checkouts: code/0, code/1 …, each beside its code/N.json."""
+        return self.root / "code"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of the container that the job asked to keep."""
+        return self.root / "artifacts"
+
+    def attempts(self) -> list[Attempt]:
+        """The attempts that were begun, in their order."""
+        numbers = [each.name.removeprefix("attempt-") for each in self.root.glob("attempt-*")]
+        return [self.attempt(number) for number in sorted(int(each) for each in numbers if each.isdigit())]
 
     def attempt(self, number: int) -> Attempt:
         return Attempt(self.root / f"attempt-{number}")

@@ -1,0 +1,37 @@
+"""The batch script of a job: what goes into it, as data, and its text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+Options = dict[str, str | int | bool]
+"""sbatch's long options without dashes -> value; True: an option without a value; False: left out."""
+
+
+class Batch(Struct, frozen=True, kw_only=True):
+    """One job as sbatch gets it.
+
+    options    of `#SBATCH` lines, in their order (see Options). Values may hold anything but line breaks.
+    run        the run folder, on a file system that all nodes share; absolute. Attempts are made in it.
+    nodes      how many; the script refuses to go on with another number.
+    modules    of the site, loaded where there is a `module` command; a missing one ends the job.
+    container  the engine's command that starts one node's container. Its last words are the node's own, to
+               which the script adds --attempt N --rank N. Where it holds `rank_token`, the rank is put.
+    remove     the engine's command that removes what a killed client left on a node; with `rank_token` too.
+    rank_token a text that stands for the rank in `container` and `remove`; no value of the user's holds it.
+    patience   seconds that the nodes' ends may take after the head's before the step is ended.
+    secrets    files that are removed when the last attempt has ended.
+    """
+
+    options: Options
+    run: Path
+    nodes: int
+    container: Sequence[str]
+    rank_token: str
+    remove: Sequence[str] = ()
+    modules: tuple[str, ...] = ()
+    patience: float = 45.0
+    secrets: tuple[Path, ...] = ()
