@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -149,6 +150,34 @@ def start(
             raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
         except PermissionError as refused:
             raise MissingToolError(f"could not {what}: {command[0]} is not executable") from refused
+
+
+TAKE_TERMINAL = "import os, sys; os.login_tty(0); os.execvpe(sys.argv[1], sys.argv[1:], os.environ)"
+
+
+def hand_over(
+    argv: Sequence[str],
+    *,
+    what: str,
+    streams: tuple[int, int, int],
+    env: Mapping[str, str],
+    cwd: str | None,
+    terminal: bool,
+) -> subprocess.Popen[bytes]:
+    """Starts a command on somebody else's standard streams, in a session of its own.
+
+    With `terminal` the first of them becomes its controlling terminal.
+    """
+    program = shutil.which(argv[0], path=env.get("PATH"))
+    if program is None:
+        raise MissingToolError(f"could not {what}: {argv[0]} is not installed")
+    command = [program, *argv[1:]]
+    if terminal:
+        command = [sys.executable, "-c", TAKE_TERMINAL, *command]
+    stdin, stdout, stderr = streams
+    return subprocess.Popen(
+        command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=not terminal
+    )
 
 
 def finish(argv: Sequence[str | Path], *, what: str, limit: float = 60.0) -> None:
