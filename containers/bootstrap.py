@@ -32,9 +32,13 @@ MINIMAL = ("?essential", "apt", "login", "mount", "passwd")
 OLDEST = (3, 11)  # the first Python that can be run apart from its machine's settings (-P)
 
 
-def root(base: Base, platform: Platform, out: Path, update: Update) -> None:
+def root(
+    base: Base, platform: Platform, out: Path, update: Update, python: Interpreter | None = None
+) -> None:
     """Writes a tar of a minimal root file system with `base.packages` at `out`, atomically.
 
+    python: a native one of the base's version, that byte-compiles; None: the base's own where this machine
+    can run it, else the same packages' for this machine.
     Equal packages give equal bytes, on every machine and for every user. HostError or MissingToolError where
     this machine cannot.
     """
@@ -49,7 +53,7 @@ def root(base: Base, platform: Platform, out: Path, update: Update) -> None:
             debs = opened.download_closure([*MINIMAL, *base.packages], work / "debs", update)
             with dpkg.opened(opened, debs, work / "tars", update) as packages:
                 made = _put_together(packages, platform)
-                _byte_code(made, base, packages, platform, work, update)
+                _byte_code(made, base, packages, platform, work, update, python)
                 made.write(temporary)
         files.settle(temporary, out)
 
@@ -69,8 +73,9 @@ def _put_together(packages: list[dpkg.Package], platform: Platform) -> RootTar:
 
 
 def _byte_code(
-    made: RootTar, base: Base, packages: list[dpkg.Package], platform: Platform, work: Path, update: Update
-) -> None:
+    made: RootTar, base: Base, packages: list[dpkg.Package], platform: Platform, work: Path, update: Update,
+    given: Interpreter | None,
+) -> None:  # fmt: skip
     """Adds the byte code of the distribution's Python, made by a native Python of the same version."""
     if tuple(map(int, base.python.split("."))) < OLDEST or not made.is_file(base.interpreter):
         return
@@ -80,7 +85,10 @@ def _byte_code(
     stage, native = work / "stage", work / "native"
     sources = re.compile(rf"({'|'.join(map(re.escape, folders))})/.*\.py")
     made.unpack(stage, lambda path: bool(sources.fullmatch(path)))
-    with _runnable(made, base, packages, platform, native, update) as python:
+    own = (
+        contextlib.nullcontext(given) if given else _runnable(made, base, packages, platform, native, update)
+    )
+    with own as python:
         argv = python.compiling(stage, folders, Path("/"), jobs=share.cpus())
         process.run(argv, what=f"byte-compile Python {base.python}", env=ENVIRONMENT)
     for path in sorted(stage.rglob("*.pyc")):

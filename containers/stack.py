@@ -4,9 +4,10 @@ uv installs them for the target platform, by hard links from its cache, into an 
 of this machine; a native Python of the image's version byte-compiles them. Nothing of the target platform is
 run, and equal specs give equal bytes. A file that was installed is never written to: it is uv's as well.
 
-The spec names its compiler by the digest of the image's base. For a foreign platform the base of this machine
-compiles, of the same suite: where the two were bootstrapped on different days, their Pythons may differ in
-the patch release, which the key does not tell. Byte code of one minor version has one format.
+The spec names its compiler: a package and its version, or the digest of the image's base. Where a base's own
+Python compiles for a foreign platform, it is that of this machine's base, of the same suite: if the two were
+bootstrapped on different days, their Pythons may differ in the patch release, which the key does not tell.
+Byte code of one minor version has one format.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ def recipe(
     distribution: str | None = None,
     base_digest: str | None = None,
     system_digest: str | None = None,
+    compiler: str | None = None,
     wheels: tuple[Wheel, ...] = (),
     host: Platform | None = None,
     torch_index_set: bool = False,
@@ -41,6 +42,7 @@ def recipe(
     distribution       which system a bootstrapped base is made of: debian (the default) or ubuntu
     base_digest        of a bootstrapped base, once it is made (None: not yet; the key is then not an image's)
     system_digest      of the layer of distribution packages, once it is made (likewise)
+    compiler           names the Python that byte-compiles the stack; None: the base's own
     wheels             of the line's extensions: those that the wheelhouse has
     torch_index_set    whether settings.torch_index is set
     made_by            name -> version of what shapes an image beside all that: its packing, its tools
@@ -64,7 +66,7 @@ def recipe(
         )
     on = bases.at(ground, target, base_digest)
     system_packages = system.packages(stack, ground)
-    groups = _stack(stack, on, target, lock[1], wheels)
+    groups = _stack(stack, on, target, lock[1], wheels, compiler or on.digest or "")
     inputs = {
         "arch": found.name,
         "line": stack.name,
@@ -81,7 +83,7 @@ def recipe(
 
 
 def _stack(
-    line: Line, base: Base, target: Platform, lock: str, wheels: tuple[Wheel, ...]
+    line: Line, base: Base, target: Platform, lock: str, wheels: tuple[Wheel, ...], compiler: str
 ) -> tuple[StackLayer, ...]:
     tools, cuda_home = ((render.DEFINITIONS / name).read_text() for name in (render.TOOLS, render.CUDA_HOME))
 
@@ -92,7 +94,7 @@ def _stack(
         return StackLayer(
             group=group, platform=target, python=base.python, interpreter=base.interpreter,
             glibc=line.glibc, source=source, tools=tools if source else "",
-            compiler=base.digest or "", cuda_home=cuda_home if compiles else "",
+            compiler=compiler if group.whole is None else "", cuda_home=cuda_home if compiles else "",
         )  # fmt: skip
 
     return tuple(layer(group) for group in groups.split(lock, f"the lock of {line.name}", wheels))

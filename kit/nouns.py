@@ -132,7 +132,8 @@ class StackLayer(Struct, frozen=True, kw_only=True):
     glibc     the oldest glibc that its wheels may ask for, as "2.35"
     source    packages that exist only as sources (pure Python): the only ones built at installation
     tools     a hash lock of what builds them
-    compiler  digest of the base, whose Python byte-compiles; of a bootstrapped one that is not made yet, ""
+    compiler  names the Python that byte-compiles: a package and its version, or the digest of the base whose
+              own it is (of a bootstrapped one that is not made yet, ""); "" where nothing is compiled
     cuda_home text of a Python program that lays out CUDA's folder, in the group that has CUDA's compiler:
               run with the site folder and the machine's word
     """

@@ -23,7 +23,8 @@ from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
 from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, key_of
-from runner import finishing, known, planning, record, scratch
+from runner import compiling, finishing, known, planning, record, scratch
+from runner.compiling import Folder, Python
 from runner.planning import Plan
 
 
@@ -31,18 +32,22 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     """The image: its base, and on it the layers of system, stack and runner."""
     settings.writable("cache")
     plan.recipe()  # refuses what cannot be built before anything is made
-    base = _base(plan.ground, plan.target, store)
-    if plan.ground.kind == "bootstrap":
-        plan = plan.with_base(base)
     with contextlib.ExitStack() as stays:
-        target = native = _Unpacked(lambda: base, store, stays)
+        python = None
+        if compiling.fits(plan.layer, plan.ground):
+            python = compiling.of_layer(plan.layer, store, stays)
+        base = _base(plan.ground, plan.target, store, python)
+        if plan.ground.kind == "bootstrap":
+            plan = plan.with_base(base)
+        target = native = _unpacked(lambda: base, store, stays)
         if plan.target != Platform.host():
-            native = _Unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
+            native = _unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
         layers = []
         if packages := plan.recipe().system:
             plan = plan.with_system(_system(plan, packages, target, store, native))
             layers.append(plan.system)
-        layers += [_stack(each, plan, native, store) for each in plan.recipe().stack]
+        python = python or (lambda: Interpreter(root=native.root(), program=plan.ground.interpreter))
+        layers += [_stack(each, python, store) for each in plan.recipe().stack]
     layers.append(layer_artifact(plan.layer, plan.target, store))
     recipe = plan.recipe()
     made = [each for each in layers if each is not None]
@@ -52,47 +57,42 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     return recipe, image
 
 
-def _base(ground: Base, platform: Platform, store: Store) -> Image:
+def _base(ground: Base, platform: Platform, store: Store, python: Python | None = None) -> Image:
     if ground.kind == "bootstrap":
-        return bootstrapped(ground, platform, store)
+        return bootstrapped(ground, platform, store, python)
     reference = bases.pinned(ground)
     with say.step(f"pulling {ground.name} for {platform}") as update:
         return transfer.pull(reference, platform, store, update)
 
 
-def bootstrapped(base: Base, platform: Platform, store: Store) -> Image:
-    """The bootstrapped base of a platform, made now where the store has none."""
+def bootstrapped(base: Base, platform: Platform, store: Store, python: Python | None = None) -> Image:
+    """The bootstrapped base of a platform, made now where the store has none. python: of `bootstrap.root`."""
     key = planning.base_key(base, platform)
     name = f"base-{base.distribution}-{base.suite}-{platform.arch}-{key[:12]}"
 
     def build() -> Image:
+        compiler = python() if python else None
         with files.beside(store.root / name) as out:
             with say.step(f"bootstrapping {base.distribution} {base.suite} for {platform}") as update:
-                bootstrap.root(base, platform, out, update)
+                bootstrap.root(base, platform, out, update, compiler)
             return store.put_root(out, key=key, name=name, platform=platform)
 
     return ensure(store, key, "oci", build)
 
 
-class _Unpacked:
-    """An image's files as a folder, unpacked when first asked for, gone when `stays` ends."""
+def _unpacked(image: Callable[[], Image], store: Store, stays: contextlib.ExitStack) -> Folder:
+    """An image's files."""
 
-    def __init__(self, image: Callable[[], Image], store: Store, stays: contextlib.ExitStack) -> None:
-        self.image, self.store, self.stays = image, store, stays
-        self.folder: Path | None = None
+    def unpack(root: Path) -> None:
+        found = image()
+        with say.step(f"unpacking {found.name}"):
+            unpacking.unpack(store, found, root)
 
-    def root(self) -> Path:
-        if self.folder is None:
-            image = self.image()
-            above = self.stays.enter_context(scratch.folder(self.store, "build-"))
-            with say.step(f"unpacking {image.name}"):
-                unpacking.unpack(self.store, image, above / "root")
-            self.folder = above / "root"
-        return self.folder
+    return Folder(unpack, store, stays)
 
 
 def _system(
-    plan: Plan, packages: tuple[str, ...], target: _Unpacked, store: Store, native: _Unpacked | None = None
+    plan: Plan, packages: tuple[str, ...], target: Folder, store: Store, native: Folder | None = None
 ) -> Artifact:
     """`native`: the base for this machine; its apt does the work where this machine has none of that kind."""
     key = planning.system_key(plan, packages)
@@ -112,14 +112,13 @@ def _system(
     return ensure_artifact(store, key, build)
 
 
-def _stack(spec: StackLayer, plan: Plan, native: _Unpacked, store: Store) -> Artifact:
+def _stack(spec: StackLayer, python: Python, store: Store) -> Artifact:
     key = planning.stack_key(spec)
     name = f"stack {spec.group.name}"
 
     def build() -> Artifact:
-        def python() -> Interpreter:
-            return Interpreter(root=native.root(), program=plan.ground.interpreter)
-
+        if spec.group.whole is None:
+            python()  # before the step begins: it may be one of its own
         wheels = settings.load().settings.cache_folder / "wheels"
         told = say.step(f"building {name} for {spec.platform}")
         with scratch.folder(store, "build-") as work, told as update:
@@ -187,7 +186,7 @@ def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
         return plan, plan.base
     base = plan.base
     with contextlib.ExitStack() as stays:
-        plan = plan.with_system(_system(plan, packages, _Unpacked(lambda: base, store, stays), store))
+        plan = plan.with_system(_system(plan, packages, _unpacked(lambda: base, store, stays), store))
     assert plan.system is not None
     key = key_of({"base": base.key, "system": plan.system.key})
     name = f"{base.name}-{plan.system.key[:12]}"

@@ -15,7 +15,7 @@ from image_cache.store import Store
 from kit import settings
 from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, Wheel, digest, key_of
 from kit.suggest import unknown
-from runner import wheels
+from runner import compiling, wheels
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -62,6 +62,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             distribution=distribution(),
             base_digest=self.base.digest if self.base else None,
             system_digest=self.system.diff_id if self.system else None,
+            compiler=compiling.named(self.layer, self.ground, self.target),
             layer_key=layer.key(self.layer, self.target),
             stack_key=stack_key,
             made_by=_shaping(),

@@ -233,10 +233,20 @@ def test_the_key_is_made_of_all_that_goes_in() -> None:
 
 
 def test_layers_of_the_stack_know_whose_python_compiles() -> None:
-    assert {layer.compiler for layer in bootstrapped().stack} == {ONE}
-    assert {layer.compiler for layer in bootstrapped(base_digest=None).stack} == {""}
+    def compilers(made: Recipe) -> set[str]:
+        assert made.stack[-1].compiler == "", "the environment has nothing to compile"
+        return {layer.compiler for layer in made.stack[:-1]}
+
+    assert compilers(bootstrapped()) == {ONE}
+    assert compilers(bootstrapped(base_digest=None)) == {""}
     pulled = recipe("cpu", base="python312")
-    assert {layer.compiler for layer in pulled.stack} == {pulled.base.digest} and pulled.base.digest
+    assert compilers(pulled) == {pulled.base.digest} and pulled.base.digest
+
+
+def test_a_newer_base_leaves_what_another_python_compiled() -> None:
+    one, other = (bootstrapped(base_digest=each, compiler="python3.13 3.13.5-2") for each in (ONE, TWO))
+    assert one.stack == other.stack and one.key != other.key
+    assert {layer.compiler for layer in one.stack} == {"python3.13 3.13.5-2", ""}
 
 
 def test_the_key_does_not_know_the_builder() -> None:
