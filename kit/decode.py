@@ -31,9 +31,14 @@ def toml_file(path: Path, kind: type[T]) -> T:
 
 def toml_table(path: Path, kind: type[T]) -> dict[str, Any]:
     """The keys that a TOML file really gives, after the whole was checked against `kind`."""
-    table = _table(_read(path), str(path))
-    convert(table, kind, str(path))
-    return table
+    return table(_read(path), kind, str(path))
+
+
+def table(text: str, kind: type[T], where: str) -> dict[str, Any]:
+    """As `toml_table`, of a text; `where` names its file in errors."""
+    found = _table(text, where)
+    convert(found, kind, where)
+    return found
 
 
 def _read(path: Path) -> str:

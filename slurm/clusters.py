@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Literal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from kit import decode
+from kit import decode, settings
+from kit.errors import InvalidFileError
 from kit.suggest import unknown
 
 GpuDirective = Literal["gres", "gpus-per-node", "none"]
@@ -121,17 +128,144 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unverified: dict[str, str] = {}
 
 
-def names() -> tuple[str, ...]:
-    """All clusters that there is a file for."""
-    folder = resources.files("slurm") / "clusters"
-    return tuple(
-        sorted(file.name[: -len(".toml")] for file in folder.iterdir() if file.name.endswith(".toml"))
-    )
+class Profile(Struct, frozen=True, kw_only=True):
+    """A cluster as it counts for a user, and for each field where its value came from.
+
+    A source is "default", the cluster's file, the user's file, or "USER'S over CLUSTER'S" for a table that
+    has keys of both.
+    """
+
+    name: str
+    cluster: Cluster
+    sources: dict[str, str]
 
 
-def load(name: str) -> Cluster:
-    """The profile of that name; UnknownNameError with a did-you-mean if there is none."""
-    if name not in names():
-        raise unknown("cluster", name, names())
-    file = resources.files("slurm") / "clusters" / f"{name}.toml"
-    return decode.toml(file.read_text(), Cluster, f"slurm/clusters/{name}.toml")
+FIELDS = tuple(each.name for each in structs.fields(Cluster))
+OWN = Mapping[str, Mapping[str, Any]]
+"""The tables `[clusters.NAME]` of the user's file: name -> key of Cluster -> value."""
+JOINED = ("environment", "partitions", "sbatch")
+"""Tables of which the user's keys join the cluster's; every other value of the user's takes the place."""
+BASIS = "generic"
+"""What a cluster stands on that only the user's file has."""
+
+
+def names(own: OWN = MappingProxyType({})) -> tuple[str, ...]:
+    """All clusters that there is a file for, and those of the user's own."""
+    return tuple(sorted({*_files(), *own}))
+
+
+def load(name: str, own: OWN = MappingProxyType({}), file: str | None = None) -> Cluster:
+    """The cluster of that name with the user's values laid over; errors as of `profile`."""
+    return profile(name, own, file).cluster
+
+
+def profile(name: str, own: OWN = MappingProxyType({}), file: str | None = None) -> Profile:
+    """The cluster of that name: the user's table over the cluster's file over the defaults.
+
+    `own` is the whole table of settings.clusters, `file` the user's file as errors name it. A name that is
+    only there is a cluster of the user's own, based on `generic`. UnknownNameError with a did-you-mean for a
+    name or a key that there is not, InvalidFileError for a wrong value.
+    """
+    if name not in (known := names(own)):
+        raise unknown("cluster", name, known)
+    over = dict(own.get(name, {}))
+    ours, where = _shipped(name if name in _files() else BASIS)
+    theirs = file or str(settings.user_file())
+    if over:
+        # Alone first, so that a complaint names the file that holds what is wrong.
+        decode.convert({"summary": "", "scheduler": "slurm"} | over, Cluster, f"{theirs}, [clusters.{name}]")
+    if name not in _files():
+        ours = {**ours, "summary": f"your own, in {theirs}", "unverified": {}}
+    joined = {key: {**ours.get(key, {}), **over[key]} for key in JOINED if key in over}
+    # What the user says of a field is no longer doubtful.
+    doubts = {key: why for key, why in ours.get("unverified", {}).items() if key.split(".")[0] not in over}
+    merged = {**ours, "unverified": doubts, **over, **joined}
+    cluster = decode.convert(merged, Cluster, f"{theirs}, [clusters.{name}]" if over else where)
+    for wrong in _complaints(cluster):
+        raise InvalidFileError(f"{f'{theirs}, [clusters.{name}]' if over else where}: {wrong}")
+    sources = {key: _source(key, ours, over, where, theirs) for key in FIELDS}
+    return Profile(name=name, cluster=cluster, sources=sources)
+
+
+def folder(profile: Profile, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The folder `name` (scratch, cache, runs) of a cluster, its $NAMES and ~ expanded; None: not said.
+
+    InvalidFileError for a variable that is not set, or set to nothing.
+    """
+    written: str | None = getattr(profile.cluster, name)
+    if written is None:
+        return None
+
+    def value(found: re.Match[str]) -> str:
+        variable = found["braced"] or found["plain"]
+        if not environment.get(variable):
+            raise InvalidFileError(
+                f"{name} of the cluster {profile.name} ({profile.sources[name]}) is {written}: "
+                f"${variable} is not set here",
+                f"export {variable}=/a/shared/folder, or say {name} in [clusters.{profile.name}] of "
+                f"{settings.user_file()}",
+            )
+        return environment[variable]
+
+    expanded = _VARIABLE.sub(value, written)
+    if not expanded.startswith(("/", "~")):
+        raise InvalidFileError(
+            f"{name} of the cluster {profile.name} ({profile.sources[name]}) is {expanded!r}, expected an "
+            "absolute path",
+            f"runner config --cluster {profile.name}",
+        )
+    return str(Path(expanded).expanduser())
+
+
+_VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_]\w*)\}|(?P<plain>[A-Za-z_]\w*))")
+_TIME = re.compile(r"\d+|(?:\d+-)?\d+(?::\d\d){1,2}|\d+-\d+")
+_DATE = re.compile(r"\d{4}-\d\d(-\d\d)?")
+
+
+def _source(key: str, ours: Mapping[str, Any], over: Mapping[str, Any], where: str, theirs: str) -> str:
+    if key in over:
+        return f"{theirs} over {where}" if key in JOINED and ours.get(key) else theirs
+    return where if key in ours else "default"
+
+
+@functools.cache
+def _files() -> tuple[str, ...]:
+    there = (resources.files("slurm") / "clusters").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in there if file.name.endswith(".toml")))
+
+
+@functools.cache
+def _shipped(name: str) -> tuple[Mapping[str, Any], str]:
+    """What a cluster's file really says, checked, and how the file is named."""
+    where = f"slurm/clusters/{name}.toml"
+    text = (resources.files("slurm") / "clusters" / f"{name}.toml").read_text()
+    return MappingProxyType(decode.table(text, Cluster, where)), where
+
+
+def _complaints(cluster: Cluster) -> Iterator[str]:
+    """What types cannot say."""
+    for key in cluster.unverified:
+        if key.split(".")[0] not in FIELDS:
+            yield f"unverified names {key!r}, which is no field"
+    for since, what in (
+        *((each.since, "exclude: since") for each in cluster.exclude),
+        *([(cluster.driver.seen, "driver: seen")] if cluster.driver else ()),
+    ):
+        if not _DATE.fullmatch(since):
+            yield f"{what} is a date such as 2026-10-09, found {since!r}"
+    if cluster.driver and not cluster.driver.version.replace(".", "").isdigit():
+        yield f"driver: version is written like 565.57.01, found {cluster.driver.version!r}"
+    if not cluster.engines:
+        yield "engines is empty"
+    yield from _sizes("", cluster)
+    for name, each in cluster.partitions.items():
+        yield from _sizes(f"partitions.{name}: ", each)
+
+
+def _sizes(where: str, each: Cluster | Partition) -> Iterator[str]:
+    if each.time_limit is not None and not _TIME.fullmatch(each.time_limit):
+        yield f"{where}a time limit is written like 2-00:00:00, found {each.time_limit!r}"
+    for key, least in (("gpus_per_node", 0), ("cpus_per_node", 1), ("ray_cpus", 1), ("nodes", 1)):
+        number = getattr(each, key, None)
+        if number is not None and number < least:
+            yield f"{where}{key} is {number}"
