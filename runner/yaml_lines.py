@@ -77,6 +77,18 @@ def keep_words(node: yaml.Node) -> None:
                 word.tag = "tag:yaml.org,2002:str"
 
 
+def keep_numbers(node: yaml.Node) -> None:
+    """Makes numbers and dates strings as they are written, down to those of a mapping: 12:00:00, 010, 1e3.
+
+    Truth and null stay what they are.
+    """
+    if isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            keep_numbers(value)
+    elif isinstance(node, yaml.ScalarNode) and node.tag.rpartition(":")[2] in ("int", "float", "timestamp"):
+        node.tag = "tag:yaml.org,2002:str"
+
+
 def locate(at: str, places: Mapping[str, str], where: str) -> str:
     """`file:line` of a path, or of the nearest thing around it."""
     at = at.replace("[...]", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, UnsupportedError, UsageError
 from runner import job as jobs
@@ -161,16 +162,16 @@ def test_bad_overrides(tmp_path: Path) -> None:
     assert "line= on the command line" in refused(tmp_path, PLAIN, "line=cp", kind=UnknownNameError)
 
 
-def test_several_nodes_need_ray(tmp_path: Path) -> None:
-    assert "job.yaml:4" in refused(tmp_path, PLAIN + "ray: false\nnodes: 2\n", kind=UnsupportedError)
+def test_several_nodes_need_no_ray(tmp_path: Path) -> None:
+    job = loaded(tmp_path, PLAIN + "ray: false\nnodes: 2\n")
+    assert job.asked_of_ray is None and job.nodes == 2
 
 
 def test_paths_with_colons_go_in_a_mapping(tmp_path: Path) -> None:
     odd = tmp_path / "a:b, 'c' \"d\"\ne"
     odd.mkdir()
     text = (
-        PLAIN
-        + f"binds:\n- source: {jobs.yaml.safe_dump(str(odd), default_style=chr(34)).strip()}\n  target: /x\n"
+        PLAIN + f"binds:\n- source: {yaml.safe_dump(str(odd), default_style=chr(34)).strip()}\n  target: /x\n"
     )
     assert loaded(tmp_path, text).mounts[0].source == str(odd)
 
