@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from containers import complaints
+from containers import apt_lists, complaints
 from containers.apt_home import Home
 from kit import process
 from kit.errors import HostError, MissingToolError, NetworkError, NotFoundError, SlipworksError
@@ -252,10 +252,18 @@ class Apt:
 
 @contextlib.contextmanager
 def opened(given: Sources, update: Update, status: bytes = b"") -> Iterator[Apt]:
-    """A private apt with fresh lists; its folder is gone at the end. `status`: dpkg's, of what is there."""
+    """A private apt with fresh lists, or those of `apt_lists.one_state`; its folder is gone at the end.
+
+    `status`: dpkg's, of what is there.
+    """
     with given.home.folder() as folder:
         apt = Apt(given, folder, status)
-        apt.refresh(update)
+        place = f"{given.platform} {given.text}"
+        if given.home.root is not None:
+            apt.refresh(update)
+        elif not apt_lists.lent(place, folder / "lists"):
+            apt.refresh(update)
+            apt_lists.keep(place, folder / "lists")
         yield apt
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import json
 
-from containers import bootstrap, layer, secrets, stack, system
+from containers import apt_lists, bootstrap, layer, secrets, stack, system
 from containers.engines.apptainer import Apptainer
 from containers.interpreter import Interpreter
 from definitions import bases
@@ -33,6 +33,7 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     settings.writable("cache")
     plan.recipe()  # refuses what cannot be built before anything is made
     with contextlib.ExitStack() as stays:
+        stays.enter_context(apt_lists.one_state())
         python = None
         if compiling.fits(plan.layer, plan.ground):
             python = compiling.of_layer(plan.layer, store, stays)
@@ -48,7 +49,7 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
             layers.append(plan.system)
         python = python or (lambda: Interpreter(root=native.root(), program=plan.ground.interpreter))
         layers += [_stack(each, python, store) for each in plan.recipe().stack]
-    layers.append(layer_artifact(plan.layer, plan.target, store))
+        layers.append(layer_artifact(plan.layer, plan.target, store))
     recipe = plan.recipe()
     made = [each for each in layers if each is not None]
     image = ensure(
