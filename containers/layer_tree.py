@@ -86,9 +86,9 @@ def version() -> str:
 
 
 def fill(layout: Layout, platform: Platform, root: Path, patchelf: Path) -> None:
-    """Makes the whole folder, less the wheels (already in `site`), from packages unpacked below `root`."""
+    """Makes the folder from packages unpacked below `root`, but for what is in `site`: the wheels, which are
+    there already, and this kit's own packages."""
     _interpreter(layout, root)
-    _own_packages(layout)
     _entries(layout)
     _libraries(layout, platform, root)
     _patch(layout, patchelf)
@@ -117,7 +117,9 @@ def _interpreter(layout: Layout, root: Path) -> None:
     program.with_name(f"{program.name}._pth").write_text("".join(f"{path}\n" for path in paths))
 
 
-def _own_packages(layout: Layout) -> None:
+def own_packages(layout: Layout) -> None:
+    """Puts this kit's own packages into `site`: nothing of them depends on the platform."""
+    layout.site.mkdir(parents=True, exist_ok=True)
     for name, path in sources_of(layout.spec):
         target = layout.site / name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from image_cache.ensure import ensure, ensure_artifact, once_only
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
-from kit.nouns import Base, Image, LayerSpec, Platform, Recipe, StackLayer, key_of
+from kit.nouns import Base, Image, LayerBuild, LayerSpec, Platform, Recipe, StackLayer, digest_file, key_of
 from runner import compiling, finishing, known, planning, record, scratch
 from runner.compiling import Folder, Python
 from runner.planning import Plan
@@ -195,22 +195,36 @@ def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
 
 
 def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
-    """A self-contained layer's blob in the store, built now where the store has none.
+    """A self-contained layer's blob in the store, built now where the store has none."""
 
-    One whose packages are not noted is no hit: its bill of materials could only be guessed.
-    """
-    key = layer.key(spec, platform)
+    def make(out: Path) -> LayerBuild:
+        with say.step(f"building the layer {spec.name} for {platform}") as update:
+            return layer.build(spec, platform, out, update, _pulled_files(spec, store, update), keep)
+
+    def keep(key: str, make: Callable[[Path], LayerBuild]) -> tuple[Path, dict[str, str]]:
+        body = _noted(store, key, f"{spec.name}-body", make, whole=True)
+        return body.path, json.decode(store.note(body.diff_id, record.TAKEN) or b"{}", type=dict[str, str])
+
+    return _noted(store, layer.key(spec, platform), spec.name, make)
+
+
+def _noted(
+    store: Store, key: str, name: str, make: Callable[[Path], LayerBuild], *, whole: bool = False
+) -> Artifact:
+    """What was made of distribution packages, with a note that says which: without it, it is no hit, for its
+    bill of materials could only be guessed. whole: nor is one whose bytes are not those of its digest."""
 
     def build() -> Artifact:
-        with files.beside(store.root / f"{spec.name}.tar.gz") as out:
-            with say.step(f"building the layer {spec.name} for {platform}") as update:
-                built = layer.build(spec, platform, out, update, _pulled_files(spec, store, update))
+        with files.beside(store.root / f"{name}.tar.gz") as out:
+            built = make(out)
             store.put_note(built.diff_id, record.TAKEN, json.encode(built.packages))  # before it is a hit
-            return store.put_artifact(key, out, diff_id=built.diff_id, name=spec.name)
+            return store.put_artifact(key, out, diff_id=built.diff_id, name=name)
 
     def find() -> Artifact | None:
         found = store.artifact(key)
-        return found if found and store.note(found.diff_id, record.TAKEN) is not None else None
+        if not found or store.note(found.diff_id, record.TAKEN) is None:
+            return None
+        return found if not whole or digest_file(found.path) == found.digest else None
 
     return once_only(store, key, "layer", find, build)
 

@@ -134,7 +134,9 @@ def test_a_layer_has_its_packages_noted(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "tar").write_bytes(tar)
     made = []
 
-    def build(spec: object, platform: object, out: Path, update: object, pulled: object) -> SimpleNamespace:
+    def build(
+        spec: object, platform: object, out: Path, update: object, pulled: object, keep: object
+    ) -> SimpleNamespace:
         out.write_bytes(tar)
         made.append(out)
         return SimpleNamespace(diff_id=digest(tar), packages={"libc6": "9"})

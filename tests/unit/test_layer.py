@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -18,7 +19,13 @@ from containers.interpreter import library_folders
 from containers.layer_tree import Layout, check
 from definitions import layers
 from kit import process
-from kit.errors import HashMismatchError, InvalidFileError, MissingToolError, NotFoundError, VerifyError
+from kit.errors import (
+    HashMismatchError,
+    InvalidFileError,
+    MissingToolError,
+    NotFoundError,
+    VerifyError,
+)
 from kit.nouns import LayerSpec, Platform
 
 LIBC = next(path for path in Path("/").glob("lib/*-linux-gnu/libc.so.6"))
@@ -229,8 +236,11 @@ def test_key_is_fast_and_holds_what_goes_in(spec: LayerSpec, monkeypatch: pytest
     ):
         assert layer.key(changed, amd64) != key
     assert layer.key(layers.load("slipworks", "ubuntu"), amd64) != key
+    body = layer.body_key(spec, amd64)
+    assert layer.body_key(replace(spec, packages=spec.packages[1:]), amd64) != body
+    assert layer.body_key(spec, arm64) != body == layer.body_key(replace(spec, sources=()), amd64)
     monkeypatch.setattr(layer, "version", lambda: "9.9")
-    assert layer.key(spec, amd64) != key
+    assert layer.key(spec, amd64) != key and layer.body_key(spec, amd64) == body
 
 
 def test_key_changes_with_our_sources(
@@ -239,9 +249,10 @@ def test_key_changes_with_our_sources(
     file = tmp_path / "x.py"
     file.write_text("1")
     monkeypatch.setattr(layer, "sources_of", lambda spec: [("runner/x.py", file)])
-    before = layer.key(spec, Platform("amd64"))
+    before, body = layer.key(spec, Platform("amd64")), layer.body_key(spec, Platform("amd64"))
     file.write_text("2")
     assert layer.key(spec, Platform("amd64")) != before
+    assert layer.body_key(spec, Platform("amd64")) == body
 
 
 # --- packing ---
@@ -265,7 +276,7 @@ def test_equal_trees_pack_to_equal_bytes(tmp_path: Path) -> None:
         stage = small_tree(tmp_path / str(number), order)
         os.utime(stage / "top/a.py", (number, number))
         with (tmp_path / f"{number}.tar.gz").open("wb") as out:
-            tee = layer_pack.pack(stage, "top", out)
+            tee = layer_pack.pack(stage, ["top"], out)
         results.append((tmp_path / f"{number}.tar.gz").read_bytes())
     assert results[0] == results[1]
     with tarfile.open(tmp_path / "0.tar.gz") as tar:
@@ -275,8 +286,6 @@ def test_equal_trees_pack_to_equal_bytes(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert {(m.uid, m.gid, m.uname, m.mtime) for m in members} == {(0, 0, "", layer_pack.MTIME)}
     assert [oct(m.mode) for m in members if m.name in ("top/a.py", "top/b/run")] == ["0o644", "0o755"]
-    import gzip
-
     raw = gzip.decompress(results[0])
     assert (tee.hash.hexdigest(), tee.size) == (hashlib.sha256(raw).hexdigest(), len(raw))
 
