@@ -76,6 +76,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     arch            of definitions/archs, for a job that names neither arch nor image.
     partition       the default; `partitions` describes those that are known, by name.
     account, qos    as a rule in the user's own file.
+    needs_account   a real submission without an account is refused: the site takes none.
     gpus_per_node, gpu_type, cpus_per_node, memory_per_node   of one node; the type as GRES calls it.
     ray_cpus        CPUs for Ray where Slurm's count misleads (a GH200 node reports 288); None: ask.
     gpu_directive   "gres": --gres=gpu:TYPE:N; "gpus-per-node": --gpus-per-node=N; "none": whole nodes only.
@@ -103,6 +104,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     partitions: dict[str, Partition] = {}
     account: str | None = None
     qos: str | None = None
+    needs_account: bool = False
     gpus_per_node: int | None = None
     gpu_type: str | None = None
     cpus_per_node: int | None = None
