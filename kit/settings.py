@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runs         folder under which every job gets a run folder of its own
     bases        a file like definitions/bases.toml with bases of your own; None: ours only
     torch_index  additional wheel index for the CUDA 12 torch of arm64 (PyTorch's own); None: not set
+
+    Beside them the user file has tables `[clusters.NAME]`, whose keys go over those of the cluster's file, or
+    make a cluster of one's own. They are checked by slurm.clusters, which knows the keys.
     """
 
     cache: str = field(default_factory=_cache_default)
@@ -45,6 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runs: str = field(default_factory=_runs_default)
     bases: str | None = None
     torch_index: str | None = None
+    clusters: dict[str, dict[str, Any]] = {}
 
     @property
     def cache_folder(self) -> Path:
@@ -52,7 +56,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return folder_of("cache", self.cache)
 
 
-NAMES = tuple(each.name for each in structs.fields(Settings))
+NAMES = tuple(each.name for each in structs.fields(Settings) if each.name != "clusters")
+"""Of those with one value, which a variable can hold."""
 
 
 class Sourced(Struct, frozen=True):
@@ -75,8 +80,11 @@ def load(
 ) -> Sourced:
     """Reads every layer. Unknown keys in the user file and unknown SLIPWORKS_ variables are errors.
 
-    `flags` and `cluster` hold values by setting name; None in `flags` means not given.
+    `flags` and `cluster` hold values by setting name; None in `flags` means not given. Where no `cluster` is
+    given, the one that `follow` was told of says its values.
     """
+    if cluster is None and environment is os.environ:
+        cluster = _followed[-1]()
     path = user_file(environment)
     layers: list[tuple[str, Mapping[str, Any]]] = [
         ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
@@ -93,6 +101,14 @@ def load(
     loaded = Sourced(convert(values, Settings, "the settings"), sources)
     _check(loaded)
     return loaded
+
+
+_followed: list[Callable[[], Mapping[str, Any]]] = [dict]
+
+
+def follow(layer: Callable[[], Mapping[str, Any]] | None) -> None:
+    """From now on `load` asks `layer` for the cluster's values; None: there are none."""
+    _followed[-1] = layer or dict
 
 
 HINT = "runner config"

@@ -10,7 +10,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parsed(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
-        return command.run(args)
+        return _run(command, args)
     except SlipworksError as failure:
         return tell(failure)
     except KeyboardInterrupt:
@@ -50,6 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f": {failure.filename}" if failure.filename else ""
         return tell(SlipworksError(f"{failure.strerror or failure}{place}", "SLIPWORKS_TRACE=1 shows where"))
+
+
+def _run(command: Command, args: argparse.Namespace) -> int:
+    """Runs it with the settings of the cluster that this machine belongs to, asked for when one is read."""
+    from kit import settings
+
+    def of_this_cluster() -> Mapping[str, str]:
+        from runner import site
+
+        return site.values()
+
+    settings.follow(of_this_cluster)
+    try:
+        return command.run(args)
+    finally:
+        settings.follow(None)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

@@ -83,6 +83,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     exclusive       ask for whole nodes.
     engines         the order in which engines are tried there.
     interface       of node addresses, Ray, NCCL, GLOO and vLLM; None: the node's first that is not lo.
+    interfaces      by purpose ("ray", "nccl", "gloo") where one differs; NCCL takes beginnings of names.
     node_suffix     what is added to a node's short name to get its name on that interface ("i" at Juelich).
     exclude         see Excluded.
     modules         loaded by the script before anything else.
@@ -114,6 +115,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     exclusive: bool = False
     engines: tuple[str, ...] = ("apptainer", "podman", "docker")
     interface: str | None = None
+    interfaces: dict[Literal["ray", "nccl", "gloo"], str] = {}
     node_suffix: str = ""
     fabric: Fabric | None = None
     exclude: tuple[Excluded, ...] = ()
@@ -145,7 +147,7 @@ class Profile(Struct, frozen=True, kw_only=True):
 FIELDS = tuple(each.name for each in structs.fields(Cluster))
 OWN = Mapping[str, Mapping[str, Any]]
 """The tables `[clusters.NAME]` of the user's file: name -> key of Cluster -> value."""
-JOINED = ("environment", "partitions", "sbatch")
+JOINED = ("environment", "interfaces", "partitions", "sbatch")
 """Tables of which the user's keys join the cluster's; every other value of the user's takes the place."""
 BASIS = "generic"
 """What a cluster stands on that only the user's file has."""
