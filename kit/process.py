@@ -52,11 +52,13 @@ def run(
     timeout: float | None = None,
     check: bool = True,
     error: type[SlipworksError] = BuildError,
+    errors: str = "replace",
 ) -> Result:
     """Runs a short command to its end and returns its output.
 
     `what` completes the sentence "could not …". With `check`, a non-zero exit raises `error` with the last
-    lines of the output. `env` is the whole environment where given.
+    lines of the output. `env` is the whole environment where given. `errors`: what becomes of bytes that are
+    no text; "surrogateescape" keeps them, as in names of files.
     """
     command = [os.fspath(word) for word in argv]
     try:
@@ -74,7 +76,7 @@ def run(
         raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
     except subprocess.TimeoutExpired as slow:
         raise error(f"could not {what}: {command[0]} gave no answer in {timeout:g} s") from slow
-    result = Result(done.returncode, _text(done.stdout), _text(done.stderr))
+    result = Result(done.returncode, _text(done.stdout, errors), _text(done.stderr))
     if check and result.code:
         raise _failure(what, command[0], result.code, (result.out + result.err).splitlines(), error)
     return result
@@ -220,8 +222,8 @@ def _group_lives(group: int) -> bool:
     return False
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+def _text(raw: bytes, errors: str = "replace") -> str:
+    return raw.decode("utf-8", errors)
 
 
 def _failure(
