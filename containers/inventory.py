@@ -1,7 +1,8 @@
 """What lies in a layer: every entry with its hash, and the facts of those files that a proof asks about.
 
-Read once from the layer's tar and kept by its diff_id, so that a proof of an image whose upper layer changed
-reads that layer alone. Nothing is run, and nothing is written but temporary files in a folder that is given.
+Read once from the layer's tar, at best while it is packed, and kept by its diff_id, so that a proof of an
+image whose upper layer changed reads that layer alone. Nothing is run, and nothing is written but temporary
+files in a folder that is given.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import io
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from types import ModuleType
 from typing import BinaryIO, Literal
 
@@ -77,6 +80,36 @@ def read(pieces: Iterable[bytes], scratch: Path | None = None) -> Inventory:
     except (tarfile.TarError, EOFError) as bad:
         raise InvalidFileError(f"a layer is damaged: {bad or 'it ends early'}") from bad
     return collected.done()
+
+
+def beside(
+    pieces: Iterable[bytes], scratch: Path | None, tell: Callable[[Inventory], None]
+) -> Iterator[bytes]:
+    """The pieces themselves, of a layer's plain tar; a thread reads them while they pass.
+
+    `tell` is given the inventory after the last piece, by the thread that takes the pieces, which also gets
+    what `read` raises.
+    """
+    passing: Queue[bytes] = Queue(4)
+    source = iter(passing.get, b"")
+
+    def reading() -> Inventory:
+        try:
+            return read(source, scratch)
+        finally:
+            for _unread in source:  # whoever puts must never wait in vain
+                pass
+
+    with ThreadPoolExecutor(1) as lane:
+        found = lane.submit(reading)
+        try:
+            for piece in pieces:
+                if piece:
+                    passing.put(piece)
+                    yield piece
+        finally:
+            passing.put(b"")
+    tell(found.result())
 
 
 def read_folder(root: Path) -> Inventory:

@@ -7,13 +7,13 @@ so an image for a foreign platform is made the same way and as fast, and no engi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from msgspec import json
 
-from containers import apt_lists, bootstrap, layer, secrets, stack, system
+from containers import apt_lists, bootstrap, inventory, layer, secrets, stack, system
 from containers.engines.apptainer import Apptainer
 from containers.interpreter import Interpreter
 from definitions import bases
@@ -23,7 +23,7 @@ from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files, say, settings
 from kit.nouns import Base, Image, LayerBuild, LayerSpec, Platform, Recipe, StackLayer, digest_file, key_of
-from runner import compiling, finishing, known, planning, record, scratch
+from runner import compiling, finishing, known, planning, proof, record, scratch
 from runner.compiling import Folder, Python
 from runner.planning import Plan
 
@@ -125,9 +125,17 @@ def _stack(spec: StackLayer, python: Python, store: Store) -> Artifact:
         with scratch.folder(store, "build-") as work, told as update:
             index = settings.load().settings.torch_index
             pieces = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
-            return store.put_tar(key, pieces, name=name)
+            return _read_while_put(store, key, pieces, name, work)
 
     return ensure_artifact(store, key, build)
+
+
+def _read_while_put(store: Store, key: str, pieces: Iterator[bytes], name: str, work: Path) -> Artifact:
+    """Puts a layer with its inventory: to read gigabytes again for the proof would take as long."""
+    found: list[inventory.Inventory] = []
+    made = store.put_tar(key, inventory.beside(pieces, work, found.append), name=name)
+    store.put_note(made.diff_id, proof.NOTE, inventory.encode(found[0]))
+    return made
 
 
 def sif(plan: Plan, store: Store) -> tuple[Recipe, Image]:

@@ -12,7 +12,7 @@ import pytest
 
 from containers import contents, elf, elf_format, fatbin, inventory
 from containers.image_tree import ImageTree
-from containers.inventory import Entry
+from containers.inventory import Entry, Inventory
 from kit.errors import InvalidFileError
 from tests.unit import parts_proof as parts
 from tests.unit.parts_proof import GPU, Files
@@ -40,6 +40,38 @@ def test_equal_however_it_is_cut(library: bytes) -> None:
     ]  # fmt: skip
     assert whole.facts["b"].text == "#!/bin/sh\n" + "\0" * (512 - 10)
     assert whole.entries[3] == Entry("d", "link", 0o644, target="a/libx.so")
+
+
+def test_read_while_it_passes(library: bytes) -> None:
+    raw = parts.tar({"a/libx.so": library, "b": b"#!/bin/sh\n" + bytes(3000), "c": b""})
+    for size in (512, 10_000, len(raw)):
+        told: list[Inventory] = []
+        assert b"".join(inventory.beside(cut(raw, size), None, told.append)) == raw
+        assert told == [inventory.read([raw])]
+
+
+def test_what_cannot_be_read_passes_to_its_end_and_is_told(library: bytes) -> None:
+    raw = parts.tar({"libx.so": library})[:-20_000] + bytes(50 * 512)
+    damaged = b"no tar at all" * 100_000
+    for broken in (damaged, raw[: len(raw) // 2]):
+        passed: list[bytes] = []
+        with pytest.raises(InvalidFileError, match="damaged"):
+            passed.extend(inventory.beside(cut(broken, 5000), None, lambda _: pytest.fail("nothing to tell")))
+        assert b"".join(passed) == broken
+
+
+def test_nobody_waits_where_either_side_stops(library: bytes) -> None:
+    raw = parts.tar({"libx.so": library})
+
+    def breaking() -> Iterator[bytes]:
+        yield raw[:1000]
+        raise OSError("the source broke")
+
+    with pytest.raises(OSError, match="the source broke"):
+        list(inventory.beside(breaking(), None, lambda _: pytest.fail("it did not end")))
+    taken = inventory.beside(cut(raw, 10), None, lambda _: pytest.fail("it did not end"))
+    assert next(taken) == raw[:10]
+    taken.close()  # type: ignore[attr-defined]
 
 
 def test_spooled_where_memory_would_not_do(
