@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from msgspec import Struct, ValidationError, json
+from msgspec import Struct
 from msgspec.structs import replace
 
-from kit import files
+from kit import exact, files
 from kit.errors import InvalidFileError
 from runner.facts import Facts
 from slurm.clusters import Fabric
@@ -124,14 +124,14 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def write(launch: Launch, path: Path) -> None:
     """Puts the plan in place, atomically. The environment may be private: 0600."""
-    files.write(path, json.format(json.encode(launch)), mode=0o600)
+    files.write(path, exact.encode(launch), mode=0o600)
 
 
 def read(path: Path) -> Launch:
     """The plan that `write` left."""
     try:
-        return json.decode(path.read_bytes(), type=Launch)
-    except (OSError, ValidationError) as bad:
+        return exact.decode(path.read_bytes(), Launch)
+    except (OSError, ValueError) as bad:
         raise InvalidFileError(f"cannot read the launch plan {path}: {bad}") from bad
 
 
