@@ -87,7 +87,12 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpus         asked for on this node; None: not said.
     keep         names and prefixes (`WANDB_*`) of variables of the container that Ray and the command get
                  beside those that the environment fix lets through.
-    preload      libraries for LD_PRELOAD of the command alone.
+    preload      libraries for LD_PRELOAD of the command alone; each must be there, or the command cannot run.
+    library_path folders at the end of LD_LIBRARY_PATH, of Ray and of the command.
+    drop         names of the container's variables that neither Ray nor the command gets.
+    limits       "memlock" and "nofile" -> the soft limit that a node takes before it starts anything;
+                 -1: none at all.
+    datasets_key what a data set was tokenized for; None: read off the command (see fixes/datasets_cache.py).
     restarts     how many more attempts may follow this one.
     """
 
@@ -119,6 +124,10 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpus: int | None = None
     keep: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
+    library_path: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    limits: dict[str, int] = {}
+    datasets_key: str | None = None
     restarts: int = 0
 
 
