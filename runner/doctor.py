@@ -48,12 +48,18 @@ def examine(*, network: bool = False) -> tuple[Finding, ...]:
     )
 
 
-def verdict(findings: tuple[Finding, ...]) -> None:
-    """Raises MissingToolError, with the first hint, if the local job cannot run here."""
+def verdict(findings: tuple[Finding, ...], cluster: str | None = None) -> None:
+    """Raises MissingToolError, with the first hint, if the local job cannot run here.
+
+    With a `cluster`: if no job can be submitted there.
+    """
     lacking = [each for each in findings if each.needed and not each.ok]
     if lacking:
+        cannot = (
+            f"no job can be submitted to {cluster} from here" if cluster else "the local job cannot run here"
+        )
         raise MissingToolError(
-            f"the local job cannot run here; lacking: {', '.join(each.name for each in lacking)}",
+            f"{cannot}; lacking: {', '.join(each.name for each in lacking)}",
             next((each.hint for each in lacking if each.hint), None),
         )
 
@@ -62,7 +68,7 @@ def _programs() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", True,
                   "./setup.sh kit")  # fmt: skip
-    yield _asked("uv", _uv, needed=True, hint="./setup.sh kit")
+    yield asked("uv", _uv, needed=True, hint="./setup.sh kit")
     where = apt.host_distribution()
     yield Finding("apt", where is not None, where or "not a Debian or Ubuntu host",
                   hint="a base from a registry needs no apt: make image BASE=python312")  # fmt: skip
@@ -82,7 +88,7 @@ def _base(*, made_here: bool) -> Finding:
             f"{pulled.name}, pulled from {pulled.reference}: that registry must be reached (--network asks)"
         )
 
-    return _asked("a base", ask, needed=True)
+    return asked("a base", ask, needed=True)
 
 
 def _registry() -> Finding:
@@ -95,7 +101,7 @@ def _registry() -> Finding:
         registry.resolve(pulled.reference)
         return f"has {pulled.reference}"
 
-    return _asked("the base's registry", ask, needed=apt.host_distribution() is None,
+    return asked("the base's registry", ask, needed=apt.host_distribution() is None,
                   hint="a Debian or Ubuntu machine, which needs no registry")  # fmt: skip
 
 
@@ -103,7 +109,7 @@ def _engines() -> Iterator[Finding]:
     runs = []
     for name in engine.names():
         each = engine.get(name)
-        finding = _asked(name, each.check, hint=host.install_hint(name))
+        finding = asked(name, each.check, hint=host.install_hint(name))
         if finding.ok and each.runs:
             runs.append(name)
         yield finding
@@ -118,14 +124,14 @@ def _room() -> Iterator[Finding]:
         def ask(name: str = name) -> str:
             return str(settings.writable(name))
 
-        asked = _asked(f"room for {name}", ask, needed=True)
+        answer = asked(f"room for {name}", ask, needed=True)
         hint = f"SLIPWORKS_{name.upper()}=/another/folder runner doctor"
-        if asked.ok:
+        if answer.ok:
             folder = Path(value).expanduser().absolute()
             free = shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
             told = f"{free / 2**30:.1f} GiB free in {folder}"
-            asked = structs.replace(asked, ok=free >= wanted, found=told)
-        yield structs.replace(asked, hint=hint)
+            answer = structs.replace(answer, ok=free >= wanted, found=told)
+        yield structs.replace(answer, hint=hint)
 
 
 def _gpus() -> Finding:
@@ -137,7 +143,7 @@ def _gpus() -> Finding:
 
     if not shutil.which("nvidia-smi"):
         return Finding("GPUs", False, "no nvidia-smi", hint="not needed for ARCH=cpu")
-    return _asked("GPUs", ask, hint="nvidia-smi")
+    return asked("GPUs", ask, hint="nvidia-smi")
 
 
 def _uv() -> str:
@@ -159,12 +165,12 @@ def _index() -> Finding:
                     timeout=PATIENCE, error=NetworkError)  # fmt: skip
         return "answers"
 
-    return _asked(
+    return asked(
         "package index", ask, hint="set UV_DEFAULT_INDEX or a proxy, or build where there is internet"
     )
 
 
-def _asked(name: str, ask: Callable[[], str], *, needed: bool = False, hint: str | None = None) -> Finding:
+def asked(name: str, ask: Callable[[], str], *, needed: bool = False, hint: str | None = None) -> Finding:
     """What `ask` answers; or, as lacking, in one line why it failed, with the failure's own hint."""
     try:
         return Finding(name, True, ask(), needed)

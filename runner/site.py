@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from kit import settings
+from kit.errors import InvalidFileError
 from kit.settings import Settings, Sourced
 from slurm import clusters, detect
 from slurm.clusters import Cluster, Profile
@@ -19,7 +21,7 @@ FOLDERS = ("cache", "runs")
 
 
 class Site(Struct, frozen=True, kw_only=True):
-    """A cluster as it counts here: `how` says how it was found, `sourced` are the settings that hold there."""
+    """A cluster as it counts here. `how` tells how it was found, `sourced` what settings hold there."""
 
     name: str
     how: str
@@ -40,17 +42,17 @@ class Site(Struct, frozen=True, kw_only=True):
         return clusters.folder(self.profile, "scratch")
 
 
-def chosen(flags: Mapping[str, Any] | None = None) -> Site:
+def chosen(flags: Mapping[str, Any] | None = None, *, lenient: bool = False) -> Site:
     """The cluster of the flag, the environment or the user's file; else the detected one.
 
     `flags` are as for settings.load. From now on this process's settings are those that hold there.
     UsageError with the candidates if it cannot be told; UnknownNameError and InvalidFileError as of
-    clusters.profile and, for the folders, of clusters.folder.
+    clusters.profile and, for the folders, of clusters.folder; `lenient`: such folders are left out.
     """
     asked = settings.load(flags, cluster={})
     found = detected(asked)
     profile = clusters.profile(found.sure(), asked.settings.clusters, str(settings.user_file()))
-    own = _values(profile)
+    own = _values(profile, lenient)
     settings.follow(lambda: own)
     sourced = settings.load(flags)
     told = {name: profile.sources[name] for name in own if sourced.sources[name] == "cluster file"}
@@ -80,9 +82,13 @@ def values() -> Mapping[str, str]:
     return _values(clusters.profile(found.name, asked.settings.clusters, str(settings.user_file())))
 
 
-def _values(profile: Profile) -> Mapping[str, str]:
-    there = {name: clusters.folder(profile, name) for name in FOLDERS}
-    return {name: value for name, value in there.items() if value is not None}
+def _values(profile: Profile, lenient: bool = False) -> Mapping[str, str]:
+    found = {}
+    for name in FOLDERS:
+        with contextlib.suppress(*([InvalidFileError] if lenient else [])):
+            if (value := clusters.folder(profile, name)) is not None:
+                found[name] = value
+    return found
 
 
 def _named(source: str) -> str:
