@@ -108,10 +108,14 @@ class Store(Catalogue):
             return self._put_record("oci", key, name, platform, blob.digest, blob.size, oci.labels(config))
 
     def put_sif(
-        self, path: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None
-    ) -> Image:
-        """Takes a finished SIF over: renamed where it lies on the store's file system, else copied."""
-        digest, final = digest_file(path), self.sif_path(oci.check_name(name))
+        self, path: Path, *, key: str, name: str, platform: Platform, labels: Mapping[str, str] | None = None,
+        digest: str | None = None,
+    ) -> Image:  # fmt: skip
+        """Takes a finished SIF over: renamed where it lies on the store's file system, else copied.
+
+        digest: of the file, where it is known; it is not hashed again then.
+        """
+        digest, final = digest or digest_file(path), self.sif_path(oci.check_name(name))
         with self.writable():
             self.records.check_free(key, name, "sif")
             self.records.drop(key, "sif")  # first: the old record must never stand for the new file

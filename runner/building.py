@@ -31,7 +31,7 @@ from runner.planning import Plan
 def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     """The image: its base, and on it the layers of system, stack and runner."""
     settings.writable("cache")
-    plan.recipe()  # refuses what cannot be built before anything is made
+    packages = plan.recipe().system  # refuses what cannot be built before anything is made
     with contextlib.ExitStack() as stays:
         stays.enter_context(apt_lists.one_state())
         python = None
@@ -44,13 +44,13 @@ def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
         if plan.target != Platform.host():
             native = _unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
         layers = []
-        if packages := plan.recipe().system:
+        if packages:
             plan = plan.with_system(_system(plan, packages, target, store, native))
             layers.append(plan.system)
+        recipe = plan.recipe()
         python = python or (lambda: Interpreter(root=native.root(), program=plan.ground.interpreter))
-        layers += [_stack(each, python, store) for each in plan.recipe().stack]
+        layers += [_stack(each, python, store) for each in recipe.stack]
         layers.append(layer_artifact(plan.layer, plan.target, store))
-    recipe = plan.recipe()
     made = [each for each in layers if each is not None]
     image = ensure(
         store, recipe.key, "oci", lambda: finishing.put_together(recipe, plan.layer, base, made, store)
@@ -157,7 +157,7 @@ def converted(image: Image, store: Store) -> Image:
             with say.step(f"converting {image.name} to a SIF") as update:
                 apptainer.convert(image, out, update)
             return finishing.put_sif(
-                out, image, store, lambda made: known.add_sif(store, image, made, version)
+                out, image, store, lambda made, _found: known.add_sif(store, image, made, version)
             )
 
     return ensure(store, image.key, "sif", build)
@@ -181,7 +181,9 @@ def _defined(plan: Plan, store: Store) -> tuple[Recipe, Image]:
                 apptainer.define(recipe, out, update, secrets=found, base=base, layer=appended.path)
             return finishing.put_sif(
                 out, recipe, store,
-                lambda made: finishing.record_defined(recipe, plan.layer, made, version, store),
+                lambda made, found: finishing.record_defined(
+                    recipe, plan.layer, made, found, version, store
+                ),
             )  # fmt: skip
 
     return recipe, ensure(store, recipe.key, "sif", build)

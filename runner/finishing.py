@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -13,9 +12,7 @@ from image_cache.store import Store
 from kit import say
 from kit.nouns import Image, LayerSpec, Recipe, key_of
 from runner import proof, record
-
-if TYPE_CHECKING:
-    from containers.findings import Report
+from runner.proof import Proved
 
 OURS = "slipworks.line"  # the label of images that this kit makes
 
@@ -34,11 +31,11 @@ def put_together(
     put = _Put(recipe, base, layers, store)
     draft = key_of({"draft of": recipe.key}), f"unproved-{recipe.name}"
     first = put(*draft, {})
-    report = proved(first, store)
+    report, inventories = proved(first, store)
     passed = record.proof_of(report, record.now())
     bill = record.sbom_of(
         recipe, own, store, on=base, upper=[each for each in layers if not each.name.startswith("stack ")],
-        metadata=record.metadata_of(proof.inventories(store, first, lambda line: None)),
+        metadata=record.metadata_of(inventories),
     )  # fmt: skip
     labels = record.labels(bill, passed)
     image = put(*draft, labels)
@@ -62,15 +59,15 @@ class _Put:
         )  # fmt: skip
 
 
-def proved(image: Image, store: Store, asked: Sequence[str] | None = ()) -> Report:
+def proved(image: Image, store: Store, asked: Sequence[str] | None = ()) -> Proved:
     """The report on an image; VerifyError where anything is wrong with it. asked: see `proof.demand`."""
     with say.step(f"proving {image.name}") as update:
-        report = proof.prove(store, image, update)
-    proof.demand(report, image.name, asked)
-    return report
+        found = proof.prove(store, image, update)
+    proof.demand(found.report, image.name, asked)
+    return found
 
 
-def put_sif(out: Path, recipe: Recipe | Image, store: Store, tell: Callable[[Image], None]) -> Image:
+def put_sif(out: Path, recipe: Recipe | Image, store: Store, tell: Callable[[Image, Proved], None]) -> Image:
     """Takes a finished SIF over once its proof has passed. recipe: an image, or what was asked for.
 
     tell: writes what is known of the SIF, before the put, so that a hit has its record.
@@ -80,31 +77,33 @@ def put_sif(out: Path, recipe: Recipe | Image, store: Store, tell: Callable[[Ima
     if OURS in recipe.labels:
         # What fails is gone, so the hint is of what it was made of.
         of = (recipe.name, "--format", "oci") if isinstance(recipe, Image) else None
-        proved(structs.replace(made, name=f"{made.name}.sif"), store, of)
+        found = proved(structs.replace(made, name=f"{made.name}.sif"), store, of)
     else:
-        _looked_at(made, store)
-    tell(made)
+        found = _looked_at(made, store)
+    tell(made, found)
     return store.put_sif(
-        out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels
-    )
+        out, key=recipe.key, name=recipe.name, platform=recipe.platform, labels=recipe.labels,
+        digest=made.digest,
+    )  # fmt: skip
 
 
-def _looked_at(sif: Image, store: Store) -> None:
+def _looked_at(sif: Image, store: Store) -> Proved:
     """Proves what need not pass, and tells in one line what was found."""
     with say.step(f"proving {sif.name}.sif") as update:
-        report = proof.prove(store, sif, update)
-    if report.failed:
+        found = proof.prove(store, sif, update)
+    if (report := found.report).failed:
         first, more = report.failed[0], len(report.failed) - 1
         told = f"{first.check}: {first.subject} {first.found}" + (f", and {more} more" if more else "")
         verify = f"runner image verify {sif.name} --format sif"
         say.say(f"note: {sif.name}.sif is not an image of this kit, and {told}: {verify}")
+    return found
 
 
-def record_defined(recipe: Recipe, own: LayerSpec, sif: Image, apptainer: str, store: Store) -> None:
+def record_defined(
+    recipe: Recipe, own: LayerSpec, sif: Image, found: Proved, apptainer: str, store: Store
+) -> None:
     """Puts record and bill of materials beside where a SIF that was built by its definition will lie."""
-    report = proof.known(store, sif)
-    passed = record.proof_of(report, record.now()) if report else None
-    metadata = record.metadata_of(proof.inventories(store, sif, lambda line: None))
-    bill = record.sbom_of(recipe, own, store, on=None, metadata=metadata)
+    passed = record.proof_of(found.report, record.now())
+    bill = record.sbom_of(recipe, own, store, on=None, metadata=record.metadata_of(found.inventories))
     kept = record.of(recipe, sif, store, bill=bill, proof=passed, steps=say.taken())
     record.write(store, record.with_sif(kept, sif, apptainer), bill, sif_to_come=True)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from containers import bootstrap, layer
-from definitions import archs, bases, layers, lines, recipes
+from definitions import archs, bases, layers, lines, recipes, system
 from image_cache import streams
 from image_cache.oci import Artifact
 from image_cache.store import Store
@@ -90,9 +90,10 @@ def plan(wanted: Wanted, store: Store) -> Plan:
     made = Plan(wanted=wanted, ground=ground, target=target)
     if ground.kind == "bootstrap":
         made = made.with_base(store.find(base_key(ground, target), "oci"))
-    found_wheels, _ = wheels.found(lines.load(wanted.line or arch.line), arch, target, ground)
+    line = lines.load(wanted.line or arch.line)
+    found_wheels, _ = wheels.found(line, arch, target, ground)
     made = replace(made, wheels=found_wheels)
-    packages = made.recipe().system
+    packages = system.packages(line, ground)
     found = store.artifact(system_key(made, packages)) if packages else None
     return made.with_system(found) if found else made
 

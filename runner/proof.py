@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import DecodeError, json, structs
 
@@ -29,7 +29,14 @@ NOTE, REPORT = "inventory", "verify"  # kinds of notes
 Update = Callable[[str], None]
 
 
-def prove(store: Store, image: Image, update: Update) -> Report:
+class Proved(NamedTuple):
+    """A report, and what it is on: megabytes, which need not be read again."""
+
+    report: Report
+    inventories: list[Inventory]
+
+
+def prove(store: Store, image: Image, update: Update) -> Proved:
     """The report on an image, also kept as a note of its digest.
 
     Only layers that no proof has read yet are read. Nothing of the image is run.
@@ -37,8 +44,8 @@ def prove(store: Store, image: Image, update: Update) -> Report:
     found = inventories(store, image, update)
     labels, path = _said(store, image, found)
     report = verify.verify(found, expected(labels, image.platform, path))
-    store.put_note(image.digest, REPORT, json.encode(report))
-    return report
+    keep(store, image, report)
+    return Proved(report, found)
 
 
 def keep(store: Store, image: Image, report: Report) -> None:
@@ -189,35 +196,26 @@ def expected(labels: dict[str, str], platform: Platform, path: tuple[str, ...] =
     known_path = tuple(each for each in path if each) or plain.path
     name = labels.get("slipworks.line")
     if name is None:
-        return _with(plain, path=known_path)
+        return structs.replace(plain, path=known_path)
     try:
         line = lines.load(name)
     except UnknownNameError as gone:
-        return _with(plain, path=known_path, unknown=gone.message)
-    return _with(
+        return structs.replace(plain, path=known_path, unknown=gone.message)
+    capabilities, floor = _by_arch(labels.get("slipworks.arch", ""), line)
+    return structs.replace(
         plain, path=known_path, line=line.name, cuda=line.cuda,
         python=labels.get("slipworks.python"),
-        capabilities=_capabilities(labels),
+        capabilities=capabilities,
         label_capabilities=tuple(labels.get("slipworks.compute-capabilities", "").split()),
-        label_floor=labels.get("slipworks.driver-floor"), driver_floor=_floor(labels, line),
+        label_floor=labels.get("slipworks.driver-floor"), driver_floor=floor,
         lock_digest=labels.get("slipworks.lock"),
         left_out=line.extensions,
     )  # fmt: skip
 
 
-def _capabilities(labels: dict[str, str]) -> tuple[str, ...]:
-    """By the definitions of now; none for an arch that they do not have."""
+def _by_arch(name: str, line: lines.Line) -> tuple[tuple[str, ...], str | None]:
+    """Compute capabilities and driver floor by the definitions of now; neither for an arch they lack."""
     with contextlib.suppress(UnknownNameError):
-        return archs.load(labels.get("slipworks.arch", "")).compute_capabilities
-    return ()
-
-
-def _floor(labels: dict[str, str], line: lines.Line) -> str | None:
-    """By the definitions of now; None for an arch that they do not have."""
-    with contextlib.suppress(UnknownNameError):
-        return render.driver_floor(archs.load(labels.get("slipworks.arch", "")), line)
-    return None
-
-
-def _with(plain: Expected, **changes: Any) -> Expected:
-    return structs.replace(plain, **changes)
+        arch = archs.load(name)
+        return arch.compute_capabilities, render.driver_floor(arch, line)
+    return (), None

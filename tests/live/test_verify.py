@@ -90,7 +90,7 @@ def test_only_new_layers_are_read(
     proof.prove(store, put(store, layers, "first", tmp_path), lambda line: None)
     assert len(read) == 2
     more = put(store, [*layers, {"slipworks/new": b"x"}], "second", tmp_path)
-    assert not proof.prove(store, more, lambda line: None).failed
+    assert not proof.prove(store, more, lambda line: None).report.failed
     assert len(read) == 3
 
 
@@ -107,7 +107,7 @@ def test_a_sif_is_proved_alike(
     build(root, right)
     (root / TORCH / "lib/libtorch_cuda.so").unlink()
     build(root, wrong)
-    as_image = proof.prove(store, put(store, layers, "same", tmp_path), lambda line: None)
+    as_image = proof.prove(store, put(store, layers, "same", tmp_path), lambda line: None).report
     capsys.readouterr()
     assert verify(str(right), "--json") == 0
     assert json.decode(capsys.readouterr().out, type=Report).findings == as_image.findings

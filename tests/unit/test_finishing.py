@@ -19,6 +19,7 @@ from image_cache.store import Store
 from kit.errors import EXIT_CODES, InvalidFileError, NoSpaceError, VerifyError
 from kit.nouns import Image, Recipe, digest
 from runner import building, cli, finishing, images, known, proof, record, scratch
+from runner.proof import Proved
 from tests.unit.parts_images import tar_of
 from tests.unit.test_image_store_deaths import killed_at_every_step
 from tests.unit.test_record import ARM64, GCC, REPORT, STATUS, Shop, recipe, shop, with_sif
@@ -37,14 +38,13 @@ def proofs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def prove(store: Store, image: Image, update: object) -> Any:
         proof.keep(store, image, REPORT)
-        return REPORT
+        return Proved(REPORT, [])
 
     def file_image(path: Path) -> Image:
         found = digest(path.read_bytes())
         return Image(key=found, name=path.stem, format="sif", platform=ARM64, digest=found, path=path)
 
     monkeypatch.setattr(proof, "prove", prove)
-    monkeypatch.setattr(proof, "inventories", lambda *any: [])
     monkeypatch.setattr(proof, "file_image", file_image)
 
 
@@ -94,8 +94,8 @@ def defined(root: Path) -> Image:
     store = Store(root)
     wanted = planned(store)
 
-    def tell(made: Image) -> None:
-        finishing.record_defined(wanted, OWN, made, "1.4.5", store)
+    def tell(made: Image, found: Proved) -> None:
+        finishing.record_defined(wanted, OWN, made, found, "1.4.5", store)
 
     out = store.root / ".out.tmp"
     out.write_bytes(b"a sif")
@@ -174,13 +174,13 @@ def test_a_late_proof_is_told(
     sif = with_sif(shop)
     verify = ["image", "verify", shop.image.name, "--format"]
     with monkeypatch.context() as patch:
-        patch.setattr(proof, "prove", lambda *any: BAD)
+        patch.setattr(proof, "prove", lambda *any: Proved(BAD, []))
         assert cli.main([*verify, "oci"]) == EXIT_CODES["VerifyError"]
     err = capsys.readouterr().err
     assert err.endswith(f"hint: runner image verify {shop.image.name} --format oci --json\n")
     assert (told_of(shop, shop.image), told_of(shop, sif)) == (False, True)
     assert cli.main([*verify, "oci"]) == 0 and told_of(shop, shop.image)
-    monkeypatch.setattr(proof, "prove", lambda *any: BAD)
+    monkeypatch.setattr(proof, "prove", lambda *any: Proved(BAD, []))
     assert cli.main([*verify, "sif"]) == EXIT_CODES["VerifyError"]
     assert (told_of(shop, shop.image), told_of(shop, sif)) == (True, False)
 
@@ -188,7 +188,7 @@ def test_a_late_proof_is_told(
 def test_a_file_is_named_by_its_path(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(proof, "prove", lambda *any: BAD)
+    monkeypatch.setattr(proof, "prove", lambda *any: Proved(BAD, []))
     path = tmp_path / "it's a.sif"
     for name in (str(path), "no.sif"):
         assert cli.main(["image", "verify", name]) == EXIT_CODES["NotFoundError"]
@@ -278,7 +278,7 @@ def test_a_full_scratch_folder(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_hint_of_a_failed_sif(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is gone: what it was made of can be looked at, if that is an image."""
-    monkeypatch.setattr(proof, "prove", lambda *any: BAD)
+    monkeypatch.setattr(proof, "prove", lambda *any: Proved(BAD, []))
     name = shop.image.name
     ours = replace(shop.image, labels={**shop.image.labels, finishing.OURS: "cu13"})
     wanted = replace(shop.recipe, labels={**shop.recipe.labels, finishing.OURS: "cu13"})
@@ -286,7 +286,7 @@ def test_the_hint_of_a_failed_sif(shop: Shop, monkeypatch: pytest.MonkeyPatch) -
     for each in (ours, wanted):
         (out := shop.store.root / ".out.tmp").write_bytes(b"sif")
         with pytest.raises(VerifyError) as failed:
-            finishing.put_sif(out, each, shop.store, lambda made: None)
+            finishing.put_sif(out, each, shop.store, lambda made, found: None)
         hints.append(failed.value.hint)
     assert hints == [f"runner image verify {name} --format oci --json", None]
     assert shop.store.find(shop.image.key, "sif") is None

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     store = images.store()
     image, kept = _asked(args)
     with say.step(f"proving {image.name}") as update:
-        report = proof.prove(store, image, update)
+        report = proof.prove(store, image, update).report
     if kept:
         known.add_proof(store, image, record.proof_of(report, record.now()))
     if args.json:
