@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.live.parts_engines",
     "tests.live.parts_registry",
     "tests.live.parts_roots",
+    "tests.live.parts_slurm",
 ]

@@ -125,6 +125,9 @@ need_test() {
     need mksquashfs squashfs-tools
     need mmdebstrap mmdebstrap # roots to compare ours with, and for people without the kit
     need squashfuse squashfuse
+    need slurmctld slurm-wlm
+    need munged munge
+    need sshd openssh-server
     need_package busybox-static # other packages have a busybox too, but one with libraries
     need shellcheck shellcheck
     need openssl openssl
@@ -193,18 +196,23 @@ install_packages() {
         return 0
     fi
     find_root || { for_the_administrator && return; }
-    had_registry=''
-    ! have docker-registry || had_registry=1
+    set -- # services that come with packages that are installed now, as SERVICE:PROGRAM
+    for each in docker-registry:docker-registry slurmctld:slurmctld slurmd:slurmd munge:munged ssh:sshd; do
+        have "${each#*:}" || set -- "$@" "$each"
+    done
     apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }
     apt update -qq || say 'setup: not all package lists could be read; going on with those that are there'
     # --no-remove: on a machine with another vendor's docker this fails and says so, instead of replacing it.
     # shellcheck disable=SC2086
     apt install --yes --no-remove --no-install-recommends $missing </dev/null ||
         die 20 "apt could not install:$missing" "read apt's lines above; by hand: $(apt_line)"
-    # The package starts a registry that all the network can write to; the tests start their own on loopback.
-    if [ -z "$had_registry" ] && [ -d /run/systemd/system ] && have docker-registry; then
-        $sudo systemctl disable --quiet --now docker-registry || true
-    fi
+    # Some packages start a service: a registry that all the network can write to, a login by ssh that nobody
+    # asked for. The tests start their own on loopback.
+    for each in "$@"; do
+        if [ -d /run/systemd/system ] && have "${each#*:}"; then
+            $sudo systemctl disable --quiet --now "${each%:*}" || true
+        fi
+    done
 }
 
 meaning() { # what a step does, in words
