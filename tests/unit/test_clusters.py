@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,12 @@ def test_the_list(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr()
     assert next(line for line in told.out.splitlines() if line.startswith("*")).split()[1] == "cosmos"
     assert told.err == "here: cosmos: ClusterName cosmos (SLURM_CLUSTER_NAME)\n"
+
+
+def test_the_how_to_says_what_is_true() -> None:
+    """Its tables are the user's file as it stands there."""
+    page = (Path(clusters.__file__).parents[1] / "docs/how-to/add-a-cluster.md").read_text()
+    tables = [part.partition("```")[0] for part in page.split("```toml\n")[1:]]
+    own = {name: table for text in tables for name, table in tomllib.loads(text)["clusters"].items()}
+    assert set(own) == {"vista", "cosmos"}
+    assert clusters.load("vista", own).account and clusters.load("cosmos", own).modules
