@@ -18,19 +18,25 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def descendants(of: int) -> list[int]:
-    """Living processes below `of`, zombies left out."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
+def children() -> dict[int, list[int]]:
+    """Living processes by their parent, zombies left out."""
+    found: dict[int, list[int]] = {}
+    for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError, ValueError, IndexError):
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-                if state != "Z":
-                    children.setdefault(int(parent), []).append(int(entry.name))
+                state, parent = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[:2]
+                if state != b"Z":
+                    found.setdefault(int(parent), []).append(int(entry.name))
+    return found
+
+
+def descendants(of: int) -> list[int]:
+    """Living processes below `of`, zombies left out."""
+    below = children()
     found: list[int] = []
     front = [of]
     while front:
-        front = [child for pid in front for child in children.get(pid, [])]
+        front = [child for pid in front for child in below.get(pid, [])]
         found += front
     return found
 
@@ -40,7 +46,10 @@ def end(grace: float) -> int:
 
     Only for the very end: it collects every child's exit status.
     """
-    _signal(descendants(os.getpid()), signal.SIGTERM)
+    found = descendants(os.getpid())
+    if not found:
+        return 0
+    _signal(found, signal.SIGTERM)
     if _gone(grace):
         return 0
     killed = 0

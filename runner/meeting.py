@@ -1,15 +1,22 @@
 """How the nodes of a job find and watch each other: small files in a folder that all of them see.
 
 No node asks a controller, and no clock is compared with another machine's. Files, each put in place whole:
-    head         rank 0: the address at which Ray can be joined
-    joined-<k>   node k has joined
+    head         rank 0: the address at which Ray, or the command of node 0, can be reached
+    joined-<k>   node k has joined Ray
+    ready-<k>    the services of node k are ready
     alive-<who>  a counter that grows while the writer lives; silence is measured on the reader's own clock
     ended-<k>    node k has ended, with its exit code and the reason; ended-0 ends the job
     stop         all nodes are asked to end
+    warning      the time limit is near
+The folder lies on a file system that many nodes share: a reader lists it, which also makes NFS look anew, and
+opens only what is there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -23,71 +30,121 @@ from kit.errors import LaunchError
 
 T = TypeVar("T")
 BEAT = 1.0  # seconds between signs of life
-TURN = 0.05  # seconds between two looks at a file: what an event may come late
+TURN = 0.05  # seconds between two looks: what an event may come late
+SLOWEST = 1.0  # seconds: what it may come late once the waiting is a hundred times as long
+FRESH = 0.02  # seconds for which one listing of the folder serves
+STALL = 5.0  # seconds: a reader that could not look for longer has been stalled itself
 
 
-class Ended(Struct, frozen=True):
-    """How a node ended. `why` is empty for a good end."""
+class Ended(Struct, frozen=True, omit_defaults=True):
+    """How a node ended. `why` is empty for a good end. `command`: its command failed, not the node."""
 
     code: int
     why: str = ""
+    command: bool = False
+
+
+class _Heard(Struct):
+    """The latest sign of life, when it was last looked for, and the seconds of silence seen since it came."""
+
+    count: bytes
+    looked: float
+    silent: float = 0.0
 
 
 class Meeting:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._heard: dict[str, tuple[bytes, float]] = {}
+        self._heard: dict[str, _Heard] = {}
+        self._listed: tuple[float, frozenset[str]] = (float("-inf"), frozenset())
 
     def open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def publish_head(self, address: str) -> None:
-        files.write(self.folder / "head", address)
+        self._put("head", address)
 
     def head(self) -> str | None:
-        found = _read(self.folder / "head")
+        found = self._read("head")
         return found.decode() if found else None
 
     def join(self, rank: int) -> None:
-        files.write(self.folder / f"joined-{rank}", "")
+        self._put(f"joined-{rank}", "")
 
     def joined(self, rank: int) -> bool:
-        return (self.folder / f"joined-{rank}").exists()
+        return self._has(f"joined-{rank}")
+
+    def make_ready(self, rank: int) -> None:
+        self._put(f"ready-{rank}", "")
+
+    def ready(self, rank: int) -> bool:
+        return self._has(f"ready-{rank}")
 
     def end(self, rank: int, ended: Ended) -> None:
         """Says how a node ended; what was said first stays."""
         if self.ended(rank) is None:
-            files.write(self.folder / f"ended-{rank}", json.encode(ended))
+            self._put(f"ended-{rank}", json.encode(ended))
 
     def ended(self, rank: int) -> Ended | None:
-        found = _read(self.folder / f"ended-{rank}")
+        found = self._read(f"ended-{rank}")
         try:
             return json.decode(found, type=Ended) if found else None
         except (DecodeError, ValidationError):
             return Ended(LaunchError.code, "its end could not be read")
 
     def stop(self, why: str) -> None:
-        files.write(self.folder / "stop", why)
+        self._put("stop", why)
 
     def stopped(self) -> str | None:
-        found = _read(self.folder / "stop")
-        return None if found is None else found.decode()
+        found = self._read("stop")
+        return None if found is None else found.decode("utf-8", "replace").strip()
+
+    def warned(self) -> bool:
+        """Whether Slurm has said that the time limit is near."""
+        return self._has("warning")
 
     def lives(self, who: str) -> bool:
         """Whether `who` has ever given a sign of life."""
-        return (self.folder / f"alive-{who}").exists()
+        return self._has(f"alive-{who}")
 
     def silence(self, who: str) -> float:
-        """Seconds since the last new sign of life of `who`; 0 before its first."""
-        count = _read(self.folder / f"alive-{who}")
-        if count is None:
-            return 0.0
+        """Seconds since the last new sign of life of `who`; 0 before its first.
+
+        Time in which this reader could not look, because the file system or its machine stood still, counts
+        as STALL seconds at most: the writer may have stood still with it.
+        """
         now = time.monotonic()
         heard = self._heard.get(who)
-        if heard is None or heard[0] != count:
-            self._heard[who] = (count, now)
+        if heard is not None and now - heard.looked < BEAT / 2:
+            return heard.silent + now - heard.looked
+        count = self._read(f"alive-{who}")
+        if count is None:
             return 0.0
-        return now - heard[1]
+        if heard is None or heard.count != count:
+            self._heard[who] = _Heard(count, now)
+            return 0.0
+        heard.silent += min(now - heard.looked, STALL)
+        heard.looked = now
+        return heard.silent
+
+    def _has(self, name: str) -> bool:
+        now = time.monotonic()
+        if now - self._listed[0] > FRESH:
+            with contextlib.suppress(OSError):
+                self._listed = (now, frozenset(entry.name for entry in os.scandir(self.folder)))
+        return name in self._listed[1]
+
+    def _read(self, name: str) -> bytes | None:
+        if not self._has(name):
+            return None
+        try:
+            return (self.folder / name).read_bytes()
+        except OSError:
+            return None
+
+    def _put(self, name: str, data: bytes | str) -> None:
+        files.write(self.folder / name, data)
+        self._listed = (float("-inf"), self._listed[1])
 
 
 class Pulse:
@@ -110,25 +167,37 @@ class Pulse:
         count = 0
         while True:
             count += 1
-            temporary = self.path.with_name(f".{self.path.name}.tmp")
-            try:  # renamed so that no reader sees it empty; not fsynced: it is worth nothing after a crash
-                temporary.write_text(str(count))
-                temporary.replace(self.path)
+            try:  # written over, all of one length: never half there, and no file is made for each beat
+                file = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+                try:
+                    os.write(file, b"%012d" % count)
+                finally:
+                    os.close(file)
             except OSError as bad:
                 say.once(f"cannot give signs of life in {self.path.parent}: {bad}")
             if self._done.wait(BEAT):
                 return
 
 
-def wait(probe: Callable[[], T | None], *, awaited: str, seconds: float, check: Callable[[], None]) -> T:
+def wait(
+    probe: Callable[[], T | None],
+    *,
+    awaited: str,
+    seconds: float,
+    check: Callable[[], None],
+    wake: int | None = None,
+) -> T:
     """What `probe` returns as soon as it is not None.
 
     LaunchError after `seconds`; until then says what is awaited after 5, 10, 20 s (not if they are infinite).
-    `check` is called each turn and raises when waiting has become pointless.
+    `check` is called each turn and raises when waiting has become pointless. Turns grow to a hundredth of the
+    time waited, between TURN and SLOWEST. `wake`: a descriptor that becomes readable when it happens.
     """
     began = time.monotonic()
     tell = 5.0 if seconds < float("inf") else seconds
-    turn = threading.Event()
+    turn = select.poll()
+    if wake is not None:
+        turn.register(wake, select.POLLIN)
     while True:
         found = probe()
         if found is not None:
@@ -136,15 +205,8 @@ def wait(probe: Callable[[], T | None], *, awaited: str, seconds: float, check: 
         check()
         waited = time.monotonic() - began
         if waited > seconds:
-            raise LaunchError(f"waited {seconds:g} s for {awaited}")
+            raise LaunchError(f"waited {seconds:.3g} s for {awaited}")
         if waited > tell:
             say.say(f"waiting for {awaited} ({waited:.0f} s)")
             tell *= 2
-        turn.wait(TURN)
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        turn.poll(1000 * min(SLOWEST, max(TURN, waited / 100)))

@@ -1,76 +1,80 @@
-"""What runs on every node of a job, inside its container: facts, fixes, Ray, the command, and the end of all.
+"""What runs on every node of a job, inside its container: facts, fixes, Ray, services, the command, the end.
 
-Node 0 is the head: it runs the command, and its exit code is the command's. The others end when it ends.
-Whatever ends a node, it ends all that it started, and nothing else.
+Node 0 is the head: its command's exit code is the job's. The others end when it ends. Whatever ends a node,
+it ends all that it started, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from msgspec import json
 from msgspec.structs import replace
 
-from kit import files, process, say
+from kit import files, say
 from kit.errors import LaunchError, SlipworksError
+from runner import addresses, ends, family, fixing, ports, prerequisites, rays, variables
 from runner import facts as facts_
-from runner import family, fixing, ports, rays
 from runner import launch as launch_
+from runner.artifacts import Artifacts
+from runner.attaching import Door, address
+from runner.ends import CommandFailed, Died, HeadEnded, Stopped
 from runner.events import Events
 from runner.facts import Facts
 from runner.launch import Launch, RayPlan
+from runner.leftovers import Leftovers
 from runner.meeting import Ended, Meeting, Pulse, wait
-from runner.runs import Attempt, RunFolder, last_lines
+from runner.peers import Peers
+from runner.program import Program
+from runner.rays import Ray
+from runner.runs import Attempt, RunFolder
+from runner.services import Services
+from runner.steps import Steps
 
-
-class Stopped(BaseException):
-    """The node is asked to end; carries the exit code. Once asked, it is not asked again: see `_signals`."""
-
-    asked = False
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
-        self.code = code
-        self.why = why
-        Stopped.asked = True
+HEED = 2.0  # seconds for a stop to be heard that may be why something died
+COPY = 120.0  # seconds for the artifacts once the command has ended
+LAST_COPY = 5.0  # the same on a node that must end
+KILLED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
 
 
 def run(root: Path, attempt: int, rank: int) -> int:
     """Is node `rank` of the run in `root`, until the job ends. Returns the node's exit code."""
     family.adopt_orphans()
     folder = RunFolder(root)
-    launch = launch_.read(folder.launch)
-    node = Node(folder, folder.attempt(attempt), rank, launch)
-    code = 1
-    with _signals(), Pulse(node.meeting, str(rank)):
+    node = Node(folder, folder.attempt(attempt), rank, launch_.read(folder.launch))
+    with Pulse(node.meeting, str(rank)), ends.signals():
+        ended = Ended(LaunchError.code, "it broke off")
         try:
-            with ports.held(f"{launch.run_id}-{rank}") as base:
-                node.look(base)
-                code = node.lead() if rank == 0 else node.follow()
-            node.meeting.end(rank, Ended(code))
-        except HeadEnded:
-            code = 0
-            node.meeting.end(rank, Ended(code))
-        except Stopped as stop:
-            code = stop.code
-            node.tell(f"ending: {stop.why}")
-            node.meeting.end(rank, Ended(code, stop.why))
+            ended = _lived(node)
         except SlipworksError as failure:
-            node.meeting.end(rank, Ended(failure.code, failure.message))
+            ended = Ended(failure.code, failure.message, isinstance(failure, CommandFailed))
             raise
         except Exception as unforeseen:
-            node.meeting.end(rank, Ended(1, f"{type(unforeseen).__name__}: {unforeseen}"))
+            ended = Ended(1, f"{type(unforeseen).__name__}: {unforeseen}")
             raise
         finally:
-            node.clear(keep_logs=code != 0)
-    return code
+            ends.deaf()
+            node.meeting.end(rank, ended)
+            node.clear(keep_logs=ended.code != 0)
+    return ended.code
+
+
+def _lived(node: Node) -> Ended:
+    """How the node ended, unless it failed."""
+    try:
+        return Ended(node.live())
+    except HeadEnded:
+        return Ended(0)
+    except Stopped as stop:
+        why = stop.why + (", after the warning of the time limit" if node.meeting.warned() else "")
+        node.tell(f"ending: {why}")
+        return Ended(stop.code, why)
 
 
 class Node:
@@ -80,16 +84,37 @@ class Node:
         self.folder, self.attempt, self.rank, self.launch = folder, attempt, rank, launch
         self.meeting = Meeting(attempt.meeting)
         self.events = Events(attempt.events(str(rank)), f"node {rank}")
-        self.ray: process.Child[bytes] | None = None
-        self.command: process.Child[bytes] | None = None
+        self.peers = Peers(attempt, self.meeting, rank, launch)
+        self.services = Services(launch.services, attempt, rank)
+        self.artifacts = Artifacts(launch.artifacts if rank == 0 else (), folder.artifacts, self.tell)
+        self.ray: Ray | None = None
+        self.command: Program | None = None
+        self.steps: Steps | None = None
+        self.warned = False
+        self.env: dict[str, str] = {}
+        self.leftovers = Leftovers()
         self.events.mark("node started")
 
     def tell(self, message: str) -> None:
         say.say(f"node {self.rank}: {message}")
 
-    def look(self, port_base: int) -> None:
-        """Gathers the facts, and lets the fixes change the launch."""
-        facts = facts_.gather(self.rank, self.launch.nodes, port_base)
+    def live(self) -> int:
+        """The node's life up to its end, which `clear` is. Returns the command's exit code, 0 on a worker."""
+        with ports.held(f"{self.launch.run_id}-{self.rank}") as base:
+            facts = self.look(base)
+            try:
+                with Door(address(self.launch.run_id, self.rank), lambda: self.env, self.launch.workdir):
+                    return self.lead(facts) if self.rank == 0 else self.follow(facts)
+            except Died as failure:
+                self.heed_stop()
+                if isinstance(failure, CommandFailed):
+                    self.conclude(failure.code)
+                raise
+
+    def look(self, port_base: int) -> Facts:
+        """Gathers the facts, lets the fixes change the launch, and checks what a start needs."""
+        step = variables.step(self.attempt, self.rank)
+        facts = facts_.gather(self.rank, self.launch.nodes, port_base, step=step)
         files.write(self.attempt.facts(self.rank), _recorded(facts), mode=0o600)
         plan = self.launch
         if plan.ray and self.folder.token.exists():
@@ -98,164 +123,160 @@ class Node:
         for fix in applied:
             self.tell(f"fix {fix.name}: {fix.reason}")
         self.events.mark("fixes applied", fixes=[fix.name for fix in applied])
+        self.env = variables.of_node(facts, self.launch, self.folder)
+        prerequisites.check(facts, self.launch, variables.of_command(self.env, self.launch))
+        return facts
 
-    def lead(self) -> int:
-        """The head: brings up Ray, runs the command, returns its exit code."""
-        where: dict[str, str] = {}
+    def lead(self, facts: Facts) -> int:
+        """The head: brings up Ray and services, runs the command, returns its exit code."""
+        here = addresses.own(facts, self.launch)
         if self.launch.ray:
-            where = {"RAY_ADDRESS": self._start_head()}
-        self.tell("running the command")
-        self.events.mark("command started")
-        self.command = self._start_command({**self.env(), **where, **self.launch.command_env})
-        code = wait(self._command_ended, awaited="the command", seconds=float("inf"), check=self.check)
-        self.events.mark("command ended", code=code)
+            self.env["RAY_ADDRESS"] = self._lead_ray(self.launch.ray)
+        elif self.launch.everywhere:
+            master = f"{here}:{(facts.port_base or 0) + ports.MASTER}"
+            self.meeting.publish_head(master)
+            self._set_master(master)
+        self._serve(here)
+        self.artifacts.start()
+        checkpoints = self.launch.checkpoints
+        self.steps = Steps(self.attempt.log(0), Path(checkpoints) if checkpoints else None)
+        code = self._run_command()
+        if code in KILLED:
+            self.heed_stop()
+        self.conclude(code)
+        self.artifacts.finish(COPY)
         return code
 
-    def follow(self) -> int:
-        """A worker: joins Ray and stays until the head has ended, which raises HeadEnded."""
+    def follow(self, facts: Facts) -> int:
+        """A worker: joins the head and stays until that has ended, which raises HeadEnded."""
         plan = self.launch.ray
-        assert plan is not None, "a job of several nodes has Ray"
-        within = plan.ready_within
+        within = plan.ready_within if plan else self.peers.within
         head = wait(self.meeting.head, awaited="the head's address", seconds=within, check=self.check)
-        self._bring_up(plan, head)
-        self.meeting.join(self.rank)
-        self.events.mark("joined")
+        if plan:
+            self._bring_up(plan, head)
+            self.meeting.join(self.rank)
+            self.events.mark("joined")
+            self.env["RAY_ADDRESS"] = head
+        else:
+            self._set_master(head)
+        self._serve(addresses.own(facts, self.launch))
+        if self.launch.everywhere and (code := self._run_command()):
+            raise CommandFailed(f"the command ended there with exit code {code}")
         wait(lambda: None, awaited="the head's end", seconds=float("inf"), check=self.check)
         return 0
 
-    def env(self) -> dict[str, str]:
-        """The container's environment, the job's over it, the secrets over both."""
-        secrets: dict[str, str] = {}
-        with contextlib.suppress(FileNotFoundError):
-            secrets = json.decode(self.folder.secrets.read_bytes(), type=dict[str, str])
-        job = {"SLIPWORKS_RUN": str(self.folder.root), "SLIPWORKS_RANK": str(self.rank)}
-        return {**os.environ, **self.launch.env, **secrets, **job}
+    def conclude(self, code: int) -> None:
+        """Says, on the head, that no further attempt may run, where a command's end tells so.
+
+        A command that was killed (for its memory, say) tells nothing: another attempt may do better.
+        """
+        if self.steps is None or code in KILLED or self.folder.finished.exists():
+            return
+        if code == 0:
+            files.write(self.folder.finished, "succeeded\n")
+        elif not self.steps.made():
+            self.tell("the command failed before its first step: it is not tried again")
+            files.write(self.folder.finished, "no step was made\n")
 
     def check(self) -> None:
-        """Raises what must end this node: a stop, another node's end or silence, Ray's death here."""
-        self._check_others()
-        self._check_ray()
+        """Raises what must end this node; passes on the warning of the time limit."""
+        self.peers.check()
+        if self.ray:
+            self.ray.check()
+        self.services.check()
+        if self.command and not self.warned and self.meeting.warned():
+            self.warned = self.command.pass_on(signal.SIGUSR2) > 0
+            if self.warned:
+                self.tell("the time limit is near: SIGUSR2 to the command")
+                self.events.mark("warning passed on")
 
-    def _check_ray(self) -> None:
-        if self.ray and self.ray.poll() is not None:
-            lines = last_lines(self.attempt.ray_log(self.rank))
-            raise LaunchError(f"Ray ended on node {self.rank} with exit code {self.ray.returncode}:\n{lines}")
+    def heed_stop(self) -> None:
+        """Raises Stopped if this node is asked to end just now; returns after HEED seconds."""
+        with contextlib.suppress(LaunchError):
+            wait(lambda: None, awaited="a stop", seconds=HEED, check=self.peers.check_stop)
 
-    def _check_others(self) -> None:
-        why = self.meeting.stopped()
-        if why is not None:
-            raise Stopped(128 + signal.SIGTERM, why)
-        if self.launch.attended and self.meeting.silence("launcher") > self.launch.silence:
-            raise Stopped(128 + signal.SIGHUP, f"the launcher was silent for {self.launch.silence:g} s")
-        others = range(1, self.launch.nodes) if self.rank == 0 else (0,)
-        for rank in others:
-            self._check_other(rank)
+    def _set_master(self, master: str) -> None:
+        host, _, port = master.rpartition(":")
+        self.env |= {"MASTER_ADDR": host, "MASTER_PORT": port}
 
-    def _check_other(self, rank: int) -> None:
-        ended = self.meeting.ended(rank)
-        if ended is not None and rank == 0:
-            raise HeadEnded
-        if ended is None and self.meeting.silence(str(rank)) > self.launch.silence:
-            ended = Ended(LaunchError.code, f"no sign of life for {self.launch.silence:g} s")
-        if ended is not None:
-            why = ended.why or f"it ended with exit code {ended.code} before the command did"
-            raise LaunchError(
-                f"node {rank} failed: {why}\nits last lines:\n{last_lines(self.attempt.log(rank))}"
-            )
-
-    def _start_head(self) -> str:
-        plan = self.launch.ray
-        assert plan is not None
+    def _lead_ray(self, plan: RayPlan) -> str:
+        began = time.monotonic()
         self._bring_up(plan, None)
-        until = time.monotonic() + plan.ready_within
-        for rank in range(1, self.launch.nodes):
-            wait(partial(self._joined, rank), awaited=f"node {rank} to join Ray",
-                 seconds=until - time.monotonic(), check=self.check)  # fmt: skip
         where = rays.address(plan)
+        self.meeting.publish_head(where)
+        self._await_nodes(self.meeting.joined, "join Ray", plan.ready_within - (time.monotonic() - began))
         self.tell(f"Ray is ready at {where}: {self.launch.nodes} node(s)")
         self.events.mark("ray ready")
         return where
 
-    def _joined(self, rank: int) -> bool | None:
-        return True if self.meeting.joined(rank) else None
-
     def _bring_up(self, plan: RayPlan, head: str | None) -> None:
-        """Starts Ray here and waits until this node is registered with the head, which may be this one.
-
-        Ray's own limit of 30 s is fixed and too short for a busy machine, so every node has two tries. A
-        worker that comes before the head is registered gives up after 10 s: the address is published late.
-        """
+        self.ray = Ray(plan, self.attempt.ray_log(self.rank), self.env)
         until = time.monotonic() + plan.ready_within
-        log = self.attempt.ray_log(self.rank)
-        for tries in (1, 2):
-            self.ray = rays.start(plan, head, log, self.env())
-            if self._wait(partial(rays.up, self.ray, log), f"Ray on node {self.rank}", until):
-                self.events.mark("ray started", tries=tries)
-                break
-            if tries == 2:
-                self._check_ray()
-            self.tell("Ray gave up starting; once more")
-            process.end_group(self.ray)
-            if plan.temp_dir:
-                rays.clear(Path(plan.temp_dir), None)
-        if not head:
-            self.meeting.publish_head(rays.address(plan))
+        tries = self.ray.bring_up(head, until, self.peers.check, self.tell)
+        self.events.mark("ray started", tries=tries)
 
-    def _wait(self, probe: Callable[[], bool | None], awaited: str, until: float) -> bool:
-        return wait(probe, awaited=awaited, seconds=until - time.monotonic(), check=self._check_others)
+    def _serve(self, here: str) -> None:
+        """Brings up this node's services; the head waits for all nodes'. `here`: this node's address."""
+        if not self.launch.services:
+            return
+        self.services.start(self.env, self.launch.workdir)
+        self.services.wait_ready(here, self.check)
+        self.events.mark("services ready")
+        if self.rank:
+            self.meeting.make_ready(self.rank)
+        else:
+            longest = max(each.ready_within for each in self.launch.services)
+            self._await_nodes(self.meeting.ready, "start its services", self.peers.within + longest)
 
-    def _start_command(self, env: dict[str, str]) -> process.Child[bytes]:
-        program = shutil.which(self.launch.command[0], path=env.get("PATH"))
-        if program is None and "/" not in self.launch.command[0]:
-            raise LaunchError(f"the image has no `{self.launch.command[0]}` on its PATH")
-        words = [program or self.launch.command[0], *self.launch.command[1:]]
-        log = self.attempt.log(0)
-        return process.start(words, what="run the command", log=log, env=env, cwd=self.launch.workdir)
+    def _await_nodes(self, probe: Callable[[int], bool], to: str, seconds: float) -> None:
+        """Until `probe` is true of every other node; LaunchError naming the one that is late."""
+        until = time.monotonic() + seconds
+        for rank in self.peers.others:
+            try:
+                wait(partial(_true, probe, rank), awaited=f"node {rank} to {to}",
+                     seconds=max(0.0, until - time.monotonic()), check=self.check)  # fmt: skip
+            except Died:
+                raise
+            except LaunchError as late:
+                raise LaunchError(self.peers.failed(rank, late.message)) from late
 
-    def _command_ended(self) -> int | None:
-        assert self.command is not None
-        code = self.command.poll()
-        return None if code is None else (128 - code if code < 0 else code)
+    def _run_command(self) -> int:
+        self.tell("running the command")
+        self.events.mark("command started")
+        env = variables.of_command(self.env, self.launch)
+        log = self.attempt.log(self.rank)
+        self.command = Program(
+            self.launch.command, what="run the command", log=log, env=env, cwd=self.launch.workdir
+        )
+        code = wait(
+            self.command.code, awaited="the command", seconds=float("inf"), check=self.check,
+            wake=self.command.wake,
+        )  # fmt: skip
+        self.events.mark("command ended", code=code)
+        return code
 
     def clear(self, keep_logs: bool) -> None:
-        """Ends all that this node has started, and removes Ray's temporary folder; its logs may stay."""
-        for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(sign, signal.SIG_IGN)  # what follows is short and must be finished
-        if self.command and self.command.poll() is None:
+        """Ends all that this node has started, and removes what it leaves; Ray's logs may stay."""
+        if self.command and self.command.code() is None:
             self.tell(f"ending the command, which has {self.launch.grace:g} s")
-            process.end_group(self.command, self.launch.grace)
-        if self.ray:  # at once: it keeps nothing that anyone needs, and drains for seconds if asked politely
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.ray.pid, signal.SIGKILL)
+            self.command.end(self.launch.grace)
+        self.leftovers.note(family.descendants(os.getpid()))
+        if self.ray:
+            self.ray.kill()
         family.end(grace=3.0)
+        self.leftovers.remove()
+        self.artifacts.finish(LAST_COPY)
         if self.launch.ray and self.launch.ray.temp_dir:
             logs = self.attempt.ray_logs(self.rank) if keep_logs else None
             rays.clear(Path(self.launch.ray.temp_dir), logs)
         self.events.mark("node ended")
 
 
-class HeadEnded(BaseException):
-    """The head has ended, and with it the job."""
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    """TERM, INT and HUP raise Stopped in the main thread, wherever it is; only the first one does.
-
-    A second, such as the engine's after the launcher's word, would break off the ending itself.
-    """
-    Stopped.asked = False
-
-    def stop(number: int, frame: object) -> None:
-        if Stopped.asked:
-            return
-        raise Stopped(128 + number, f"{signal.Signals(number).name} came")
-
-    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(sign, stop)
-    yield
+def _true(probe: Callable[[int], bool], rank: int) -> bool | None:
+    return probe(rank) or None
 
 
 def _recorded(facts: Facts) -> bytes:
-    """The facts as JSON; of the environment the names alone, for its values may be secrets."""
-    return json.format(json.encode(replace(facts, env=dict.fromkeys(sorted(facts.env), ""))))
+    """The facts as JSON; of environments the names alone, for values may be secrets."""
+    names = dict.fromkeys(sorted(facts.env), "")
+    return json.format(json.encode(replace(facts, env=names)))

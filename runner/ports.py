@@ -16,6 +16,7 @@ from pathlib import Path
 from kit.errors import LaunchError
 
 SIZE = 16
+MASTER = 10  # place in the block of the port where node 0's command is met; Ray's come before it
 LOWEST = 10000
 
 

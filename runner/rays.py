@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
-from collections.abc import Mapping
+import signal
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kit import process
 from kit.errors import LaunchError
+from runner.ends import Died
 from runner.launch import RayPlan
+from runner.meeting import wait
+from runner.runs import last_lines
 
 PORTS = (
     "port",
@@ -59,20 +65,62 @@ def address(plan: RayPlan) -> str:
     return f"{plan.node_ip or '127.0.0.1'}:{plan.ports.get('port', 6379)}"
 
 
-def start(plan: RayPlan, head: str | None, log: Path, env: Mapping[str, str]) -> process.Child[bytes]:
+class Ray:
+    """Ray on one node, from its start to its end."""
+
+    def __init__(self, plan: RayPlan, log: Path, env: Mapping[str, str]) -> None:
+        self.plan, self.log, self.env = plan, log, env
+        self.child: process.Child[bytes] | None = None
+
+    def bring_up(
+        self, head: str | None, until: float, check: Callable[[], None], tell: Callable[[str], None]
+    ) -> int:
+        """Starts Ray and waits until this node is registered with the head, which may be this one.
+
+        Ray's own limit of 30 s is fixed and too short for a busy machine, so every node has two tries. A
+        worker that comes before the head is registered gives up after 10 s: the head's address must be
+        published late. Returns how many tries it took; LaunchError at `until` on the monotonic clock.
+        """
+        for tries in (1, 2):
+            self.child = _start(self.plan, head, self.log, self.env)
+            left = until - time.monotonic()
+            if wait(self._up, awaited="Ray to start here", seconds=left, check=check):
+                return tries
+            if tries == 2:
+                self.check()
+            tell("Ray gave up starting; once more")
+            process.end_group(self.child)
+            if self.plan.temp_dir:
+                clear(Path(self.plan.temp_dir), None)
+        raise AssertionError("two tries either end well or raise")
+
+    def check(self) -> None:
+        """Raises Died once Ray has ended."""
+        if self.child and self.child.poll() is not None:
+            code, lines = self.child.returncode, last_lines(self.log)
+            raise Died(f"Ray ended on this node with exit code {code}; its last lines:\n{lines}")
+
+    def kill(self) -> None:
+        """At once: it keeps nothing that anyone needs, and drains for seconds if asked politely."""
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+
+    def _up(self) -> bool | None:
+        """True once `ray start` has said that this node is registered, False once it has ended, else None."""
+        assert self.child
+        if STARTED.search(self.log.read_bytes()):
+            return True
+        return None if self.child.poll() is None else False
+
+
+def _start(plan: RayPlan, head: str | None, log: Path, env: Mapping[str, str]) -> process.Child[bytes]:
     """Starts Ray in a session of its own; its output goes to `log`."""
     words = argv(plan, head)
     program = shutil.which("ray", path=env.get("PATH"))
     if program is None:
         raise LaunchError("the image has no `ray` on its PATH", "ray: false in the job file runs without Ray")
     return process.start([program, *words[1:]], what="start Ray", log=log, env=env)
-
-
-def up(child: process.Child[bytes], log: Path) -> bool | None:
-    """True once `ray start` has said that this node is registered, False once it has ended, else None."""
-    if STARTED.search(log.read_bytes()):
-        return True
-    return None if child.poll() is None else False
 
 
 def clear(temp_dir: Path, logs: Path | None) -> None:

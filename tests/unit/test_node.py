@@ -18,7 +18,7 @@ from msgspec import json
 
 from kit import files, process
 from kit.errors import LaunchError
-from runner import family, local, meeting, node, ports
+from runner import ends, family, local, ports
 from runner import launch as launches
 from runner.launch import Launch, RayPlan
 from runner.meeting import Ended, Meeting
@@ -301,40 +301,17 @@ def test_a_block_with_a_used_port_is_not_taken() -> None:
         assert base != free
 
 
-def test_waiting_names_what_it_waited_for() -> None:
-    with pytest.raises(LaunchError, match="Godot"):
-        meeting.wait(lambda: None, awaited="Godot", seconds=0.1, check=lambda: None)
-
-
-def test_silence_is_measured_between_signs(tmp_path: Path) -> None:
-    watched = Meeting(tmp_path)
-    assert watched.silence("1") == 0, "a node that was never heard is late, not dead"
-    files.write(tmp_path / "alive-1", "1")
-    assert watched.silence("1") == 0
-    time.sleep(0.05)
-    assert watched.silence("1") >= 0.05
-    files.write(tmp_path / "alive-1", "2")
-    assert watched.silence("1") == 0
-
-
-def test_the_first_end_stays(tmp_path: Path) -> None:
-    watched = Meeting(tmp_path)
-    watched.end(1, Ended(3, "first"))
-    watched.end(1, Ended(4, "second"))
-    assert watched.ended(1) == Ended(3, "first")
-
-
 def test_a_node_that_ends_is_not_asked_again() -> None:
     """The launcher's word and the engine's TERM come together: the second would break off the ending."""
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
-        with node._signals():
-            with pytest.raises(node.Stopped, match="SIGTERM came"):
+        with ends.signals():
+            with pytest.raises(ends.Stopped, match="SIGTERM came"):
                 os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGHUP)
-        with node._signals():
-            node.Stopped(143, "another's word")
+        with ends.signals():
+            ends.Stopped(143, "another's word")
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         for sign, handler in before.items():

@@ -1,0 +1,126 @@
+"""Files of node 0's container that the job keeps: copied to the run folder now and then, and at the end.
+
+A file keeps its whole path below the folder `artifacts`. What cannot be copied is told, and ends nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kit import files
+from kit.errors import SlipworksError
+from runner.launch import Artifact
+
+MAGIC = frozenset("*?[")
+
+
+class Artifacts:
+    """Copies from a thread of its own, from `start` to `finish`; without artifacts there is no thread."""
+
+    def __init__(self, artifacts: tuple[Artifact, ...], folder: Path, tell: Callable[[str], None]) -> None:
+        self.artifacts, self.folder, self.tell = artifacts, folder, tell
+        self._copied: dict[str, tuple[int, int, int]] = {}
+        self._told: set[str] = set()
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self.artifacts:
+            self._thread = threading.Thread(target=self._work, name="artifacts", daemon=True)
+            self._thread.start()
+
+    def finish(self, within: float) -> None:
+        """A last copy of everything, for which there are `within` seconds. Does nothing a second time."""
+        if self._thread is None:
+            return
+        self._done.set()
+        self._thread.join(within)
+        if self._thread.is_alive():
+            self.tell(f"not all artifacts were copied: the {within:g} s for it are over")
+        self._thread = None
+
+    def _work(self) -> None:
+        now = time.monotonic()
+        due = {each: now + each.every for each in self.artifacts if each.every}
+        while not self._done.wait(min(due.values()) - time.monotonic() if due else None):
+            for each in [each for each, at in due.items() if at <= time.monotonic()]:
+                self._copy_all(each)
+                due[each] = time.monotonic() + (each.every or 0.0)
+        for each in self.artifacts:
+            if not self._copy_all(each):
+                self._once(f"no file matches the artifact {each.source}")
+
+    def _copy_all(self, artifact: Artifact) -> int:
+        """Copies what has changed; returns how many files match."""
+        found = 0
+        for path in _matching(artifact.source, self._once):
+            found += 1
+            try:
+                self._copy(path)
+            except (OSError, shutil.Error, SlipworksError) as bad:
+                self._once(f"the artifact {path} was not copied: {bad}")
+        return found
+
+    def _copy(self, path: Path) -> None:
+        state = path.stat()
+        mark = (state.st_size, state.st_mtime_ns, state.st_ino)
+        if self._copied.get(str(path)) == mark:
+            return
+        target = self.folder / str(path).lstrip("/")
+        with files.beside(target) as temporary:
+            shutil.copyfile(path, temporary)
+            os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
+            files.settle(temporary, target)
+        self._copied[str(path)] = mark
+
+    def _once(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            self.tell(message)
+
+
+def _matching(source: str, tell: Callable[[str], None]) -> Iterator[Path]:
+    """The regular files that match, and those below folders that do, in order.
+
+    Folders are never entered by a link. A link to a file that lies outside of the folder which `source` names
+    before its first `*` is told and left out.
+    """
+    inside = _fixed(source).resolve()
+    for match in sorted(glob.glob(source, recursive=True, include_hidden=True)):  # noqa: PTH207 - of an absolute path
+        path = Path(match)
+        if path.is_dir() and ("**" in source or path.is_symlink()):
+            if path.is_symlink():
+                tell(f"the artifact {path} was not copied: it is a link to a folder")
+            continue
+        for each in _below(path) if path.is_dir() else (path,):
+            if inside not in each.resolve().parents:
+                tell(f"the artifact {each} was not copied: it is a link that leads out of {inside}")
+            elif _is_file(each):
+                yield each
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(place, name) for name in sorted(names))
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.stat().st_mode)
+    return False
+
+
+def _fixed(source: str) -> Path:
+    """The folder that a pattern names before its first `*`."""
+    parts = Path(source).parts
+    first = next((place for place, part in enumerate(parts) if MAGIC & set(part)), len(parts) - 1)
+    return Path(*parts[:first])

@@ -1,0 +1,63 @@
+"""How a node can end: as exceptions, and as the signals that ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from kit.errors import LaunchError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """The node is asked to end; carries the exit code. Once asked, it is not asked again: see `signals`."""
+
+    asked = False
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+        self.why = why
+        Stopped.asked = True
+
+
+class HeadEnded(BaseException):
+    """The head has ended, and with it the job."""
+
+
+class Died(LaunchError):
+    """Something that ran has ended before its time: Ray, a service, another node.
+
+    The cause may be a stop that has not been heard yet, for Slurm's TERM reaches all processes of a step in
+    any order. Whoever reports one hears first: see Node.heed_stop.
+    """
+
+
+class CommandFailed(Died):
+    """The job's command ended badly on a node that is not the first."""
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """TERM, INT and HUP raise Stopped in the main thread, wherever it is; only the first one does.
+
+    A second, such as the engine's after the launcher's word, would break off the ending itself.
+    """
+    Stopped.asked = False
+
+    def stop(number: int, frame: object) -> None:
+        if Stopped.asked:
+            return
+        raise Stopped(128 + number, f"{signal.Signals(number).name} came")
+
+    for sign in SIGNALS:
+        signal.signal(sign, stop)
+    yield
+
+
+def deaf() -> None:
+    """From here on no signal that asks for an end is heard: what follows is short and must be finished."""
+    for sign in SIGNALS:
+        signal.signal(sign, signal.SIG_IGN)

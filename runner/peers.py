@@ -1,0 +1,66 @@
+"""The other nodes of a job, and the launcher, as one node watches them."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from runner.ends import CommandFailed, Died, HeadEnded, Stopped
+from runner.launch import Launch
+from runner.meeting import Ended, Meeting
+from runner.runs import Attempt, last_lines
+
+COMES_WITHIN = 180.0  # seconds for a node's first sign of life where there is no Ray that says
+
+
+class Peers:
+    """Head: all others; another node: the head alone."""
+
+    def __init__(self, attempt: Attempt, meeting: Meeting, rank: int, launch: Launch) -> None:
+        self.attempt, self.meeting, self.rank, self.launch = attempt, meeting, rank, launch
+        self.others = range(1, launch.nodes) if rank == 0 else (0,)
+        self.within = launch.ray.ready_within if launch.ray else COMES_WITHIN
+        self._began = time.monotonic()
+
+    def check(self) -> None:
+        """Raises what must end this node: Stopped, HeadEnded, or Died naming the node that did."""
+        self.check_stop()
+        if self.launch.attended and self.meeting.silence("launcher") > self.launch.silence:
+            raise Stopped(128 + signal.SIGHUP, f"the launcher was silent for {self.launch.silence:g} s")
+        for rank in self.others:
+            self._check(rank)
+
+    def check_stop(self) -> None:
+        """Raises Stopped if all nodes are asked to end."""
+        why = self.meeting.stopped()
+        if why is not None:
+            raise Stopped(128 + signal.SIGTERM, why or "all nodes are asked to end")
+
+    def _check(self, rank: int) -> None:
+        ended = self.meeting.ended(rank)
+        if ended is not None and rank == 0:
+            raise HeadEnded
+        if ended is None:
+            silent = self._silent(rank)
+            if silent:
+                raise Died(self.failed(rank, silent))
+            return
+        kind = CommandFailed if ended.command else Died
+        raise kind(self.failed(rank, _said(ended)))
+
+    def _silent(self, rank: int) -> str | None:
+        who = str(rank)
+        if not self.meeting.lives(who):
+            late = time.monotonic() - self._began > self.within
+            return f"it did not start within {self.within:g} s" if late else None
+        if self.meeting.silence(who) > self.launch.silence:
+            return f"no sign of life for {self.launch.silence:g} s"
+        return None
+
+    def failed(self, rank: int, why: str) -> str:
+        """The sentence that names a node, with the last lines of its log."""
+        return f"node {rank} failed: {why}\nits last lines:\n{last_lines(self.attempt.log(rank))}"
+
+
+def _said(ended: Ended) -> str:
+    return ended.why or f"it ended with exit code {ended.code} before the command did"

@@ -1,0 +1,49 @@
+"""What must be true of a node before anything is started there; LaunchError says what is not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from kit.errors import LaunchError
+from runner import services
+from runner.facts import Facts
+from runner.launch import Launch
+
+
+def check(facts: Facts, launch: Launch, env: Mapping[str, str]) -> None:
+    """Everything; `env` is the command's."""
+    _check_driver(facts, launch)
+    _check_libraries(launch, env)
+    for service in launch.services:
+        services.check_form(service)
+
+
+def _check_driver(facts: Facts, launch: Launch) -> None:
+    found, needed = facts.driver, launch.driver_floor
+    if found is None or needed is None or _version(found) >= _version(needed):
+        return
+    raise LaunchError(
+        f"node {facts.rank} ({facts.hostname}) has driver {found}, the image needs {needed} or newer: "
+        "change one of the two",
+        "choose a partition with a newer driver, or an image of an older CUDA: line=cu12",
+    )
+
+
+def _check_libraries(launch: Launch, env: Mapping[str, str]) -> None:
+    """The loader only warns of a missing preload, and vLLM dies late of a missing NCCL."""
+    named = [("LD_PRELOAD", path) for path in launch.preload]
+    if path := env.get("VLLM_NCCL_SO_PATH"):
+        named.append(("VLLM_NCCL_SO_PATH", path))
+    for name, path in named:
+        if "/" in path and not Path(path).is_file():
+            raise LaunchError(f"{name} names {path}, which is not in the image")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Its numbers, without zeros at the end: 580 and 580.0 are one."""
+    numbers = [int(part) for part in re.findall(r"\d+", text)]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)

@@ -1,0 +1,64 @@
+"""The environment of what runs on a node: Ray, the services, the command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from kit import exact
+from runner.facts import Facts
+from runner.launch import Launch
+from runner.runs import Attempt, RunFolder
+
+FROM_STEP = (
+    "CUDA_VISIBLE_DEVICES",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_NAME",
+    "SLURM_JOB_NODELIST",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_NNODES",
+    "SLURM_NODEID",
+)
+"""What goes on of all that the scheduler said. SLURM_NTASKS and the like stay behind: libraries take them for
+the word of srun that it had started each of their processes."""
+
+
+def step(attempt: Attempt, rank: int) -> dict[str, str]:
+    """What the scheduler said to this node (see Attempt.step); nothing where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        pairs = attempt.step(rank).read_bytes().decode("utf-8", "surrogateescape").split("\0")
+        return {name: value for name, equals, value in (pair.partition("=") for pair in pairs) if equals}
+    return {}
+
+
+def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
+    """For all that runs: the container's, the scheduler's, the job's, its secrets, each over the former.
+
+    The job's own code comes first on Python's import path, here and so in Ray's workers.
+    """
+    secrets: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError):
+        secrets = exact.decode(folder.secrets.read_bytes(), dict[str, str])
+    said = {name: facts.step[name] for name in FROM_STEP if name in facts.step}
+    own = {
+        "SLIPWORKS_RUN": str(folder.root),
+        "SLIPWORKS_RANK": str(facts.rank),
+        "SLIPWORKS_NODES": str(launch.nodes),
+    }
+    if launch.checkpoints:
+        own["SLIPWORKS_CHECKPOINTS"] = launch.checkpoints
+    made = {**facts.env, **said, **launch.env, **secrets, **own}
+    return _before(made, "PYTHONPATH", launch.code)
+
+
+def of_command(node: Mapping[str, str], launch: Launch) -> dict[str, str]:
+    """The command's: the node's, what is for the command alone, and the libraries that it preloads."""
+    return _before({**node, **launch.command_env}, "LD_PRELOAD", launch.preload)
+
+
+def _before(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:
+    """`env` with `paths` in front of what the variable holds; untouched without paths."""
+    if not paths:
+        return env
+    rest = env.get(name)
+    return {**env, name: ":".join([*paths, rest] if rest else paths)}
