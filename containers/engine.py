@@ -25,11 +25,15 @@ Export = Callable[[Image, Path], None]
 
 
 class Bind(Struct, frozen=True):
-    """A folder or file of the host, seen inside at `target` (an absolute path)."""
+    """A folder or file of the host, seen inside at `target` (an absolute path).
+
+    image  the source is a squashfs file, and its files are seen there. Apptainer alone can do that.
+    """
 
     source: Path
     target: str
     read_only: bool = False
+    image: bool = False
 
 
 class ContainerRun(Struct, frozen=True, kw_only=True):
@@ -41,6 +45,7 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     workdir   absolute; must exist in the image or be bound. None: the image's, / in a SIF.
     name      of the container, where the engine names them.
     gpus      all GPUs that this process may use.
+    elsewhere the command is for another machine: no daemon of this one is asked.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
     belong to the caller. No container is left behind; TERM to the client ends the process inside. A SIF is
     read-only but for binds and a small /tmp: bind a folder to /tmp for more.
@@ -54,6 +59,7 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     workdir: str | None = None
     name: str | None = None
     gpus: bool = False
+    elsewhere: bool = False
 
 
 class Engine(Protocol):

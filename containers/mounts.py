@@ -6,7 +6,7 @@ import csv
 import io
 
 from containers.engine import Bind, ContainerRun, home
-from kit.errors import InvalidFileError
+from kit.errors import InvalidFileError, UnsupportedError
 
 
 def mount_option(bind: Bind, read_only_word: str) -> str:
@@ -15,12 +15,16 @@ def mount_option(bind: Bind, read_only_word: str) -> str:
     if "\n" in source or "\n" in bind.target:
         raise InvalidFileError(f"a line break in a path cannot be passed to a container engine: {source!r}")
     fields = ["type=bind", f"source={source}", f"target={bind.target}"]
+    if bind.image:
+        fields.append("image-src=/")
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow([*fields, *([read_only_word] if bind.read_only else [])])
     return text.getvalue()
 
 
 def docker_bind(bind: Bind) -> list[str]:
+    if bind.image:
+        raise UnsupportedError(f"only apptainer mounts a squashfs file: found {bind.source}")
     return ["--mount", mount_option(bind, "readonly")]
 
 

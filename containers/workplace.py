@@ -46,19 +46,24 @@ def layout(image: Image, name: str | None = None) -> Iterator[tuple[Path, str]]:
     (podman and apptainer 1.3 want `oci:path:name`, apptainer 1.4 `oci:path@digest`).
     name  of the layout in that folder. None: one of its own, since podman makes an image name of it.
     """
+    with tempfile.TemporaryDirectory(prefix="slipworks-layout-") as made:
+        folder = Path(made)
+        place = folder / (name or f"layout-{token_hex(6)}")
+        lay_out(image, place)
+        yield folder, f"oci:{place.name}"
+
+
+def lay_out(image: Image, place: Path) -> None:
+    """Makes `place` a layout of one image of the store, on the store's own blobs."""
     blob = image.path / "blobs" / image.digest.replace(":", "/")
     try:
         manifest = {"mediaType": _media_type(blob), "digest": image.digest, "size": blob.stat().st_size}
     except OSError as reason:
         raise NotFoundError(f"the store has no readable {image.name}: {blob}: {reason.strerror}") from reason
-    with tempfile.TemporaryDirectory(prefix="slipworks-layout-") as made:
-        folder = Path(made)
-        place = folder / (name or f"layout-{token_hex(6)}")
-        place.mkdir()
-        (place / "oci-layout").write_bytes(json.encode({"imageLayoutVersion": "1.0.0"}))
-        (place / "index.json").write_bytes(json.encode({"schemaVersion": 2, "manifests": [manifest]}))
-        (place / "blobs").symlink_to((image.path / "blobs").absolute())
-        yield folder, f"oci:{place.name}"
+    place.mkdir(parents=True)
+    (place / "oci-layout").write_bytes(json.encode({"imageLayoutVersion": "1.0.0"}))
+    (place / "index.json").write_bytes(json.encode({"schemaVersion": 2, "manifests": [manifest]}))
+    (place / "blobs").symlink_to((image.path / "blobs").absolute())
 
 
 def config_digest(image: Image) -> str:

@@ -28,6 +28,12 @@ def unpack(store: Store, image: Image, folder: Path) -> None:
         _apply(store, layer, folder)
 
 
+def unpack_layer(store: Store, layer: Descriptor, folder: Path) -> None:
+    """The same of one layer alone."""
+    folder.mkdir(parents=True)
+    _apply(store, layer, folder)
+
+
 def _apply(store: Store, layer: Descriptor, folder: Path) -> None:
     with _opened(store, layer) as tar:
         for member in tar:

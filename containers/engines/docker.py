@@ -100,7 +100,8 @@ class Docker:
             "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
             "--entrypoint=",
         ]
-        if not self._rootless():  # without root, the container's root is the caller already
+        # Without root, the container's root is the caller already. Clusters' daemons are root's as a rule.
+        if run.elsewhere or not self._rootless():
             argv.append(f"--user={os.geteuid()}:{os.getegid()}")
         argv += docker_words(run)
         if run.gpus:
