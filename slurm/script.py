@@ -28,8 +28,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at   how many words of `container` come before those that a node adds of its own: for each file that
                matches a glob of `fabric` --mount=type=bind,source=FILE,target=FABRIC/NAME,ro; for each that
                matches one of `devices` --device=FILE. A glob without a match adds nothing.
-    temporary  each node makes a folder of its own, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp), 0700, which
-               is /tmp inside (one more --mount word) and is removed when the node's part ends.
+    temporary  a text that stands, in `container`, for a folder that each node makes on its own disk (below
+               $SLURM_TMPDIR, $TMPDIR or /tmp; 0700) and removes when its part ends; "": none is made.
     have,fetch of each node, before the container: where `have` fails, `fetch` brings the image to the node's
                engine, and what it says is the node's log. Both empty: the image is a file that all nodes see.
     patience   seconds that the nodes' ends may take after the head's before the step is ended.
@@ -46,7 +46,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at: int = 0
     fabric: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
-    temporary: bool = False
+    temporary: str = ""
     have: Sequence[str] = ()
     fetch: Sequence[str] = ()
     patience: float = 45.0
