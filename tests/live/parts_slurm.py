@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from tests.live import parts_slurm_daemons as daemons
 from tests.live.needs import need
-from tests.live.parts_slurm_daemons import Daemons, Shape, until
+from tests.live.parts_slurm_conf import Shape
+from tests.live.parts_slurm_daemons import Daemons, until
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
 Starter = Callable[..., "Slurm"]
@@ -143,6 +144,7 @@ def started(
     cluster: str = "slipworks",
     prolog: str | None = None,
     accounting: bool = False,
+    addresses: bool = False,
     extra: Sequence[str] = (),
 ) -> Slurm:
     """A Slurm whose nodes are idle.
@@ -151,6 +153,7 @@ def started(
                 them (sbatch --test-only); none ever runs.
     prolog      text of a TaskProlog: prints `export NAME=value` for tasks.
     accounting  a slurmdbd and a database of its own: sacct works. Some seconds more.
+    addresses   each node is a host of its own: name, address, interface eth0, and no way to the internet.
     extra       further lines of slurm.conf.
     """
     need(os.geteuid() == 0, "Slurm's daemons run as root here")
@@ -165,7 +168,8 @@ def started(
     folder.chmod(0o755)
     running = Daemons(folder)
     try:
-        running.start(shapes, real=real, cluster=cluster, prolog=prolog, accounting=accounting, extra=extra)
+        running.start(shapes, real=real, cluster=cluster, prolog=prolog, accounting=accounting,
+                      addresses=addresses, extra=extra)  # fmt: skip
         return _ready(running)
     except BaseException:
         running.end()
