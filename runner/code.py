@@ -40,6 +40,13 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     files: int
     bytes: int
 
+    @property
+    def told(self) -> str:
+        """One line for people."""
+        state = f"commit {self.commit[:12]}" if self.commit else "without a commit"
+        changed = ", with changes of yours" if self.dirty and self.commit else ""
+        return f"{self.source}, {state}{changed}: {self.files} files, {self.bytes / 1e6:.1f} MB"
+
 
 class Entry(Struct, frozen=True):
     """A file or link that is to be taken; `name` is relative to the source."""

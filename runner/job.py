@@ -118,6 +118,13 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sbatch: dict[str, str | bool] = {}
 
     @property
+    def is_sif(self) -> bool:
+        """Whether `image` names a file: by its ending, or as a path that begins with a slash, a dot or ~."""
+        return self.image is not None and (
+            self.image.endswith(".sif") or self.image.startswith(("/", "./", "../", "~"))
+        )
+
+    @property
     def mounts(self) -> tuple[Mount, ...]:
         """The binds of a loaded job: sources are absolute and exist."""
         return tuple(bind for bind in self.binds if isinstance(bind, Mount))

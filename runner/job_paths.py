@@ -19,8 +19,9 @@ def resolved(job: Job, folder: Path, locate: Locate) -> Job:
     where a source is missing."""
     binds = tuple(_mount(bind, folder, locate(f"binds[{place}]")) for place, bind in enumerate(job.binds))
     code = tuple(_code(each, folder, locate(f"code[{place}]")) for place, each in enumerate(job.code))
+    image = str(_absolute(job.image, folder, locate("image"))) if job.image and job.is_sif else job.image
     options = {name.lstrip("-"): value for name, value in job.sbatch.items()}
-    return structs.replace(job, binds=binds, code=code, sbatch=options)
+    return structs.replace(job, image=image, binds=binds, code=code, sbatch=options)
 
 
 def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:

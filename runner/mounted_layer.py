@@ -1,6 +1,6 @@
-"""The slipworks layer for images that have none, or that of another kit: mounted read-only at its own place.
+"""The slipworks layer for images that have none, or that of another kit: mounted read-only at its place.
 
-Made once for each of its keys, in the folder of the cache, which all nodes see: a squashfs file for apptainer,
+Made once for each of its keys, in the folder of the cache, which all nodes see: a squashfs for apptainer,
 a folder for engines that mount no such file.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from containers import bootstrap, layer, layer_tree
-from containers.engine import Bind
 from definitions import layers
 from image_cache import unpacking
 from image_cache.store import Store
@@ -25,11 +24,6 @@ NAME = "slipworks"
 def rides_in(labels: Mapping[str, str]) -> bool:
     """Whether an image, by what it says of itself, has the layer of just this kit: then none is mounted."""
     return finishing.OURS in labels and labels.get("slipworks.version") == layer_tree.version()
-
-
-def bind(path: Path, spec: LayerSpec | None = None) -> Bind:
-    """How it is mounted."""
-    return Bind(path, (spec or _spec()).folder, read_only=True, image=path.suffix == ".sqfs")
 
 
 def path_of(store: Store, platform: Platform, engine: str) -> Path:

@@ -11,68 +11,118 @@ from msgspec import Struct, json, structs
 from msgspec.structs import replace
 
 from containers.engine import Bind, ContainerRun, Engine
-from kit import files, say
+from kit import exact, files, say
 from kit.errors import UnsupportedError
+from runner import code, local, throughput
 from runner import launch as launches
-from runner import local, throughput
+from runner.chosen import Chosen
 from runner.events import Events, merge
-from runner.job import Job, Ray
+from runner.job import Job
 from runner.launch import Launch, RayPlan
 from runner.runs import INSIDE, RunFolder
 from slurm.clusters import Cluster
 
-RUNNER = "/slipworks/bin/runner"
+LAYER = "/slipworks"
+RUNNER = f"{LAYER}/bin/runner"
 SCRATCH = "/slipworks-scratch"
-"""Where the machine's folder for caches is seen inside the job's containers."""
+"""Where the folder for caches that outlive jobs is seen inside the job's containers."""
 
 
-class Chosen(Struct, frozen=True, kw_only=True):
-    """The container image of a run. `digest` and `key` are None for an image that is not ours."""
+class Places(Struct, frozen=True, kw_only=True):
+    """The folders of a run, which all its nodes see. scratch: for caches; checkpoints: None where the job
+    wants none."""
 
-    reference: str
-    engine: str
-    arch: str | None = None
-    name: str | None = None
-    key: str | None = None
-    digest: str | None = None
+    run: RunFolder
+    scratch: Path
+    checkpoints: Path | None = None
+
+    def make(self) -> None:
+        """Those beside the run folder, the checkpoints' for their owner alone."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        if self.checkpoints:
+            self.checkpoints.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def launch(job: Job, cluster: Cluster, run_id: str) -> Launch:
-    """The plan of a job on this machine, before any node's fixes. Pure."""
-    if cluster.scheduler != "none":
-        raise UnsupportedError(f"the scheduler {cluster.scheduler!r} is not supported yet", "--cluster local")
-    if job.gpus and job.nodes > 1:
+def places(job: Job, folder: RunFolder, cache: Path, scratch: str | None) -> Places:
+    """Where a run's folders are. `scratch` is the cluster's, for what is large; else the user's own folders:
+    the cache, and beside the runs. Pure."""
+    own = Path(scratch) / "slipworks" if scratch else None
+    saved = job.saved
+    above = (own or folder.root.parent.parent) / "checkpoints"
+    name = f"shared-{saved.shared}" if saved and saved.shared else folder.root.name
+    return Places(
+        run=folder,
+        scratch=(own or cache) / "job-caches",
+        checkpoints=above / name if saved else None,
+    )
+
+
+def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None) -> Launch:
+    """The plan of a job on a cluster, before any node's fixes. Pure."""
+    here = cluster.scheduler == "none"
+    if here and job.gpus and job.nodes > 1:
         raise UnsupportedError(
             f"{job.nodes} nodes with {job.gpus} GPUs each cannot share this machine", "nodes=1"
         )
-    asked = job.ray if isinstance(job.ray, Ray) else Ray()
-    ray = None if job.ray is False else RayPlan(**structs.asdict(asked))
+    asked = job.asked_of_ray
     return Launch(
-        run_id=run_id, name=job.name, command=job.command, nodes=job.nodes, nodes_here=job.nodes,
-        workdir=job.workdir, env=job.env, ray=ray, interface=cluster.interface, scratch=SCRATCH,
-        attended=True,
+        run_id=run_id, name=job.name, command=job.command, nodes=job.nodes,
+        nodes_here=job.nodes if here else 1, workdir=job.workdir, env={**cluster.environment, **job.env},
+        ray=RayPlan(**structs.asdict(asked)) if asked else None, interface=cluster.interface,
+        scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
+        services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
+        code=code.inside(job.checkouts), node_suffix=cluster.node_suffix, ray_cpus=cluster.ray_cpus,
+        fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None,
+        nccl=chosen.nccl if chosen else None, gpus=job.gpus or None, keep=job.keep_env,
+        restarts=job.restarts,
     )  # fmt: skip
 
 
-def container(job: Job, folder: RunFolder, image: str, scratch: Path, rank: int) -> ContainerRun:
-    """One node's container. Pure. The job's variables and secrets are not in it: the node reads them."""
+def container(
+    job: Job,
+    folder: RunFolder,
+    image: str,
+    scratch: Path,
+    rank: int | str,
+    more: tuple[Bind, ...] = (),
+    elsewhere: bool = False,
+) -> ContainerRun:
+    """One node's container. Pure. The job's variables and secrets are not in it: the node reads them.
+
+    rank  a text that stands for it where the script of the node knows it.
+    """
     return ContainerRun(
         image=image,
         argv=(RUNNER, "node", "--run", INSIDE),
-        env={"SLIPWORKS_RANK": str(rank)},
+        env={} if elsewhere else {"SLIPWORKS_RANK": str(rank)},
         binds=(
             Bind(folder.root, INSIDE),
             Bind(scratch, SCRATCH),
             *(Bind(Path(each.source), each.target, each.read_only) for each in job.mounts),
+            *more,
         ),
         name=_name(folder, rank),
         gpus=job.gpus > 0,
+        elsewhere=elsewhere,
     )
 
 
-def argvs(job: Job, folder: RunFolder, engine: Engine, image: str, scratch: Path) -> list[list[str]]:
-    """The command that starts each node's container."""
-    return [engine.run_argv(container(job, folder, image, scratch, rank)) for rank in range(job.nodes)]
+def further(job: Job, at: Places, chosen: Chosen) -> tuple[Bind, ...]:
+    """What is mounted beside what every container has: checkpoints, and the layer that an image lacks."""
+    binds = []
+    if at.checkpoints and job.saved:
+        binds.append(Bind(at.checkpoints, job.saved.target))
+    if chosen.layer:
+        layer = Path(chosen.layer)
+        binds.append(Bind(layer, LAYER, read_only=True, image=layer.suffix == ".sqfs"))
+    return tuple(binds)
+
+
+def argvs(
+    job: Job, folder: RunFolder, engine: Engine, image: str, scratch: Path, more: tuple[Bind, ...] = ()
+) -> list[list[str]]:
+    """The command that starts each node's container on this machine."""
+    return [engine.run_argv(container(job, folder, image, scratch, rank, more)) for rank in range(job.nodes)]
 
 
 def remove_argv(job: Job, folder: RunFolder, engine: Engine) -> list[str]:
@@ -80,18 +130,24 @@ def remove_argv(job: Job, folder: RunFolder, engine: Engine) -> list[str]:
     return engine.remove_argv([_name(folder, rank) for rank in range(job.nodes)])
 
 
-def _name(folder: RunFolder, rank: int) -> str:
+def _name(folder: RunFolder, rank: int | str) -> str:
     return f"slipworks-{folder.run_id}-{rank}"
 
 
-def write(folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, values: dict[str, str]) -> None:
-    """Makes the run folder and all that a node needs in it."""
+def write(
+    folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, values: dict[str, str],
+    listed: Sequence[code.Listed] = (),
+) -> None:  # fmt: skip
+    """Makes the run folder and all that a node needs in it: the job's code as it is now, too."""
     folder.make()
-    files.write(folder.job, json.format(json.encode(job)), mode=0o600)
-    files.write(folder.image, json.format(json.encode(chosen)))
+    files.write(folder.job, exact.encode(job), mode=0o600)
+    files.write(folder.image, exact.encode(chosen))
+    for number, each in enumerate(listed):
+        taken = code.take(each, folder.code, number)
+        say.say(f"code/{number}: {taken.told}")
     launches.write(plan, folder.launch)
     if values:
-        files.write(folder.secrets, json.encode(values), mode=0o600)
+        files.write(folder.secrets, exact.encode(values), mode=0o600)
     if plan.ray:
         files.write(folder.token, secrets.token_hex(32), mode=0o600)
 
