@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
+
+from kit.errors import InvalidFileError
+from kit.shell import quote
+
+if TYPE_CHECKING:
+    import jinja2
 
 Options = dict[str, str | int | bool]
 """sbatch's long options without dashes -> value; True: an option without a value; False: left out."""
@@ -28,12 +38,14 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at   how many words of `container` come before those that a node adds of its own: for each file that
                matches a glob of `fabric` --mount=type=bind,source=FILE,target=FABRIC/NAME,ro; for each that
                matches one of `devices` --device=FILE. A glob without a match adds nothing.
-    temporary  a text that stands, in `container`, for a folder that each node makes on its own disk (below
-               $SLURM_TMPDIR, $TMPDIR or /tmp; 0700) and removes when its part ends; "": none is made.
+    temporary  each node makes a folder of its own, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp), 0700, which
+               is /tmp inside (one more --mount word) and is removed when the node's part ends.
     have,fetch of each node, before the container: where `have` fails, `fetch` brings the image to the node's
                engine, and what it says is the node's log. Both empty: the image is a file that all nodes see.
-    patience   seconds that the nodes' ends may take after the head's before the step is ended.
-    secrets    files that are removed when the last attempt has ended.
+    patience   whole seconds that the nodes' ends may take after the head's before the step is ended.
+    restarts   how many jobs may follow the first one. sbatch gets the script's argument K for the K-th job,
+               from 1; without it a job counts as the first.
+    secrets    files that are removed once no attempt can follow.
     """
 
     options: Options
@@ -46,8 +58,141 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at: int = 0
     fabric: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
-    temporary: str = ""
+    temporary: bool = False
     have: Sequence[str] = ()
     fetch: Sequence[str] = ()
     patience: float = 45.0
+    restarts: int = 0
     secrets: tuple[Path, ...] = ()
+
+
+LONGEST_WORD = (128 << 10) - 1
+"""Bytes of one word that exec takes, less the closing NUL (MAX_ARG_STRLEN)."""
+LONGEST_COMMAND = 1 << 20
+"""Bytes of a whole command: half of what exec takes where the stack has its usual 8 MiB; the rest is the
+environment's."""
+LONGEST_DIRECTIVE = 8000
+"""Bytes of one #SBATCH line; sbatch reads them into a buffer of 8192."""
+LONGEST_SCRIPT = 4 << 20
+"""Bytes that sbatch takes, unless the site has another max_script_size."""
+
+_OPTION = re.compile(r"[a-z][a-z0-9_-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9@%_+=:,./-]+")
+
+
+def render(batch: Batch) -> str:
+    """The script. Written with os.fsencode, so that bytes that are no UTF-8 stay what they are.
+
+    Every value reaches the programs byte for byte, and nothing in one is ever run. InvalidFileError, in one
+    line, for what cannot be carried: NUL, a line break in an option, more than exec or sbatch takes.
+    """
+    _check(batch)
+    rank = batch.rank_token
+    words = [_word(word, rank) for word in batch.container]
+    text = _template().render(
+        directives=[directive(name, value) for name, value in batch.options.items() if value is not False],
+        run=_word(str(batch.run)),
+        nodes=batch.nodes,
+        restarts=batch.restarts,
+        patience=round(batch.patience),
+        engine=_word(batch.container[0]),
+        head=words[: batch.words_at],
+        tail=words[batch.words_at :],
+        remove=_line(batch.remove, rank),
+        have=_line(batch.have, rank),
+        fetch=_line(batch.fetch, rank),
+        modules=[_word(module) for module in batch.modules],
+        fabric=[_word(pattern) for pattern in batch.fabric],
+        devices=[_word(pattern) for pattern in batch.devices],
+        fabric_folder=FABRIC,
+        temporary=batch.temporary,
+        secrets=[_word(str(path)) for path in batch.secrets],
+    )
+    if len(raw := os.fsencode(text)) > LONGEST_SCRIPT:
+        raise InvalidFileError(f"the batch script would have {len(raw)} bytes: sbatch takes {LONGEST_SCRIPT}")
+    return text
+
+
+def directive(name: str, value: str | int | bool) -> str:
+    """A `#SBATCH` line that sbatch reads as exactly this option and value.
+
+    sbatch cuts such a line at white space and at #, and knows quotes and backslashes in it, but it is no
+    shell: seen with Slurm 22.05, within double quotes only " and the backslash stand for something else.
+    """
+    if not _OPTION.fullmatch(name):
+        raise InvalidFileError(f"found the sbatch option {name!r}, expected its long name without dashes")
+    if value is True:
+        return f"#SBATCH --{name}"
+    text = str(value)
+    if "\n" in text or "\0" in text:
+        raise InvalidFileError(
+            f"the sbatch option {name} cannot hold a line break or NUL: found {text[:60]!r}"
+        )
+    if not _PLAIN.fullmatch(text):
+        text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    line = f"#SBATCH --{name}={text}"
+    if len(_bytes(line)) > LONGEST_DIRECTIVE:
+        raise InvalidFileError(
+            f"the value of the sbatch option {name} is longer than sbatch takes in a script"
+        )
+    return line
+
+
+def filename(folder: Path, pattern: str) -> str:
+    """A value for sbatch's --output and --error: the file `pattern` (%j and its like count) in `folder`,
+    whose own percent signs are text. Where the folder has a backslash Slurm expands nothing, %j neither."""
+    if "\\" in str(folder):
+        return str(folder / pattern).replace("\\", "\\\\")
+    return str(folder).replace("%", "%%") + "/" + pattern
+
+
+def _check(batch: Batch) -> None:
+    if not batch.run.is_absolute():
+        raise InvalidFileError(f"found the run folder {str(batch.run)!r}, expected an absolute path")
+    for command in (batch.container, batch.remove, batch.have, batch.fetch):
+        whole = 0
+        for word in command:
+            size = len(_bytes(word))
+            whole += size + 9  # its NUL, and the pointer to it
+            if size > LONGEST_WORD:
+                raise InvalidFileError(
+                    f"a word of the container's command has {size} bytes, exec takes {LONGEST_WORD}: "
+                    f"{word[:60]!r}…"
+                )
+        if whole > LONGEST_COMMAND:
+            raise InvalidFileError(
+                f"the container's command would have {whole} bytes, at most {LONGEST_COMMAND} are safe"
+            )
+
+
+def _line(words: Iterable[str], token: str) -> str:
+    return " ".join(_word(word, token) for word in words)
+
+
+def _word(value: str, token: str | None = None) -> str:
+    """The value as a word of the script; `token` in it stands for the rank.
+
+    sbatch refuses scripts with DOS line ends, so a carriage return is put in by the script's own `cr`.
+    """
+    _bytes(value)
+    ranked = value.split(token) if token else [value]
+    return '"$rank"'.join('"$cr"'.join(map(quote, piece.split("\r"))) for piece in ranked)
+
+
+def _bytes(value: str) -> bytes:
+    try:
+        return os.fsencode(value)
+    except UnicodeEncodeError as bad:
+        raise InvalidFileError(f"a value is no text that a program can be given: {value[:60]!r}") from bad
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("slurm"), undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
+        comment_start_string="<#", comment_end_string="#>",  # bash has its own use for {#
+    )  # fmt: skip
+    return made.get_template("job.sbatch.j2")

@@ -166,7 +166,7 @@ class Apptainer:
         if self.on.root and not self.on.every_capability:
             say.once("note: root lacks capabilities here: apptainer runs in a user namespace")
             argv.append("--userns")
-        if not any(bind.target == "/tmp" for bind in run.binds):
+        if not run.temporary and not any(bind.target == "/tmp" for bind in run.binds):
             argv.append("--scratch=/tmp")
         argv += [f"--env={name}={value}" for name, value in env.items()]
         if run.env_file:
