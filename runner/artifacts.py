@@ -6,7 +6,6 @@ A file keeps its whole path below the folder `artifacts`. What cannot be copied 
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import shutil
 import stat
@@ -93,12 +92,12 @@ def _matching(source: str, tell: Callable[[str], None]) -> Iterator[Path]:
     Folders are never entered by a link. A link to a file that lies outside of the folder which `source` names
     before its first `*` is told and left out.
     """
-    inside = _fixed(source).resolve()
-    for match in sorted(glob.glob(source, recursive=True, include_hidden=True)):  # noqa: PTH207 - of an absolute path
-        path = Path(match)
+    start, pattern = _split(source)
+    inside = start.resolve()
+    for path in sorted(set(start.glob(pattern))):
+        if any(folder.is_symlink() for folder in path.parents if start in folder.parents):
+            continue
         if path.is_dir() and ("**" in source or path.is_symlink()):
-            if path.is_symlink():
-                tell(f"the artifact {path} was not copied: it is a link to a folder")
             continue
         for each in _below(path) if path.is_dir() else (path,):
             if inside not in each.resolve().parents:
@@ -119,8 +118,9 @@ def _is_file(path: Path) -> bool:
     return False
 
 
-def _fixed(source: str) -> Path:
-    """The folder that a pattern names before its first `*`."""
+def _split(source: str) -> tuple[Path, str]:
+    """The folder that a pattern names before its first `*`, and the rest of it."""
     parts = Path(source).parts
     first = next((place for place, part in enumerate(parts) if MAGIC & set(part)), len(parts) - 1)
-    return Path(*parts[:first])
+    rest = [*parts[first:], "*"] if parts[-1] == "**" else parts[first:]
+    return Path(*parts[:first]), "/".join(rest)

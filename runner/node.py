@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from msgspec import json
+from msgspec import json, to_builtins
 from msgspec.structs import replace
 
 from kit import files, say
@@ -257,10 +258,10 @@ class Node:
 
     def clear(self, keep_logs: bool) -> None:
         """Ends all that this node has started, and removes what it leaves; Ray's logs may stay."""
+        self.leftovers.note(family.descendants(os.getpid()))
         if self.command and self.command.code() is None:
             self.tell(f"ending the command, which has {self.launch.grace:g} s")
             self.command.end(self.launch.grace)
-        self.leftovers.note(family.descendants(os.getpid()))
         if self.ray:
             self.ray.kill()
         family.end(grace=3.0)
@@ -278,5 +279,14 @@ def _true(probe: Callable[[int], bool], rank: int) -> bool | None:
 
 def _recorded(facts: Facts) -> bytes:
     """The facts as JSON; of environments the names alone, for values may be secrets."""
-    names = dict.fromkeys(sorted(facts.env), "")
-    return json.format(json.encode(replace(facts, env=names)))
+    hidden = replace(facts, env=dict.fromkeys(sorted(facts.env), ""), step=dict.fromkeys(facts.step, ""))
+    return json.format(json.encode(_text(to_builtins(hidden))))
+
+
+def _text(value: Any) -> Any:
+    """What an operating system's text may hold and JSON may not, escaped: bytes that are no UTF-8."""
+    if isinstance(value, dict):
+        return {_text(key): _text(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -9,23 +9,21 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from msgspec import json
 
-from kit import files, process
+from kit import files
 from kit.errors import LaunchError
 from runner import ends, family, local, ports
-from runner import launch as launches
 from runner.launch import Launch, RayPlan
 from runner.meeting import Ended, Meeting
 from runner.runs import RunFolder
+from tests.unit.parts_node import alone, job, node_argv, seen, start, text
 
 pytestmark = pytest.mark.timeout(90)
-ROOT = Path(__file__).parents[2]
 RAY = """#!/bin/sh
 echo "Ray runtime started."
 exec sleep 1000
@@ -34,56 +32,6 @@ BROKEN_RAY = """#!/bin/sh
 echo "no luck today"
 exit 3
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    made = RunFolder(tmp_path / 'a run\'s "folder" 0badcafe')
-    made.root.mkdir()
-    Meeting(made.attempt(1).meeting).open()
-    return made
-
-
-@pytest.fixture(autouse=True)
-def nothing_survives() -> Iterator[None]:
-    family.adopt_orphans()
-    before = set(family.descendants(os.getpid()))  # parts of live tests that still run
-    yield
-    assert not set(family.descendants(os.getpid())) - before
-
-
-def node_argv(folder: RunFolder, rank: int, path: str = "") -> list[str]:
-    variables = {
-        "PATH": f"{path}:{os.environ['PATH']}", "HOME": str(folder.root), "SLIPWORKS_RANK": str(rank),
-        "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-    main = "import sys; from runner.cli import main; sys.exit(main())"
-    words = [f"{name}={value}" for name, value in variables.items()]
-    return ["/usr/bin/env", "-i", *words, sys.executable, "-c", main, "node", "--run", str(folder.root)]
-
-
-def job(folder: RunFolder, *command: str, **more: object) -> Launch:
-    made = Launch(run_id="0badcafe", name="t", command=command, **more)  # type: ignore[arg-type]
-    launches.write(made, folder.launch)
-    return made
-
-
-def alone(folder: RunFolder) -> tuple[int, str]:
-    """Node 0 to its end: exit code and log."""
-    child = process.start(node_argv(folder, 0), what="test", log=folder.attempt(1).log(0))
-    code = child.wait(60)
-    return code, folder.attempt(1).log(0).read_text()
-
-
-def text(log: Path) -> str:
-    return log.read_text() if log.exists() else ""
-
-
-def seen(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 50, 255])
@@ -145,7 +93,7 @@ def test_term_ends_even_an_orphan_that_ignores_it(folder: RunFolder) -> None:
     nap = "import time; time.sleep(999)"
     words = f"[sys.executable, '-c', {deaf!r}], start_new_session=True"
     job(folder, sys.executable, "-c", f"import subprocess, sys; subprocess.Popen({words}); {nap}", grace=1.0)
-    child = process.start(node_argv(folder, 0), what="test", log=folder.attempt(1).log(0))
+    child = start(folder)
     seen(lambda: mark.exists() and mark.read_text())
     child.terminate()
     assert child.wait(30) == 128 + 15
@@ -156,7 +104,7 @@ def test_the_command_gets_its_grace(folder: RunFolder) -> None:
     mark = folder.root / "saved"
     script = f"trap 'echo x > \"{mark.name}\"; exit 0' TERM; echo up; while :; do sleep 0.1; done"
     job(folder, "sh", "-c", script, workdir=str(folder.root))
-    child = process.start(node_argv(folder, 0), what="test", log=folder.attempt(1).log(0))
+    child = start(folder)
     seen(lambda: "up\n" in text(folder.attempt(1).log(0)))
     child.terminate()
     child.wait(30)
@@ -180,9 +128,7 @@ def test_the_stop_file_ends_the_job(folder: RunFolder) -> None:
 def test_a_ray_that_will_not_start(folder: RunFolder, tmp_path: Path) -> None:
     files.write(tmp_path / "bin/ray", BROKEN_RAY, mode=0o755)
     job(folder, "true", ray=RayPlan())
-    child = process.start(
-        node_argv(folder, 0, str(tmp_path / "bin")), what="test", log=folder.attempt(1).log(0)
-    )
+    child = start(folder, path=str(tmp_path / "bin"))
     assert child.wait(60) == LaunchError.code
     log = folder.attempt(1).log(0).read_text()
     assert "exit code 3" in log and "no luck today" in log and "Traceback" not in log

@@ -1,0 +1,169 @@
+"""Programs beside the command, on real nodes without Ray."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit.errors import LaunchError
+from runner import services
+from runner.launch import Service
+from runner.meeting import Meeting
+from runner.runs import RunFolder
+from tests.unit.parts_node import alone, ended, job, seen, start, text
+
+pytestmark = pytest.mark.timeout(120)
+SERVER = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        Answer.asked += 1
+        self.send_response(200 if Answer.asked > 2 else 503)
+        self.end_headers()
+        print("asked", Answer.asked, flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number: int = free.getsockname()[1]
+    return number
+
+
+def service(**more: object) -> Service:
+    return Service(**{"name": "it", "run": "sleep 1000", "ready_within": 20.0, **more})  # type: ignore[arg-type]
+
+
+def log_of(folder: RunFolder, rank: int = 0) -> str:
+    return text(folder.attempt(1).service_log("it", rank))
+
+
+def test_the_command_starts_when_a_page_answers_well(folder: RunFolder, port: int) -> None:
+    """503, twice, is no good answer."""
+    words = (sys.executable, "-uc", SERVER, str(port))
+    ready = f"http://127.0.0.1:{port}/health"
+    show = f"grep -c asked '{folder.attempt(1).service_log('it', 0).name}'"
+    job(folder, "sh", "-c", show, workdir=str(folder.attempt(1).folder),
+        services=(service(run=words, ready=ready, nodes="head"),))  # fmt: skip
+    code, log = alone(folder)
+    assert code == 0 and "\n3\n" in log
+
+
+def test_a_port_that_listens_is_ready(folder: RunFolder, port: int) -> None:
+    words = (sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port))
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
+    job(folder, sys.executable, "-c", connect, services=(service(run=words, ready=f"port:{port}"),))
+    assert alone(folder)[0] == 0
+
+
+def test_a_file_and_a_variable_of_its_own(folder: RunFolder) -> None:
+    mark = folder.root / "mark"
+    one = service(run='sleep 0.5; touch "$MARK"; sleep 1000', ready=f"file:{mark}", env={"MARK": str(mark)})
+    job(
+        folder,
+        "sh",
+        "-c",
+        f'test -e "{mark.name}" && test -z "$MARK"',
+        workdir=str(folder.root),
+        services=(one,),
+    )
+    assert alone(folder)[0] == 0
+
+
+def test_one_that_is_never_ready_is_named(folder: RunFolder) -> None:
+    job(
+        folder,
+        "true",
+        services=(service(run="echo its word; sleep 1000", ready="file:/no/such", ready_within=1.0),),
+    )
+    code, log = alone(folder)
+    assert code == LaunchError.code and "running the command" not in log
+    assert "the service it on node 0 was not ready within 1 s (file:/no/such)" in log and "  its word" in log
+
+
+@pytest.mark.parametrize(("run", "ready"), [("exit 3", None), ("exit 0", "file:/no/such")])
+def test_one_that_ends_early_ends_the_job(folder: RunFolder, run: str, ready: str | None) -> None:
+    job(folder, "sleep", "1000", services=(service(run=f"echo its word; {run}", ready=ready),))
+    code, log = alone(folder)
+    assert code == LaunchError.code and "  its word" in log
+    assert f"the service it on node 0 ended with exit code {run[-1]} before the command did" in log
+    assert not folder.finished.exists(), "the command has not failed"
+
+
+def test_one_that_prepares_may_end_well(folder: RunFolder) -> None:
+    job(folder, "sh", "-c", "sleep 1; exit 4", services=(service(run="exit 0"),))
+    assert alone(folder)[0] == 4
+
+
+def test_one_that_dies_later_ends_the_job(folder: RunFolder) -> None:
+    mark = folder.root / "go"
+    run = f'until test -e "{mark.name}"; do sleep 0.1; done; exit 7'
+    job(folder, "sleep", "1000", workdir=str(folder.root), services=(service(run=run),))
+    node = start(folder)
+    seen(lambda: "running the command" in text(folder.attempt(1).log(0)))
+    mark.touch()
+    codes, logs = ended(folder, node)
+    assert codes == [LaunchError.code] and "the service it on node 0 ended with exit code 7" in logs[0]
+
+
+def test_its_end_is_the_nodes(folder: RunFolder) -> None:
+    """It gets TERM; what ignores that is killed: `nothing_survives` sees to it."""
+    mark = folder.root / "asked"
+    polite = service(run=f"trap 'touch \"{mark.name}\"; exit 0' TERM; while :; do sleep 0.1; done")
+    rude = Service(name="rude", run="trap '' TERM; while :; do sleep 0.1; done")
+    job(folder, "sleep", "1", workdir=str(folder.root), services=(polite, rude))
+    assert alone(folder)[0] == 0 and mark.exists()
+
+
+def test_the_head_waits_for_all_nodes(folder: RunFolder) -> None:
+    script = "test -e r1 || exit 9"
+    probe = service(run='sleep "$SLIPWORKS_RANK"; touch r1; exec sleep 1000', ready=f"file:{folder.root}/r1")
+    job(folder, "sh", "-c", script, nodes=2, interface="lo", everywhere=True, workdir=str(folder.root),
+        services=(probe,))  # fmt: skip
+    codes, _ = ended(folder, start(folder, 0), start(folder, 1))
+    assert codes == [0, 0]
+    assert Meeting(folder.attempt(1).meeting).ready(1)
+
+
+def test_a_workers_service_is_named_by_the_head(folder: RunFolder) -> None:
+    one = service(
+        run='test "$SLIPWORKS_RANK" = 0 || { echo its word; exit 3; }; sleep 1000', ready_within=9.0
+    )
+    job(folder, "sleep", "1000", nodes=2, interface="lo", everywhere=True, services=(one,))
+    codes, logs = ended(folder, start(folder, 0), start(folder, 1))
+    assert codes[0] == LaunchError.code and "node 1 failed: the service it on node 1 ended" in logs[0]
+    assert "its word" in logs[0] and "its word" in log_of(folder, 1)
+
+
+def test_one_of_the_head_runs_nowhere_else(folder: RunFolder) -> None:
+    job(folder, "true", nodes=2, interface="lo", everywhere=True, services=(service(nodes="head"),))
+    assert ended(folder, start(folder, 0), start(folder, 1))[0] == [0, 0]
+    assert folder.attempt(1).service_log("it", 0).exists()
+    assert not folder.attempt(1).service_log("it", 1).exists()
+
+
+@pytest.mark.parametrize("ready", ["port:", "port:99999999", "ftp://x", "file:relative", "8000", ""])
+def test_a_form_that_there_is_not(ready: str) -> None:
+    with pytest.raises(LaunchError, match="expected port:NUMBER"):
+        services.check_form(service(ready=ready))
+
+
+def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path) -> None:
+    from kit import process
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    server = process.start(
+        (sys.executable, "-m", "http.server", "-b", "127.0.0.1", str(port)), what="serve",
+        log=tmp_path / "log", cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        seen(lambda: services._answers(f"http://127.0.0.1:{port}/"))
+        assert not services._answers(f"http://127.0.0.1:{port}/none")
+    finally:
+        process.end_group(server)
