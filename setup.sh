@@ -127,6 +127,8 @@ need_test() {
     need squashfuse squashfuse
     need slurmctld slurm-wlm
     need munged munge
+    need slurmdbd slurmdbd
+    need mariadb-install-db mariadb-server
     need sshd openssh-server
     need_package busybox-static # other packages have a busybox too, but one with libraries
     need shellcheck shellcheck
@@ -197,7 +199,8 @@ install_packages() {
     fi
     find_root || { for_the_administrator && return; }
     set -- # services that come with packages that are installed now, as SERVICE:PROGRAM
-    for each in docker-registry:docker-registry slurmctld:slurmctld slurmd:slurmd munge:munged ssh:sshd; do
+    for each in docker-registry:docker-registry slurmctld:slurmctld slurmd:slurmd slurmdbd:slurmdbd munge:munged \
+        mariadb:mariadbd ssh:sshd; do
         have "${each#*:}" || set -- "$@" "$each"
     done
     apt() { $sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@"; }

@@ -52,9 +52,7 @@ def start(daemons: Daemons, cluster: str) -> list[str]:
     }
     config.write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     config.chmod(0o600)
-    # The plugin finds the database's socket where its client library's own settings say.
-    (folder / "my.cnf").write_text(f"[client]\nsocket={folder}/socket\n")
-    env = {"SLURM_CONF": str(config), "MYSQL_HOME": str(folder)}
+    env = {"SLURM_CONF": str(config), "MYSQL_UNIX_PORT": f"{folder}/socket"}
     names = [f"{name}={value}" for name, value in env.items()]
     daemons.spawn("slurmdbd", [*APART, "env", *names, "slurmdbd", "-D"])
     until(lambda: _answers(port), "slurmdbd's port", 60, daemons.logs)

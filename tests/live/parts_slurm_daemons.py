@@ -61,9 +61,9 @@ class Daemons:
             lines.append(f"TaskProlog={self._script('prolog', prolog)}")
         self._munge()
         if accounting:
-            from tests.live import slurm_accounts
+            from tests.live import parts_slurm_accounts
 
-            lines += slurm_accounts.start(self, cluster)
+            lines += parts_slurm_accounts.start(self, cluster)
         layout = Layout(folder=self.folder, base=self.base, real=real, net=self.net)
         self.conf.write_text(
             "\n".join([*conf.general(layout, cluster), *lines, *conf.hosts(layout, shapes), ""])
@@ -116,7 +116,7 @@ class Daemons:
         self._running[name].kill()
         self._running[name].wait(30)
         for each in inside:
-            until(lambda each=each: not Path(f"/proc/{each}").exists(), f"{name} to be empty", 30)
+            until(lambda each=each: gone(each), f"{name} to be empty", 30)
 
     def processes(self, name: str) -> list[str]:
         if not self.alive(name):
@@ -179,6 +179,13 @@ def ports() -> tuple[int, IO[str]]:
         except OSError:
             lock.close()
     raise AssertionError("no block of free ports for a Slurm")
+
+
+def gone(pid: int) -> bool:
+    """Ended; maybe not yet asked after by its new parent. A first process ends when its namespace is empty."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
 
 
 def children(pid: int) -> list[int]:
