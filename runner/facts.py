@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -17,7 +18,12 @@ from msgspec import Struct
 from kit import process
 from kit.errors import SlipworksError
 from kit.share import cpus, memory
+from runner import fabric, python_packages
+from runner.python_packages import Nccl
 
+LIMITS = {"memlock": resource.RLIMIT_MEMLOCK, "nofile": resource.RLIMIT_NOFILE}
+NETWORK = ("cxi*", "infiniband/*")  # Slingshot's, and what speaks verbs; below /dev
+OUTSIDE = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "APPTAINER", "SINGULARITY", "SSH_")
 NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "wekafs", "pvfs2"}
 )
@@ -49,6 +55,15 @@ class Facts(Struct, frozen=True, kw_only=True):
     port_base   first of a block of free ports that this node holds (see ports.py).
     env         of the container, before the job's own.
     step        what the scheduler said to this step (SLURM_*, CUDA_VISIBLE_DEVICES, …); empty without one.
+    bus_ids     of the GPUs on the PCI bus, in the order of `gpus`.
+    vllm        the version in the image's Python; None: no vLLM. vllm_uuids: it takes devices named by UUID.
+    nccl        the NCCL that torch's wheel brings.
+    foreign     names in `env` that neither the image nor this kit has set, as far as can be told.
+    limits      "memlock" and "nofile" -> the soft and the hard limit of this process; -1: none.
+    fabric      names of the node's own network libraries, below fabric.FOLDER; fabric_wrong: what they need
+                and the image has not, in words.
+    devices     network devices below /dev that are there.
+    alias       the address under which other nodes know this one by its name with the site's suffix.
     """
 
     rank: int
@@ -66,6 +81,16 @@ class Facts(Struct, frozen=True, kw_only=True):
     ray: str | None = None
     ray_client: bool = False
     step: dict[str, str] = {}
+    bus_ids: tuple[str, ...] = ()
+    vllm: str | None = None
+    vllm_uuids: bool = False
+    nccl: Nccl | None = None
+    foreign: tuple[str, ...] = ()
+    limits: dict[str, tuple[int, int]] = {}
+    fabric: tuple[str, ...] = ()
+    fabric_wrong: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    alias: str | None = None
 
 
 def gather(
@@ -74,10 +99,14 @@ def gather(
     port_base: int | None,
     env: Mapping[str, str] = os.environ,
     step: Mapping[str, str] | None = None,
+    suffix: str = "",
 ) -> Facts:
-    """Looks at this node. Never fails: what cannot be found out is empty or None."""
+    """Looks at this node. Never fails: what cannot be found out is empty or None.
+
+    `suffix` is the site's (Launch.node_suffix): the node's short name with it is looked up.
+    """
     listing = _nvidia("-L")
-    driver = _nvidia("--query-gpu=driver_version", "--format=csv,noheader") if listing else ()
+    driver, bus_ids = _asked("driver_version", "pci.bus_id") if listing else ((), ())
     return Facts(
         rank=rank,
         nodes=nodes,
@@ -90,11 +119,45 @@ def gather(
         env=dict(env),
         port_base=port_base,
         gpus=listing,
-        driver=driver[0].strip() if driver else None,
-        ray=package_version("ray", env),
-        ray_client=package_version("grpcio", env) is not None,
+        driver=driver[0] if driver else None,
+        ray=python_packages.version("ray", env),
+        ray_client=python_packages.version("grpcio", env) is not None,
         step=dict(step or {}),
+        bus_ids=bus_ids,
+        vllm=python_packages.version("vllm", env),
+        vllm_uuids=python_packages.vllm_takes_uuids(env),
+        nccl=python_packages.nccl(env),
+        foreign=foreign(env),
+        limits={name: resource.getrlimit(number) for name, number in LIMITS.items()},
+        fabric=fabric.names(),
+        fabric_wrong=fabric.wrong(python_packages.folders(env), env),
+        devices=tuple(sorted(str(path) for pattern in NETWORK for path in Path("/dev").glob(pattern))),
+        alias=_alias(suffix),
     )
+
+
+def foreign(env: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
+    """Names in `env` that the image did not set: what the scheduler, the engine and the site have put there.
+
+    Apptainer writes an image's variables to scripts inside, so there all others are known as well. Podman and
+    docker write them nowhere; but into their containers nothing else comes, unless the site says so.
+    """
+    outside = {name for name in env if name.startswith(OUTSIDE)}
+    scripts = sorted((root / ".singularity.d/env").glob("*.sh"))
+    if scripts:
+        text = "\n".join(script.read_text(errors="replace") for script in scripts)
+        image = set(re.findall(r"\b([A-Za-z_]\w*)=", text)) | set(re.findall(r"\bexport\s+(\w+)", text))
+        outside |= {name for name in env if name not in image and not name.startswith("SLIPWORKS_")}
+    return tuple(sorted(outside))
+
+
+def _alias(suffix: str) -> str | None:
+    if not suffix:
+        return None
+    try:
+        return socket.gethostbyname(platform.node().partition(".")[0] + suffix)
+    except OSError:
+        return None
 
 
 def interfaces() -> tuple[Interface, ...]:
@@ -146,6 +209,14 @@ def _free(path: str) -> int:
     return room.f_bavail * room.f_frsize
 
 
+def _asked(*questions: str) -> tuple[tuple[str, ...], ...]:
+    """For each question the answers of all GPUs, in order; empty where nvidia-smi gives none."""
+    lines = _nvidia(f"--query-gpu={','.join(questions)}", "--format=csv,noheader")
+    rows = [tuple(field.strip() for field in line.split(",")) for line in lines]
+    whole = [row for row in rows if len(row) == len(questions)]
+    return tuple(zip(*whole, strict=True)) if whole else tuple(() for _ in questions)
+
+
 def _nvidia(*words: str) -> tuple[str, ...]:
     """Lines that nvidia-smi prints; none where it is missing, fails, or hangs on a sick driver."""
     if not shutil.which("nvidia-smi"):
@@ -155,14 +226,3 @@ def _nvidia(*words: str) -> tuple[str, ...]:
     except SlipworksError:
         return ()
     return tuple(done.out.splitlines()) if done.code == 0 else ()
-
-
-def package_version(name: str, env: Mapping[str, str] = os.environ) -> str | None:
-    """The version of a package in the Python that PATH finds first, without starting it. None: not there."""
-    python = shutil.which("python", path=env.get("PATH")) or shutil.which("python3", path=env.get("PATH"))
-    if not python:
-        return None
-    for site in sorted(Path(python).parent.parent.glob("lib/python3*/site-packages")):
-        for info in site.glob(f"{name}-*.dist-info"):
-            return info.name[len(name) + 1 : -len(".dist-info")]
-    return None

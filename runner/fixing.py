@@ -5,6 +5,10 @@ A fix module has a docstring (its first line names the symptom; then Symptom, Ca
     apply(facts, launch) -> Launch          pure; sets defaults only: what the user set wins
     EXAMPLE: Example                        run by a test
 Fixes commute, so their order means nothing; a test applies every pair in both orders.
+It may also have, for what no fix can mend,
+    refuses(facts, launch) -> LaunchError | None    asked of the launch after all fixes: ends the job before
+                                                    anything is started
+    warns(facts, launch) -> str | None              likewise: a line in the node's log, and it goes on
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from kit.errors import LaunchError
 from runner import fixes
 from runner.facts import Facts, Folder, Interface
 from runner.launch import Launch, RayPlan
@@ -39,9 +44,11 @@ class Fix(Protocol):
 
     def apply(self, facts: Facts, launch: Launch) -> Launch: ...
 
+    # And, in some: refuses(facts, launch) -> LaunchError | None, warns(facts, launch) -> str | None.
+
 
 class Applied(Struct, frozen=True):
-    """A fix that was applied, and why."""
+    """A fix that was applied, or that warns, and why."""
 
     name: str
     reason: str
@@ -66,6 +73,26 @@ def fixed(facts: Facts, launch: Launch) -> tuple[Launch, list[Applied]]:
             launch = fix.apply(facts, launch)
             done.append(Applied(name, reason))
     return launch, done
+
+
+def refusal(facts: Facts, launch: Launch) -> LaunchError | None:
+    """Why a launch, after its fixes, cannot work on this node: the first reason by the fixes' names. Pure."""
+    for name in names():
+        refuses = getattr(load(name), "refuses", None)
+        if refuses and (reason := refuses(facts, launch)):
+            assert isinstance(reason, LaunchError)
+            return reason
+    return None
+
+
+def warnings(facts: Facts, launch: Launch) -> list[Applied]:
+    """What a launch, after its fixes, may run into on this node, by fix. Pure."""
+    found = []
+    for name in names():
+        warns = getattr(load(name), "warns", None)
+        if warns and (reason := warns(facts, launch)):
+            found.append(Applied(name, reason))
+    return found
 
 
 def facts_like(**changes: object) -> Facts:

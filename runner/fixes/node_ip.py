@@ -5,30 +5,36 @@ Cause: with several interfaces Ray asks which one leads to the internet; nodes o
 Remove when: never; a node has to be told which of its addresses is meant.
 """
 
+from kit.errors import LaunchError
 from runner.facts import Facts
 from runner.fixing import Example, facts_like, launch_like
+from runner.interfaces import chosen, word
 from runner.launch import Launch, RayPlan, with_ray
-
-
-def _address(facts: Facts, launch: Launch) -> str | None:
-    if launch.interface == "lo":
-        return f"127.0.0.{facts.rank + 2}"  # not .1, which Ray replaces by another interface's address
-    for interface in facts.interfaces:
-        if interface.name == launch.interface or (launch.interface is None and interface.name != "lo"):
-            return interface.address
-    return None
 
 
 def applies(facts: Facts, launch: Launch) -> str | None:
     if launch.ray is None or launch.ray.node_ip is not None:
         return None
-    address = _address(facts, launch)
-    chosen = f"of {launch.interface}" if launch.interface else "of the first interface that is not lo"
-    return f"this node is {address}, the address {chosen}" if address else None
+    found = chosen(facts, launch)
+    return f"this node is {found.address}, its address on {found.name}" if found else None
 
 
 def apply(facts: Facts, launch: Launch) -> Launch:
-    return with_ray(launch, node_ip=_address(facts, launch))
+    found = chosen(facts, launch)
+    return with_ray(launch, node_ip=found.address if found else None)
+
+
+def refuses(facts: Facts, launch: Launch) -> LaunchError | None:
+    """Nodes that guess apart never meet."""
+    if launch.nodes == 1 or chosen(facts, launch) or (launch.ray and launch.ray.node_ip):
+        return None
+    name = word(launch, "ray")
+    wanted = f"no interface {name} with an IPv4 address" if name else "no interface but lo"
+    there = ", ".join(each.name for each in facts.interfaces) or "nothing"
+    return LaunchError(
+        f"node {facts.rank} ({facts.hostname}) has {wanted}; it has {there}",
+        "ip -4 addr",
+    )
 
 
 EXAMPLE = Example(

@@ -12,17 +12,38 @@ from runner import fixes, fixing
 from runner.facts import Facts, Folder
 from runner.fixing import facts_like, launch_like
 from runner.launch import Launch, RayPlan
+from runner.python_packages import Nccl
+from slurm.clusters import Fabric
 
 FIXES = fixing.names()
+GPUS = (
+    "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-7f57f032-34ab-a064-c37c-7a4f75601cc5)",
+    "  MIG 2g.20gb     Device  0: (UUID: MIG-377e0049-554c-540b-93c6-d0976f8426cb)",
+    "  MIG 1g.10gb     Device  1: (UUID: MIG-f39aa248-6f1b-5769-b119-8d650bb34b27)",
+)
 POOR = facts_like(
     rank=1,
     nodes=2,
-    env={},
+    env={"MODULEPATH": "/m"},
+    foreign=("MODULEPATH",),
     shm_free=64 << 20,
     temporary=(Folder("/nfs/" + "x" * 60, False, 1), Folder("/tmp", True, 1)),
+    gpus=GPUS,
+    step={"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_ARRAY_TASK_ID": "7"},
+    nccl=Nccl("/stack/nvidia/nccl/lib/libnccl.so.2", "2.30.7"),
+    fabric=("libfabric.so.1", "libnccl-net.so"),
+    limits={"memlock": (65536, -1), "nofile": (1024, 4096)},
 )
+FABRIC = Fabric(kind="slingshot", environment={"NCCL_SOCKET_IFNAME": "hsn", "FI_PROVIDER": "cxi"})
 ASKED = launch_like(
-    nodes=2, nodes_here=2, interface="lo", scratch="/scratch", ray=RayPlan(token_file="/run/token")
+    nodes=2,
+    nodes_here=2,
+    interface="lo",
+    scratch="/scratch",
+    ray=RayPlan(token_file="/run/token"),
+    command=("train", "tokenizer=a/b"),
+    keep=("SLURM_ARRAY_*",),
+    fabric=FABRIC,
 )
 
 
@@ -33,7 +54,7 @@ def once(name: str, facts: Facts, launch: Launch) -> Launch:
 
 def test_all_files_are_found() -> None:
     files = {file.stem for file in Path(str(fixes.__file__)).parent.glob("*.py")} - {"__init__"}
-    assert set(FIXES) == files and len(FIXES) >= 8
+    assert set(FIXES) == files and len(FIXES) >= 19
 
 
 @pytest.mark.parametrize("name", FIXES)
@@ -75,24 +96,31 @@ def test_every_pair_commutes(one: str, other: str) -> None:
 def test_what_the_user_set_wins(name: str) -> None:
     """All that a fix would set is set by the user, to something else: nothing of it changes."""
     after = once(name, POOR, ASKED)
-    assert after.ray and ASKED.ray
-    env = {key: "the user's" for key in after.env}
+    assert after != ASKED and after.ray and ASKED.ray
     odd = {
-        "num_cpus": 99, "node_ip": "9.9.9.9", "temp_dir": "/u", "object_store_memory": 1,
+        "num_cpus": 99, "num_gpus": 99, "node_ip": "9.9.9.9", "temp_dir": "/u", "object_store_memory": 1,
         "plasma_directory": "/p", "ports": {key: 1 for key in after.ray.ports},
     }  # fmt: skip
     mine = {key: value for key, value in odd.items() if getattr(after.ray, key) != getattr(ASKED.ray, key)}
-    assert mine or env, "the fix changes nothing"
-    users = replace(ASKED, env=env, ray=replace(ASKED.ray, **mine))
+    users = replace(
+        ASKED,
+        env={key: "the user's" for key in after.env},
+        command_env={key: "the user's" for key in after.command_env},
+        ray=replace(ASKED.ray, **mine),
+        preload=("the user's",) if after.preload else (),
+        limits=dict.fromkeys(after.limits, 1),
+        # Lists that a fix lengthens and never replaces.
+        drop=after.drop,
+        library_path=after.library_path,
+    )
     assert once(name, POOR, users) == users
 
 
 @pytest.mark.parametrize("name", FIXES)
 def test_the_images_own_variables_win_too(name: str) -> None:
     variables = once(name, POOR, ASKED).env
-    if variables:
-        facts = replace(POOR, env=dict.fromkeys(variables, "the image's"))
-        assert once(name, facts, ASKED) == ASKED
+    facts = replace(POOR, env={**POOR.env, **dict.fromkeys(variables, "the image's")})
+    assert once(name, facts, ASKED).env == ASKED.env
 
 
 @pytest.mark.parametrize("name", FIXES)
