@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,7 @@ def render(batch: Batch) -> str:
         devices=[_word(pattern) for pattern in batch.devices],
         fabric_folder=FABRIC,
         temporary=batch.temporary,
+        cr=any("\r" in value for value in _values(batch)),
         secrets=[_word(str(path)) for path in batch.secrets],
     )
     if len(raw := os.fsencode(text)) > LONGEST_SCRIPT:
@@ -149,7 +150,7 @@ def filename(folder: Path, pattern: str) -> str:
 def _check(batch: Batch) -> None:
     if not batch.run.is_absolute():
         raise InvalidFileError(f"found the run folder {str(batch.run)!r}, expected an absolute path")
-    for command in (batch.container, batch.remove, batch.have, batch.fetch):
+    for command in _commands(batch):
         whole = 0
         for word in command:
             size = len(_bytes(word))
@@ -165,6 +166,17 @@ def _check(batch: Batch) -> None:
             )
 
 
+def _commands(batch: Batch) -> tuple[Sequence[str], ...]:
+    return batch.container, batch.remove, batch.have, batch.fetch
+
+
+def _values(batch: Batch) -> Iterator[str]:
+    """All that the body of the script quotes."""
+    for command in _commands(batch):
+        yield from command
+    yield from (*batch.modules, *batch.fabric, *batch.devices, str(batch.run), *map(str, batch.secrets))
+
+
 def _line(words: Iterable[str], token: str) -> str:
     return " ".join(_word(word, token) for word in words)
 
@@ -176,7 +188,12 @@ def _word(value: str, token: str | None = None) -> str:
     """
     _bytes(value)
     ranked = value.split(token) if token else [value]
-    return '"$rank"'.join('"$cr"'.join(map(quote, piece.split("\r"))) for piece in ranked)
+    word = '"$rank"'.join('"$cr"'.join(map(_part, piece.split("\r"))) for piece in ranked)
+    return word or quote("")
+
+
+def _part(text: str) -> str:
+    return quote(text) if text else ""
 
 
 def _bytes(value: str) -> bytes:
