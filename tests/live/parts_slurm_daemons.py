@@ -182,7 +182,7 @@ def ports() -> tuple[int, IO[str]]:
 
 
 def gone(pid: int) -> bool:
-    """Ended; maybe not yet asked after by its new parent. A first process ends when its namespace is empty."""
+    """Ended, if maybe not asked after yet. The first process of a namespace is the last to end there."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     return True
