@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kit.errors import LaunchError
+from runner import interfaces
 from runner.facts import Facts
 from runner.launch import Launch
 
@@ -14,14 +15,11 @@ def own(facts: Facts, launch: Launch) -> str:
     """
     if launch.ray and launch.ray.node_ip:
         return launch.ray.node_ip
-    name = launch.interfaces.get("ray", launch.interface)
-    if name == "lo":
-        return f"127.0.0.{facts.rank + 2}"  # one each, for nodes that share a machine
-    found = [each for each in facts.interfaces if (each.name == name if name else each.name != "lo")]
-    if found:
-        return found[0].address
+    if found := interfaces.chosen(facts, launch):
+        return found.address
     if launch.nodes == 1:
         return "127.0.0.1"
+    name = interfaces.word(launch, "ray")
     there = ", ".join(each.name for each in facts.interfaces) or "none"
     wanted = f"no interface {name} with an IPv4 address" if name else "no interface but lo"
     raise LaunchError(f"node {facts.rank} ({facts.hostname}) has {wanted}; it has {there}", "ip -4 addr")

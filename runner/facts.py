@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import resource
 import shutil
 import socket
 import struct
@@ -18,10 +17,9 @@ from msgspec import Struct
 from kit import process
 from kit.errors import SlipworksError
 from kit.share import cpus, memory
-from runner import fabric, python_packages
+from runner import fabric, limits, python_packages
 from runner.python_packages import Nccl
 
-LIMITS = {"memlock": resource.RLIMIT_MEMLOCK, "nofile": resource.RLIMIT_NOFILE}
 NETWORK = ("cxi*", "infiniband/*")  # Slingshot's, and what speaks verbs; below /dev
 OUTSIDE = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "APPTAINER", "SINGULARITY", "SSH_")
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -128,7 +126,7 @@ def gather(
         vllm_uuids=python_packages.vllm_takes_uuids(env),
         nccl=python_packages.nccl(env),
         foreign=foreign(env),
-        limits={name: resource.getrlimit(number) for name, number in LIMITS.items()},
+        limits=limits.here(),
         fabric=fabric.names(),
         fabric_wrong=fabric.wrong(python_packages.folders(env), env),
         devices=tuple(sorted(str(path) for pattern in NETWORK for path in Path("/dev").glob(pattern))),

@@ -60,8 +60,8 @@ def listed(lines: tuple[str, ...]) -> tuple[Device, ...]:
 
 
 def given(facts: Facts, launch: Launch) -> str | None:
-    """What somebody has said that processes may use: the job, the container, then the scheduler."""
-    for source in (launch.env, facts.env, facts.step):
+    """What somebody has said that processes may use: the job, the scheduler, then the container."""
+    for source in (launch.env, facts.step, facts.env):
         if VISIBLE in source:
             return source[VISIBLE]
     return None

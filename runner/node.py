@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from kit import files, say
 from kit.errors import LaunchError, SlipworksError
-from runner import addresses, ends, family, fixing, ports, prerequisites, rays, variables
+from runner import addresses, ends, family, fixing, limits, ports, prerequisites, rays, variables
 from runner import facts as facts_
 from runner import launch as launch_
 from runner.artifacts import Artifacts
@@ -115,7 +115,8 @@ class Node:
     def look(self, port_base: int) -> Facts:
         """Gathers the facts, lets the fixes change the launch, and checks what a start needs."""
         step = variables.step(self.attempt, self.rank)
-        facts = facts_.gather(self.rank, self.launch.nodes, port_base, step=step)
+        suffix = self.launch.node_suffix
+        facts = facts_.gather(self.rank, self.launch.nodes, port_base, step=step, suffix=suffix)
         files.write(self.attempt.facts(self.rank), _recorded(facts), mode=0o600)
         plan = self.launch
         if plan.ray and self.folder.token.exists():
@@ -123,7 +124,10 @@ class Node:
         self.launch, applied = fixing.fixed(facts, plan)
         for fix in applied:
             self.tell(f"fix {fix.name}: {fix.reason}")
+        for warning in fixing.warnings(facts, self.launch):
+            self.tell(f"warning of {warning.name}: {warning.reason}")
         self.events.mark("fixes applied", fixes=[fix.name for fix in applied])
+        limits.take(self.launch.limits)
         self.env = variables.of_node(facts, self.launch, self.folder)
         prerequisites.check(facts, self.launch, variables.of_command(self.env, self.launch))
         return facts

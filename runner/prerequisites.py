@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kit.errors import LaunchError
-from runner import services
+from runner import fixing, services
 from runner.facts import Facts
 from runner.launch import Launch
 
@@ -16,6 +16,8 @@ def check(facts: Facts, launch: Launch, env: Mapping[str, str]) -> None:
     """Everything; `env` is the command's."""
     _check_driver(facts, launch)
     _check_libraries(launch, env)
+    if refusal := fixing.refusal(facts, launch):
+        raise refusal
     for service in launch.services:
         services.check_form(service)
 

@@ -47,13 +47,20 @@ def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
     }
     if launch.checkpoints:
         own["SLIPWORKS_CHECKPOINTS"] = launch.checkpoints
-    made = {**facts.env, **said, **launch.env, **secrets, **own}
-    return _before(made, "PYTHONPATH", launch.code)
+    container = {name: value for name, value in facts.env.items() if name not in launch.drop}
+    made = {**container, **said, **launch.env, **secrets, **own}
+    made = _before(made, "PYTHONPATH", launch.code)
+    return _behind(made, "LD_LIBRARY_PATH", launch.library_path)
 
 
 def of_command(node: Mapping[str, str], launch: Launch) -> dict[str, str]:
     """The command's: the node's, what is for the command alone, and the libraries that it preloads."""
     return _before({**node, **launch.command_env}, "LD_PRELOAD", launch.preload)
+
+
+def _behind(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:
+    """`env` with `paths` behind what the variable holds: the image's own come first."""
+    return {**env, name: ":".join([*([env[name]] if env.get(name) else []), *paths])} if paths else env
 
 
 def _before(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:
