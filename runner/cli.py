@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # TERM unwinds as Ctrl-C does, so that what was started is ended and temporary files go.
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names and values of any bytes leave as they came
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         args = parsed(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
@@ -53,7 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, args: argparse.Namespace) -> int:
-    """Runs it with the settings of the cluster that this machine belongs to, asked for when one is read."""
+    """Runs it with the settings of the cluster that this machine belongs to, asked for when one is read.
+
+    A command that is BARE reads none, and starts the sooner.
+    """
+    if getattr(command, "BARE", False):
+        return command.run(args)
     from kit import settings
 
     def of_this_cluster() -> Mapping[str, str]:

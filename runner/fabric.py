@@ -16,9 +16,8 @@ from pathlib import Path, PurePosixPath
 from containers import elf, ld_cache
 from containers.elf import ElfFile
 from kit.errors import InvalidFileError
-from slurm.script import FABRIC
+from slurm.fabric import FOLDER
 
-FOLDER = FABRIC
 C_LIBRARY = re.compile(r"(ld-linux|libc|libpthread|libm|libdl|librt|libresolv)[-.][\w.-]*so[\w.-]*")
 PLUGIN = re.compile(r"libnccl-net.*\.so")
 DEFAULTS = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from kit import exact, files
 from kit.errors import InvalidFileError
 from runner.facts import Facts
-from slurm.clusters import Fabric
+from slurm.fabric import Fabric
 
 
 class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,7 +81,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     interfaces   interface by purpose where they differ ("nccl", "gloo", "ray"); else `interface`.
     node_suffix  added to a node's short name for its name on the interface.
     ray_cpus     CPUs for Ray where the site's count misleads.
-    fabric       what the site's network needs (see slurm.clusters.Fabric); its host files lie below FABRIC.
+    fabric       what the site's network needs (see slurm.fabric.Fabric); its host files lie below FABRIC.
     driver_floor the oldest driver of the image's CUDA; None: not known.
     nccl         absolute path inside of the NCCL that the command must preload; None: the loader's choice.
     gpus         asked for on this node; None: not said.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from pathlib import Path
 
@@ -148,7 +148,7 @@ class RunFolder(Struct, frozen=True):
 
 def named(runs: Path, name: str) -> RunFolder:
     """A name for a new run, `<name>-<time>-<8 hex>`; makes nothing."""
-    return RunFolder(runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}")
+    return RunFolder(runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.urandom(4).hex()}")
 
 
 def last_lines(log: Path) -> str:

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from kit import decode, settings
 from kit.errors import InvalidFileError
 from kit.suggest import unknown
+from slurm.fabric import Fabric
 
 GpuDirective = Literal["gres", "gpus-per-node", "none"]
 
@@ -49,21 +50,6 @@ class Driver(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     version: str
     seen: str
-
-
-class Fabric(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The fast network between nodes, as a container needs it.
-
-    kind         "slingshot" (libfabric, cxi), "infiniband" (verbs) or "ethernet".
-    devices      globs of device files of the host that go inside: /dev/infiniband, /dev/cxi*.
-    libraries    globs of the host's libraries that go inside, never its C library: NCCL's plugin, libfabric.
-    environment  of Ray and the command, unless the user says otherwise.
-    """
-
-    kind: Literal["slingshot", "infiniband", "ethernet"]
-    devices: tuple[str, ...] = ()
-    libraries: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
 
 
 class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kit.errors import UsageError
 
+BARE = True  # what a node needs is in its run folder
 HELP = "be one node of a job (started by the launcher)"
 
 

@@ -16,7 +16,7 @@ from runner.fabric import FOLDER, PLUGIN
 from runner.facts import Facts
 from runner.fixing import Example, facts_like, launch_like
 from runner.launch import Launch, said, with_env
-from slurm.clusters import Fabric
+from slurm.fabric import FOLDER, Fabric
 
 BUILT_IN = ("", "Socket", "IB")  # values of NCCL_NET that need no plugin
 

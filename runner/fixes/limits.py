@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from runner.facts import Facts
 from runner.fixing import Example, facts_like, launch_like
 from runner.launch import Launch
-from slurm.clusters import Fabric
+from slurm.fabric import Fabric
 
 UNLIMITED = -1
 FILES = 1 << 20  # more makes programs slow that close all they could have open

@@ -11,7 +11,7 @@ from runner.fabric import PLUGIN
 from runner.facts import Facts
 from runner.fixing import Example, facts_like, launch_like
 from runner.launch import Launch, said, with_env
-from slurm.clusters import Fabric
+from slurm.fabric import Fabric
 
 SETTINGS = {
     "FI_PROVIDER": "cxi",

@@ -13,7 +13,7 @@ from runner.facts import Facts, Folder
 from runner.fixing import facts_like, launch_like
 from runner.launch import Launch, RayPlan
 from runner.python_packages import Nccl
-from slurm.clusters import Fabric
+from slurm.fabric import Fabric
 
 FIXES = fixing.names()
 GPUS = (
