@@ -21,7 +21,7 @@ Options = dict[str, str | int | bool]
 """sbatch's long options without dashes -> value; True: an option without a value; False: left out."""
 
 FABRIC = "/slipworks-fabric"
-"""The folder inside in which the node's own libraries of its network lie (see slurm.clusters.Fabric)."""
+"""The folder inside in which the node's own libraries of its network lie (see slurm.fabric.Fabric)."""
 
 
 class Batch(Struct, frozen=True, kw_only=True):
@@ -38,8 +38,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at   how many words of `container` come before those that a node adds of its own: for each file that
                matches a glob of `fabric` --mount=type=bind,source=FILE,target=FABRIC/NAME,ro; for each that
                matches one of `devices` --device=FILE. A glob without a match adds nothing.
-    temporary  each node makes a folder of its own, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp), 0700, which
-               is /tmp inside (one more --mount word) and is removed when the node's part ends.
+    temporary  each node makes a folder of its own, 0700, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp):
+               /tmp inside (one more --mount word), removed when the node's part ends.
     have,fetch of each node, before the container: where `have` fails, `fetch` brings the image to the node's
                engine, and what it says is the node's log. Both empty: the image is a file that all nodes see.
     patience   whole seconds that the nodes' ends may take after the head's before the step is ended.
