@@ -19,8 +19,9 @@ from kit.errors import (
 from kit.nouns import Image, Platform, digest
 
 if TYPE_CHECKING:
+    from containers.engine import Engine
     from image_cache.store import Store
-    from kit.nouns import Format, Recipe
+    from kit.nouns import Format
     from runner.job import Job
     from slurm.clusters import Cluster
 
@@ -32,7 +33,6 @@ class Chosen(Struct, frozen=True, kw_only=True):
     digest        of what is run: the SIF's bytes, or the OCI manifest.
     layer         squashfs file or folder of the slipworks layer that is mounted; None: the image has its own.
     driver_floor  the oldest driver that its CUDA runs on.
-    nccl          the library, inside, that the training process is to use.
     archive       for docker: the `docker load` archive of it.
     """
 
@@ -45,7 +45,6 @@ class Chosen(Struct, frozen=True, kw_only=True):
     platform: str | None = None
     layer: str | None = None
     driver_floor: str | None = None
-    nccl: str | None = None
     archive: str | None = None
 
 
@@ -84,12 +83,33 @@ def of(job: Job, cluster: Cluster, engine: str, *, dry: bool) -> Found:
     """
     if job.image is not None:
         return _given(job, job.image, cluster, engine, dry)
-    arch = job.arch or cluster.arch
-    if arch is None:
-        raise UsageError(
-            "the job names neither arch nor image, and the cluster's profile names no arch", "arch=…"
-        )
-    return _ours(job, arch, cluster, engine, dry)
+    return _ours(job, arch_of(job, cluster), cluster, engine, dry)
+
+
+def arch_of(job: Job, cluster: Cluster) -> str:
+    """The job's arch, else that of the cluster's nodes; UsageError where there is neither."""
+    if arch := job.arch or cluster.arch:
+        return arch
+    raise UsageError(
+        "the job names neither arch nor image, and the cluster's profile names no arch", "arch=…"
+    )
+
+
+def here(job: Job, cluster: Cluster, engine: Engine) -> Chosen:
+    """The image that `image:` names, for an engine of this machine. One that keeps images must have it.
+
+    The slipworks layer is mounted, whether or not the image has one: engines are not asked what is in it.
+    """
+    from runner import images, mounted_layer
+
+    assert job.image is not None
+    if engine.name == "apptainer":
+        return of(job, cluster, engine.name, dry=False).chosen
+    identity = engine.has(job.image)
+    if identity is None:
+        raise NotFoundError(f"{engine.name} has no image {job.image}", f"{engine.name} pull {job.image}")
+    layer = mounted_layer.made(images.store(), Platform.host(), engine.name)
+    return Chosen(reference=job.image, engine=engine.name, digest=identity, layer=str(layer))
 
 
 def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Found:
@@ -103,7 +123,7 @@ def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Foun
     chosen = Chosen(
         reference=str(store.sif_path(recipe.name)) if format == "sif" else f"localhost/{recipe.name}",
         engine=engine, arch=arch, name=recipe.name, key=recipe.key, platform=str(recipe.platform),
-        driver_floor=recipe.driver_floor, nccl=_nccl(recipe),
+        driver_floor=recipe.driver_floor,
     )  # fmt: skip
     if dry:
         return Found(chosen)
@@ -138,15 +158,6 @@ def _platform(arch: str, cluster: Cluster) -> str | None:
     there, wanted = archs.load(arch).all_platforms(), archs.load(cluster.arch).all_platforms()
     both = [each for each in wanted if each in there]
     return str(both[0]) if both and Platform.host() not in wanted else None
-
-
-def _nccl(recipe: Recipe) -> str | None:
-    """Where the stack's own NCCL lies inside, as its wheel has it."""
-    from definitions.render import STACK
-
-    if not any("\nnvidia-nccl-" in f"\n{layer.group.lock}" for layer in recipe.stack):
-        return None
-    return f"{STACK}/lib/python{recipe.python}/site-packages/nvidia/nccl/lib/libnccl.so.2"
 
 
 def _given(job: Job, reference: str, cluster: Cluster, engine: str, dry: bool) -> Found:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from msgspec import Struct, json, structs
-from msgspec.structs import replace
 
 from containers.engine import Bind, ContainerRun, Engine
 from kit import exact, files, say
@@ -73,7 +72,7 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
         code=code.inside(job.checkouts), node_suffix=cluster.node_suffix, ray_cpus=cluster.ray_cpus,
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None,
-        nccl=chosen.nccl if chosen else None, gpus=job.gpus or None, keep=job.keep_env,
+        gpus=job.gpus or None, keep=job.keep_env,
         restarts=job.restarts,
     )  # fmt: skip
 
@@ -104,6 +103,7 @@ def container(
         name=_name(folder, rank),
         gpus=job.gpus > 0,
         elsewhere=elsewhere,
+        temporary=elsewhere and not any(each.target == "/tmp" for each in job.mounts),
     )
 
 
@@ -212,16 +212,3 @@ def _shown(plan: Launch) -> Iterator[Callable[[str], None]]:
                 update(line)
 
         yield show
-
-
-def explained(job: Job, plan: Launch) -> list[str]:
-    """Each fix that applies on this machine, with its reason: what a node that is like it will do."""
-    from runner import facts, fixing, ports
-
-    with ports.held(f"{plan.run_id}-0") as base:
-        seen = facts.gather(0, plan.nodes, base)
-    # Of the container only this much is known here: ours have Ray and a locale, and nothing of this shell.
-    seen = replace(seen, env={"LANG": "C.UTF-8"} if job.arch else {}, ray="2.57.0" if plan.ray else None)
-    if plan.ray:
-        plan = replace(plan, ray=replace(plan.ray, token_file=f"{INSIDE}/ray.token"))
-    return [f"fix {fix.name}: {fix.reason}" for fix in fixing.fixed(seen, plan)[1]]

@@ -30,8 +30,8 @@ CHAIN = "chain"
 class Queue(Protocol):
     """What is asked of Slurm."""
 
-    def submit(self, script: Path, options: Sequence[str]) -> str:
-        """The id of the job that sbatch made."""
+    def submit(self, script: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> str:
+        """The id of the job that sbatch made; `arguments` are the script's."""
 
     def commented(self, prefix: str) -> Mapping[str, str]:
         """Comment -> job id of this user's jobs whose comment begins so, as far as Slurm remembers."""
@@ -100,7 +100,7 @@ def submit(folder: RunFolder, record: Record, queue: Queue) -> Record:
     for place in range(len(record.jobs), record.wanted):
         comment = f"{COMMENT}:{record.run_id}:{place}"
         try:
-            id = queue.submit(folder.script, _options(comment, record))
+            id = queue.submit(folder.script, _options(comment, record), [str(place + 1)])
         except SlipworksError as refused:
             found = _asked(queue, comment)
             if comment not in found:
@@ -125,7 +125,7 @@ def abandoned(record: Record) -> bool:
 
 
 def healed(folder: RunFolder, record: Record, queue: Queue) -> Record:
-    """The record with the jobs that Slurm has of it, where whoever submitted broke off; written if it changes.
+    """The record with the jobs that Slurm has of it, where whoever submitted broke off; written if changed.
 
     Submits nothing: a chain that was cut stays short.
     """

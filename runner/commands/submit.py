@@ -1,7 +1,7 @@
-"""Run a job: its image is made or found, its nodes are started, Ray is brought up, its command is run.
+"""Run a job: on this machine until it has ended, or as jobs of Slurm, which are in its hands at once.
 
-The job's log goes to stderr as it grows; the last line on stdout is the run folder, which holds all that is
-known of the run. The exit code is the command's.
+The answer on stdout is the run folder, which holds all that is known of the run. On this machine the job's
+log goes to stderr as it grows, and the exit code is the command's.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from containers.engine import Engine
+    from runner.chosen import Chosen
     from runner.job import Job
     from runner.runs import RunFolder
-    from runner.submission import Chosen
+    from runner.site import Site
+    from runner.submission import Places
 
 HELP = "run a job file on a cluster, or on this machine"
 
@@ -24,79 +26,136 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "override", nargs="*", metavar="key=value", help="over the job file's: nodes=1 env.A=b"
     )
-    parser.add_argument("--cluster", help="a file of slurm/clusters (default: the setting, else local)")
-    parser.add_argument("--engine", help="docker, podman or apptainer (default: the first that works)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands, and run nothing")
+    parser.add_argument("--cluster", help="see runner clusters (default: the setting, else the one here)")
     parser.add_argument(
-        "--explain", action="store_true", help="print the fixes that apply, with their reasons"
+        "--engine",
+        help="docker, podman or apptainer (default: the cluster's first; here, the first that works)",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the batch script, or the commands, and run nothing"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="print the fixes that may apply, with their reasons, and stop"
+    )
+    parser.add_argument("--json", action="store_true", help="the answer as JSON: run folder and job ids")
 
 
 def run(args: argparse.Namespace) -> int:
     import time
 
-    from kit import say, settings
     from runner import job as jobs
-    from runner import runs, submission
-    from slurm import clusters
+    from runner import runs, site
 
     began = time.time()
-    chosen = settings.load({"cluster": args.cluster, "engine": args.engine}).settings
-    cluster = clusters.load(chosen.cluster or "local")
+    here = site.chosen({"cluster": args.cluster, "engine": args.engine})
     job = jobs.load(args.job, args.override)
-    if not args.dry_run:
-        settings.writable("runs")
-        settings.writable("cache")
-    folder = runs.named(Path(chosen.runs).expanduser().absolute(), job.name)
-    plan = submission.launch(job, cluster, folder.run_id)
+    folder = runs.named(Path(here.settings.runs).expanduser().absolute(), job.name)
     if args.explain:
-        for line in submission.explained(job, plan):
-            say.answer(line)
-    scratch = chosen.cache_folder / "scratch"
+        _explain(job, here, folder)
+        if not args.dry_run:
+            return 0
+    if here.cluster.scheduler == "none":
+        return _here(args, job, here, folder, began)
+    return _queued(args, job, here, folder)
+
+
+def _explain(job: Job, here: Site, folder: RunFolder) -> None:
+    from kit import say
+    from runner import explaining, submission
+
+    plan = submission.launch(job, here.cluster, folder.run_id)
+    for line in explaining.explained(plan, here.cluster, job.image is None):
+        say.answer(line)
+
+
+def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -> int:
+    from kit import say, settings
+    from runner import job as jobs
+    from runner import queueing
+
     if args.dry_run:
-        return _dry(job, folder, scratch, chosen.engine)
+        from slurm import script
+
+        ready = queueing.prepared(job, here, folder, dry=True)
+        say.answer(script.render(ready.batch).rstrip("\n"))
+        return 0
+    settings.writable("runs")
+    settings.writable("cache")
     secrets = jobs.secret_values(job)
-    engine, image = _image(job, chosen.engine)
-    scratch.mkdir(parents=True, exist_ok=True)
-    submission.write(folder, job, plan, image, secrets)
-    commands = submission.argvs(job, folder, engine, image.reference, scratch)
+    ready = queueing.prepared(job, here, folder, dry=False)
+    record = queueing.submit(ready, secrets, queueing.queue(here))
+    first, *more = record.ids
+    say.say(
+        f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")
+    )
+    _answer(folder, record.ids, args.json)
+    return 0
+
+
+def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, began: float) -> int:
+    from kit import settings
+    from runner import code, submission
+    from runner import job as jobs
+
+    at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
+    if args.dry_run:
+        return _dry(job, at, here)
+    settings.writable("runs")
+    settings.writable("cache")
+    secrets = jobs.secret_values(job)
+    listed = [code.listed(each) for each in job.checkouts]
+    engine, image = _image(job, here)
+    plan = submission.launch(job, here.cluster, folder.run_id, image)
+    at.make()
+    submission.write(folder, job, plan, image, secrets, listed)
+    more = submission.further(job, at, image)
+    commands = submission.argvs(job, folder, engine, image.reference, at.scratch, more)
     remove = submission.remove_argv(job, folder, engine)
     try:
         return submission.run(folder, job, plan, commands, began, remove)
     finally:
-        say.answer(str(folder.root))
+        _answer(folder, (), args.json)
 
 
-def _dry(job: Job, folder: RunFolder, scratch: Path, engine: str | None) -> int:
+def _dry(job: Job, at: Places, here: Site) -> int:
     """Prints each node's command; an image that was not built yet goes by the name that it will have."""
     from kit import say, shell
-    from runner import images, planning, submission
+    from runner import chosen, images, planning, submission
 
-    able = images.runs(engine)
-    reference = job.image or ""
-    if job.arch:
-        wanted = planning.Wanted(arch=job.arch, line=job.line, base=job.base)
+    able = images.runs(here.settings.engine)
+    if job.image is not None:
+        image = chosen.of(job, here.cluster, able.name, dry=True).chosen
+    else:
+        wanted = planning.Wanted(arch=chosen.arch_of(job, here.cluster), line=job.line, base=job.base)
         reference = images.reference_of(images.planned(wanted), able)
-    for argv in submission.argvs(job, folder, able, reference, scratch):
+        image = chosen.Chosen(reference=reference, engine=able.name)
+    more = submission.further(job, at, image)
+    for argv in submission.argvs(job, at.run, able, image.reference, at.scratch, more):
         say.answer(shell.line(argv))
     return 0
 
 
-def _image(job: Job, engine: str | None) -> tuple[Engine, Chosen]:
+def _image(job: Job, here: Site) -> tuple[Engine, Chosen]:
     """The job's image, made or found, and the engine that has it."""
-    from kit.errors import NotFoundError
-    from runner import images
-    from runner.submission import Chosen
+    from runner import chosen, images
 
+    engine = here.settings.engine or ("apptainer" if job.is_sif else None)
     able = images.runs(engine)
-    if job.arch:
-        made = images.make(job.arch, line=job.line, base=job.base, engine=able.name, to_run=True)
-        image = made.image
-        return able, Chosen(
-            reference=made.reference, engine=able.name, arch=job.arch,
-            name=image.name, key=image.key, digest=image.digest,
-        )  # fmt: skip
-    assert job.image
-    if able.has(job.image) is None:
-        raise NotFoundError(f"{able.name} has no image {job.image}", f"{able.name} pull {job.image}")
-    return able, Chosen(reference=job.image, engine=able.name)
+    if job.image is not None:
+        return able, chosen.here(job, here.cluster, able)
+    arch = chosen.arch_of(job, here.cluster)
+    made = images.make(arch, line=job.line, base=job.base, engine=able.name, to_run=True)
+    image, recipe = made.image, made.recipe
+    return able, chosen.Chosen(
+        reference=made.reference, engine=able.name, arch=arch, name=image.name, key=image.key,
+        digest=image.digest, platform=str(image.platform), driver_floor=recipe.driver_floor,
+    )  # fmt: skip
+
+
+def _answer(folder: RunFolder, ids: tuple[str, ...], as_json: bool) -> None:
+    from msgspec import json
+
+    from kit import say
+
+    root = str(folder.root)
+    say.answer(json.encode({"run": root, "jobs": ids}).decode() if as_json else root)

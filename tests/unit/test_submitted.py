@@ -25,8 +25,9 @@ class Slurm:
         self.said: list[Sequence[str]] = []
         self.dies, self.refuses = dies, refuses
 
-    def submit(self, script: Path, options: Sequence[str]) -> str:
+    def submit(self, script: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> str:
         number = len(self.said)
+        assert arguments == [str(int(options[0].rpartition(":")[2]) + 1)], "the script counts from 1"
         self.said.append(options)
         if self.dies == (number, "before"):
             raise Killed

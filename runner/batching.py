@@ -1,0 +1,97 @@
+"""From a job to its batch script on a cluster: options, the node's command, what the node adds of its own."""
+
+from __future__ import annotations
+
+import os
+
+from containers import engine as engines
+from containers import workplace
+from kit import files
+from kit.nouns import Image
+from runner import submission
+from runner.chosen import Chosen
+from runner.job import Job
+from runner.launch import Launch
+from runner.local import AFTER
+from runner.runs import RunFolder
+from runner.submission import Places
+from slurm import script
+from slurm.clusters import Cluster
+from slurm.script import Batch, Options
+
+LAYOUT = "image"
+"""The folder of the run folder with an OCI layout for engines that must fetch the image on each node."""
+
+
+def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, options: Options) -> Batch:
+    """All that goes into the script. Pure apart from what the engine's file asks of this machine: the nodes
+    are taken to be like it."""
+    engine = engines.get(chosen.engine)
+    token = f"@slipworks-rank-{at.run.run_id}@"
+    run = submission.container(
+        job, at.run, chosen.reference, at.scratch, token, submission.further(job, at, chosen), elsewhere=True
+    )
+    words = engine.run_argv(run)
+    have, fetch = _fetching(at.run, chosen)
+    fabric = cluster.fabric
+    return Batch(
+        options=options,
+        run=at.run.root,
+        nodes=job.nodes,
+        container=words,
+        rank_token=token,
+        remove=engine.remove_argv([run.name] if run.name else []),
+        modules=cluster.modules,
+        words_at=len(words) - len(run.argv) - 1,
+        fabric=fabric.libraries if fabric else (),
+        # Apptainer shows all of the host's /dev.
+        devices=fabric.devices if fabric and chosen.engine != "apptainer" else (),
+        temporary=run.temporary,
+        have=have,
+        fetch=fetch,
+        patience=plan.grace + AFTER + 20,
+        restarts=job.restarts,
+        secrets=(at.run.secrets, at.run.token),
+    )
+
+
+def options(job: Job, cluster: Cluster, folder: RunFolder) -> Options:
+    """What sbatch is told, but for what differs from job to job of a chain. Pure."""
+    asked: Options = {
+        "job-name": job.name,
+        "output": script.filename(folder.root, "slurm-%j.out"),
+        "nodes": job.nodes,
+        "export": "NONE",
+    }
+    if time := job.time or cluster.time_limit:
+        asked["time"] = time
+    if job.warn:
+        asked["signal"] = f"B:USR2@{job.warn}"
+    if cluster.account:
+        asked["account"] = cluster.account
+    if cluster.partition:
+        asked["partition"] = cluster.partition
+    if job.gpus:
+        asked["gpus-per-node"] = job.gpus
+    return {**asked, **cluster.sbatch, **job.sbatch}
+
+
+def write(batch: Batch, folder: RunFolder, image: Image | None) -> None:
+    """Puts the script into the run folder, and what nodes fetch the image by."""
+    if image is not None:
+        workplace.lay_out(image, folder.root / LAYOUT / image.name)
+    files.write(folder.script, os.fsencode(script.render(batch)), mode=0o700)
+
+
+def _fetching(folder: RunFolder, chosen: Chosen) -> tuple[list[str], list[str]]:
+    """How a node asks its engine for the image, and gets it; nothing for a file that all nodes see."""
+    if chosen.engine == "apptainer" or chosen.name is None:
+        return [], []
+    command = engines.get(chosen.engine).remove_argv(["x"])
+    prefix = command[: command.index("rm")]
+    if chosen.archive:
+        return [*prefix, "image", "inspect", chosen.reference], [*prefix, "load", "--input", chosen.archive]
+    # A layout's path may hold no colon, so it is named from where it lies.
+    source = f"oci:{chosen.name}"
+    pull = ["env", "-C", str(folder.root / LAYOUT), *prefix, "pull", "--quiet", source]
+    return [*prefix, "image", "exists", chosen.reference], pull

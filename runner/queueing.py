@@ -1,0 +1,125 @@
+"""A job's way into Slurm's queue: everything is checked first, then written, then submitted and recorded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from kit import process, say, settings
+from kit.errors import LaunchError, UsageError
+from runner import batching, chosen, code, submission, submitted
+from runner.chosen import Found
+from runner.job import Job
+from runner.launch import Launch
+from runner.runs import RunFolder
+from runner.site import Site
+from runner.submission import Places
+from runner.submitted import Queue, Record
+from slurm.script import Batch
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """A job that could be submitted: nothing was written of it yet."""
+
+    job: Job
+    plan: Launch
+    at: Places
+    found: Found
+    batch: Batch
+    cluster: str
+
+
+def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
+    """The job as the site gets it. dry: no image is looked for, and no account needed; both are told.
+
+    Errors as of chosen.of; UsageError where the site takes no job without an account.
+    """
+    cluster = site.cluster
+    _demand_account(job, site, dry)
+    engine = chosen.engine_of(job, cluster, site.settings.engine)
+    at = submission.places(job, folder, site.settings.cache_folder, site.scratch)
+    found = chosen.of(job, cluster, engine, dry=dry)
+    plan = submission.launch(job, cluster, folder.run_id, found.chosen)
+    _warn_of_driver(job, site, found.chosen.driver_floor)
+    options = batching.options(job, site.profile.cluster, folder)
+    return Prepared(
+        job=job, plan=plan, at=at, found=found, cluster=site.name,
+        batch=batching.batch(job, plan, cluster, at, found.chosen, options),
+    )  # fmt: skip
+
+
+def submit(ready: Prepared, secrets: dict[str, str], queue: Queue) -> Record:
+    """Writes the run folder, submits the chain, and returns its record. Where nothing could be submitted no
+    secret is left."""
+    folder = ready.at.run
+    listed = [code.listed(each) for each in ready.job.checkouts]
+    ready.at.make()
+    try:
+        submission.write(folder, ready.job, ready.plan, ready.found.chosen, secrets, listed)
+        batching.write(ready.batch, folder, ready.found.image)
+        record = submitted.begin(folder, ready.job.name, ready.cluster, 1 + ready.job.restarts)
+        return submitted.submit(folder, record, queue)
+    except Exception:
+        for private in (folder.secrets, folder.token):
+            private.unlink(missing_ok=True)
+        raise
+
+
+def queue(site: Site) -> Queue:
+    """Slurm, as it is reached from here."""
+    return Client()
+
+
+class Client:
+    """Slurm's own programs, on this machine."""
+
+    def submit(self, script: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> str:
+        argv = ["sbatch", "--parsable", *options, str(script), *arguments]
+        done = process.run(argv, what="submit the job", env=_environment(), error=LaunchError, timeout=120)
+        return done.out.strip().splitlines()[-1].partition(";")[0]
+
+    def commented(self, prefix: str) -> Mapping[str, str]:
+        argv = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %k"]
+        done = process.run(argv, what="look for the job", env=_environment(), error=LaunchError, timeout=60)
+        pairs = [line.partition(" ")[::2] for line in done.out.splitlines()]
+        return {comment.strip(): id for id, comment in pairs if comment.strip().startswith(prefix)}
+
+
+def _environment() -> dict[str, str]:
+    """Without what the job that this may run in was told: sbatch would take it for options."""
+    scrubbed = ("SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("SLURM_CONF", "SLURM_CLUSTERS") or not name.startswith(scrubbed)
+    }
+
+
+def _demand_account(job: Job, site: Site, dry: bool) -> None:
+    if job.sbatch.get("account") or site.cluster.account or not site.cluster.needs_account:
+        return
+    if dry:
+        say.say(f"note: no account is set for {site.name}: its line is left out, and no job would be taken")
+        return
+    raise UsageError(
+        f"{site.name} takes no job without an account, and none is set",
+        f'account = "…" below [clusters.{site.name}] in {settings.user_file()}, or sbatch.account=…',
+    )
+
+
+def _warn_of_driver(job: Job, site: Site, floor: str | None) -> None:
+    """A profile's driver is dated, so it refuses nothing: the node measures its own before Ray starts."""
+    driver = site.cluster.driver
+    if not driver or not floor or not job.gpus or _numbers(driver.version) >= _numbers(floor):
+        return
+    say.say(
+        f"warning: the driver of {site.name} was {driver.version} ({driver.seen}), the image needs {floor} "
+        "or newer: choose a line of an older CUDA (line=…), or nodes with a newer driver"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
