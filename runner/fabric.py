@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from containers import elf, ld_cache
+from containers import elf
 from containers.elf import ElfFile
 from kit.errors import InvalidFileError
 from slurm.fabric import FOLDER
@@ -63,6 +63,8 @@ class Search:
     @functools.cached_property
     def cached(self) -> dict[str, list[str]]:
         """Name -> paths of the loader's cache: one for each machine that the image has libraries for."""
+        from containers import ld_cache  # on the few nodes that need it
+
         paths: dict[str, list[str]] = {}
         try:
             entries = ld_cache.decode((self.root / ld_cache.CACHE).read_bytes())

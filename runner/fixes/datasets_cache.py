@@ -9,7 +9,6 @@ remove the folder.
 Remove when: no trainer keys its cache by less than all that goes into it.
 """
 
-import hashlib
 import re
 
 from runner.facts import Facts
@@ -37,6 +36,8 @@ def _folder(launch: Launch) -> str | None:
     key = _key(launch)
     if key is None or launch.scratch is None:
         return None
+    import hashlib  # slow to load, and few jobs come here
+
     return f"{launch.scratch}/datasets/{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from msgspec.structs import replace
 
 from kit.errors import LaunchError
-from runner.fabric import FOLDER, PLUGIN
+from runner.fabric import PLUGIN
 from runner.facts import Facts
 from runner.fixing import Example, facts_like, launch_like
 from runner.launch import Launch, said, with_env
