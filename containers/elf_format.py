@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_GNU_STACK = 1, 2, 3, 0x6474E551
 DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 1, 5, 14, 15, 29
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = 0x6FFFFFFC, 0x6FFFFFFD, 0x6FFFFFFE, 0x6FFFFFFF
-ET_REL = 1
+ET_REL, ET_DYN = 1, 3
 _MOST = 2**20  # bytes of one table, and of one name: more is a broken file
 
 
@@ -34,7 +34,7 @@ class Segment(NamedTuple):
 class Reader:
     """An ELF file of either class and byte order. `stream` must be able to seek."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         ident = self._bytes(0, 16)
         if ident[:4] != b"\x7fELF" or ident[4] not in (1, 2) or ident[5] not in (1, 2):

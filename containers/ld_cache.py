@@ -19,6 +19,7 @@ from typing import IO
 
 from msgspec import Struct
 
+from containers import elf_format
 from containers.root_tar import RootTar
 from kit.nouns import Platform
 
@@ -30,8 +31,6 @@ _HEADER, _ENTRY = struct.Struct("<20sIIB3xI12x"), struct.Struct("<iIIIQ")
 _FLAGS = {"amd64": 0x0303, "arm64": 0x0A03}  # FLAG_ELF_LIBC6 and the machine's own
 _MACHINES = {"amd64": 62, "arm64": 183}  # e_machine
 _NAME = re.compile(r"(lib.*|ld-.*)\.so(\..+)?$")
-_PT_LOAD, _PT_DYNAMIC, _DT_STRTAB, _DT_SONAME = 1, 2, 5, 14
-_DYNAMIC_LIBRARY = 3  # ET_DYN
 
 
 class Entry(Struct, frozen=True):
@@ -101,29 +100,16 @@ def _asked_as(name: str, soname: str, link: bool) -> str:
 
 def own_name(file: IO[bytes], platform: Platform) -> str | None:
     """A shared library's own name, "" where it has none; None for what is no library of the platform."""
-    head = file.read(64)
-    if head[:6] != b"\x7fELF\x02\x01" or len(head) < 64:
+    try:
+        found = elf_format.Reader(file)
+        kind = found.wide, found.order, found.type, found.machine
+        if kind != (True, "<", elf_format.ET_DYN, _MACHINES[platform.arch]):
+            return None
+        if all(segment.kind != elf_format.PT_DYNAMIC for segment in found.segments):
+            return None
+        return next(iter(found.texts(elf_format.DT_SONAME)), "")
+    except elf_format.Broken:
         return None
-    kind, machine = struct.unpack_from("<HH", head, 16)
-    (at,) = struct.unpack_from("<Q", head, 32)
-    size, count = struct.unpack_from("<HH", head, 54)
-    if kind != _DYNAMIC_LIBRARY or machine != _MACHINES[platform.arch]:
-        return None
-    file.seek(at)
-    table = file.read(size * count)
-    segments = [struct.unpack_from("<IIQQQQ", table, size * number) for number in range(count)]
-    dynamic = next((each for each in segments if each[0] == _PT_DYNAMIC), None)
-    if dynamic is None:
-        return None
-    file.seek(dynamic[2])
-    tags = dict(reversed(list(struct.iter_unpack("<QQ", file.read(dynamic[5] // 16 * 16)))))
-    if _DT_SONAME not in tags or _DT_STRTAB not in tags:
-        return ""
-    for each in segments:
-        if each[0] == _PT_LOAD and each[3] <= tags[_DT_STRTAB] < each[3] + each[5]:
-            file.seek(tags[_DT_STRTAB] - each[3] + each[2] + tags[_DT_SONAME])
-            return file.read(256).partition(b"\0")[0].decode(errors="replace")
-    return ""
 
 
 def encode(entries: list[Entry], platform: Platform) -> bytes:

@@ -162,6 +162,7 @@ def _makers() -> str:
         "by_hand.py",
         "compile_tree.py",
         "dpkg.py",
+        "elf_format.py",
         "interpreter.py",
         "ld_cache.py",
         "root_tar.py",

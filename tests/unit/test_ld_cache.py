@@ -44,6 +44,7 @@ def test_what_a_library_calls_itself() -> None:
     assert named(library("libx.so.1"), ARM) is None, "another machine's"
     assert named(library("libx.so.1", kind=2)) is None, "a program"
     assert named(b"/* GNU ld script */") is None and named(b"\x7fELF") is None
+    assert named(library("libx.so.1")[:100]) is None, "cut off"
 
 
 def test_the_loaders_order() -> None:
