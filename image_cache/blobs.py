@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from image_cache import oci, stamps, streams
@@ -16,6 +16,9 @@ from image_cache.oci import Descriptor
 from kit import files
 from kit.errors import HashMismatchError, HostError, InvalidFileError, NoSpaceError
 from kit.nouns import digest as hash_of
+
+Look = Callable[[Iterator[bytes]], Iterator[bytes]]
+"""Gives on the pieces of a layer's tar as they are: what reads them while they pass."""
 
 
 class Blobs:
@@ -85,12 +88,13 @@ class Blobs:
         blob = self.put_blob(streams.packed(tar, plain), oci.ZSTD, large=True)
         return blob, plain.digest
 
-    def put_layer_file(self, path: Path) -> tuple[Descriptor, str]:
+    def put_layer_file(self, path: Path, look: Look | None = None) -> tuple[Descriptor, str]:
         """A layer's file as a blob, packed if it was plain; and its diff_id. InvalidFileError for no tar."""
         with path.open("rb") as file:
             media_type = streams.compression(file.read(4))
             file.seek(0)
             tar = streams.tar_only(streams.unpacked(file, media_type, str(path)), str(path))
+            tar = look(tar) if look else tar
             if media_type == oci.TAR:
                 return self.put_plain(tar)
             plain = streams.Hash()

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from image_cache import docker_archive, garbage, oci, stamps, streams
+from image_cache.blobs import Look
 from image_cache.catalogue import ASIDE, Catalogue
 from image_cache.oci import Artifact, Descriptor
 from image_cache.records import Record
@@ -127,9 +128,11 @@ class Store(Catalogue):
                 files.settle(temporary, final)
             return self._put_record("sif", key, name, platform, digest, size, dict(labels or {}))
 
-    def put_artifact(self, key: str, file: Path, *, diff_id: str | None = None, name: str = "") -> Artifact:
+    def put_artifact(
+        self, key: str, file: Path, *, diff_id: str | None = None, name: str = "", look: Look | None = None
+    ) -> Artifact:
         """Takes in a layer (tar, tar.gz or tar.zst). A given `diff_id` must be the one that is found."""
-        blob, found = self.put_layer_file(file)
+        blob, found = self.put_layer_file(file, look)
         if diff_id not in (None, found):
             raise HashMismatchError(f"{file} holds a tar that hashes to {found}: expected {diff_id}")
         return self.artifacts.put(key, blob, found, name)

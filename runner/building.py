@@ -7,7 +7,7 @@ so an image for a foreign platform is made the same way and as fast, and no engi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from containers.engines.apptainer import Apptainer
 from containers.interpreter import Interpreter
 from definitions import bases
 from image_cache import streams, transfer, unpacking
+from image_cache.blobs import Look
 from image_cache.ensure import ensure, ensure_artifact, once_only
 from image_cache.oci import Artifact
 from image_cache.store import Store
@@ -125,15 +126,15 @@ def _stack(spec: StackLayer, python: Python, store: Store) -> Artifact:
         with scratch.folder(store, "build-") as work, told as update:
             index = settings.load().settings.torch_index
             pieces = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
-            return _read_while_put(store, key, pieces, name, work)
+            return _read_while_put(store, work, lambda look: store.put_tar(key, look(pieces), name=name))
 
     return ensure_artifact(store, key, build)
 
 
-def _read_while_put(store: Store, key: str, pieces: Iterator[bytes], name: str, work: Path) -> Artifact:
-    """Puts a layer with its inventory: to read gigabytes again for the proof would take as long."""
+def _read_while_put(store: Store, work: Path, put: Callable[[Look], Artifact]) -> Artifact:
+    """Puts a layer with its inventory: to read it again for the proof would take as long."""
     found: list[inventory.Inventory] = []
-    made = store.put_tar(key, inventory.beside(pieces, work, found.append), name=name)
+    made = put(lambda pieces: inventory.beside(pieces, work, found.append))
     store.put_note(made.diff_id, proof.NOTE, inventory.encode(found[0]))
     return made
 
@@ -205,7 +206,10 @@ def _with_packages(plan: Plan, store: Store) -> tuple[Plan, Image]:
 
 
 def layer_artifact(spec: LayerSpec, platform: Platform, store: Store) -> Artifact:
-    """A self-contained layer's blob in the store, built now where the store has none."""
+    """A self-contained layer's blob in the store, built now where the store has none.
+
+    So is its body, also where its bytes are not what they were.
+    """
 
     def make(out: Path) -> LayerBuild:
         with say.step(f"building the layer {spec.name} for {platform}") as update:
@@ -225,10 +229,11 @@ def _noted(
     bill of materials could only be guessed. whole: nor is one whose bytes are not those of its digest."""
 
     def build() -> Artifact:
-        with files.beside(store.root / f"{name}.tar.gz") as out:
+        with files.beside(store.root / f"{name}.tar.gz") as out, scratch.folder(store, "build-") as work:
             built = make(out)
             store.put_note(built.diff_id, record.TAKEN, json.encode(built.packages))  # before it is a hit
-            return store.put_artifact(key, out, diff_id=built.diff_id, name=name)
+            put = partial(store.put_artifact, key, out, diff_id=built.diff_id, name=name)
+            return _read_while_put(store, work, lambda look: put(look=look))
 
     def find() -> Artifact | None:
         found = store.artifact(key)
