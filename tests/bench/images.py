@@ -5,7 +5,8 @@
 kit      a full stack built again after a change of the kit alone, beside the same build with nothing changed
 cold     a build with nothing in the store, beside `uv pip install --compile-bytecode` of the same lock;
          wheels are in uv's cache for both, distribution packages are downloaded
-foreign  the cpu line for arm64 and for amd64, both cold (tests/bench/emulated.py has the emulated baseline)
+foreign  the cpu line for arm64 and for amd64, both cold, by turns; seconds of processors are told too, which
+         other work changes less (tests/bench/emulated.py has the emulated baseline)
 
 Each uses a store of its own, which is removed: 15 GB of room for a full stack. The wheels should be in uv's
 cache already: run it twice and read the second.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from kit import say, settings
 from kit.nouns import Platform
 
 ROOT = Path(__file__).parents[2]
+TURNS = 3
 CHECKOUT = ("containers", "definitions", "image_cache", "kit", "runner", "slurm")
 
 
@@ -51,6 +54,12 @@ def build(store: Path, *words: str, checkout: Path = ROOT) -> tuple[float, str]:
     argv = [sys.executable, "-c", start, "image", "build", *words, "--base=bootstrap", "--engine=none"]
     code = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(checkout), *argv]
     return timed(code, SLIPWORKS_CACHE=str(store), PYTHONPATH=str(checkout))
+
+
+def processors() -> float:
+    """Seconds, of users and system, of all programs that were waited for until now."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def parts(told: str) -> str:
@@ -105,10 +114,19 @@ def kit(work: Path, arch: str, line: str) -> None:
 def foreign(work: Path) -> None:
     host = Platform.host()
     other = next(each for each in map(Platform, ("amd64", "arm64")) if each != host)
-    mine, told = build(work / "mine", "cpu", f"--platform={host}")
-    row(f"cpu for {host}, cold", mine, 1.0, parts(told))
-    took, told = build(work / "other", "cpu", f"--platform={other}")
-    row(f"cpu for {other}, cold", took, took / mine, parts(told))
+    wall, busy = ({host: 0.0, other: 0.0} for _ in range(2))
+    for turn in range(TURNS):
+        for platform in (host, other):
+            before = processors()
+            took, told = build(work / f"{platform.arch}-{turn}", "cpu", f"--platform={platform}")
+            used = processors() - before
+            shutil.rmtree(work / f"{platform.arch}-{turn}")
+            wall[platform] += took
+            busy[platform] += used
+            load = f"{used:.1f} s of processors, load {os.getloadavg()[0]:.1f}"
+            row(f"cpu for {platform}, cold", took, more=f"{load}; {parts(told)}")
+    for what, sums in (("wall clock", wall), ("processors", busy)):
+        row(f"all turns, {what}: {other} beside {host}", sums[other], sums[other] / sums[host])
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from image_cache.registry import Registry
 from image_cache.store import Store
 from kit.errors import EXIT_CODES
 from kit.nouns import Image, digest
-from runner import cli, images, known, proof
+from runner import cli, compiling, images, known, proof
 from runner.images import Made
 from tests.live.needs import need
 from tests.live.parts_cpu import HERE, OTHER, Shelf, plan_of, stocked, typed
@@ -155,6 +155,17 @@ def assert_compiled(store: Store, image: Image, folder: str, module: str) -> Non
     assert int.from_bytes(raw[4:8], "little") == 0b11
     assert raw[8:16] == _imp.source_hash(int.from_bytes(raw[:4], "little"), source)
     assert f"/{folder}/{module}.py".encode() in raw and str(ROOT).encode() not in raw
+
+
+def test_a_base_of_another_python_compiles_by_its_own(
+    cpu: Made, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shelf(cpu)
+    monkeypatch.setattr(compiling, "fits", lambda own, ground: False)
+    made = images.make("cpu", engine="none")
+    assert {each.compiler for each in made.recipe.stack} == {made.recipe.base.digest, ""}
+    assert made.recipe.key != cpu.recipe.key
+    assert_compiled(store, made.image, f"{SITE}/numpy", "__init__")
 
 
 @pytest.mark.usefixtures("quick_sifs")
