@@ -9,13 +9,14 @@ from runner.launch import Launch
 
 
 def own(facts: Facts, launch: Launch) -> str:
-    """This node's IPv4 address: Ray's where that is decided, else its interface's.
+    """This node's IPv4 address: Ray's where that is decided, else that of the interface which is meant.
 
-    LaunchError where the node has no such interface, or none but lo and others must reach it.
+    LaunchError where the node has no such interface and others must reach it.
     """
     if launch.ray and launch.ray.node_ip:
         return launch.ray.node_ip
-    if found := interfaces.chosen(facts, launch):
+    found = interfaces.chosen(facts, launch)
+    if found:
         return found.address
     if launch.nodes == 1:
         return "127.0.0.1"

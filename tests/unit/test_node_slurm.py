@@ -188,6 +188,17 @@ def test_the_schedulers_word_goes_on_in_part(folder: RunFolder) -> None:
     assert "SLURM_NTASKS" not in log and "(b'SLIPWORKS_CHECKPOINTS', b'/checkpoints')" in log
 
 
+def test_a_node_without_the_interface_says_what_it_has() -> None:
+    from runner import addresses
+    from runner.fixing import facts_like, launch_like
+
+    there = facts_like(rank=2, nodes=2)
+    assert addresses.own(there, launch_like(ray=None, interface="eth0", nodes=2)) == "10.0.0.5"
+    assert addresses.own(there, launch_like(ray=None, interface="lo", nodes=2)) == "127.0.0.4"
+    with pytest.raises(LaunchError, match=r"node 2 \(n1\) has no interface ib0 .*; it has lo, eth0"):
+        addresses.own(there, launch_like(ray=None, interface="ib0", nodes=2))
+
+
 def test_the_rank_is_an_option_too(folder: RunFolder) -> None:
     job(folder, "sh", "-c", "exit $SLIPWORKS_RANK", nodes=1)
     argv = [word for word in node_argv(folder, 0) if not word.startswith("SLIPWORKS_RANK=")]
