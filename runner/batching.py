@@ -15,15 +15,16 @@ from runner.launch import Launch
 from runner.local import AFTER
 from runner.runs import RunFolder
 from runner.submission import Places
-from slurm import script
+from slurm import options, script
 from slurm.clusters import Cluster
+from slurm.options import Asked
 from slurm.script import Batch, Options
 
 LAYOUT = "image"
 """The folder of the run folder with an OCI layout for engines that must fetch the image on each node."""
 
 
-def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, options: Options) -> Batch:
+def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, said: Options) -> Batch:
     """All that goes into the script. Pure apart from what the engine's file asks of this machine: the nodes
     are taken to be like it."""
     engine = engines.get(chosen.engine)
@@ -35,7 +36,7 @@ def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, 
     have, fetch = _fetching(at.run, chosen)
     fabric = cluster.fabric
     return Batch(
-        options=options,
+        options=said,
         run=at.run.root,
         nodes=job.nodes,
         container=words,
@@ -55,25 +56,13 @@ def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, 
     )
 
 
-def options(job: Job, cluster: Cluster, folder: RunFolder) -> Options:
-    """What sbatch is told, but for what differs from job to job of a chain. Pure."""
-    asked: Options = {
-        "job-name": job.name,
-        "output": script.filename(folder.root, "slurm-%j.out"),
-        "nodes": job.nodes,
-        "export": "NONE",
-    }
-    if time := job.time or cluster.time_limit:
-        asked["time"] = time
-    if job.warn:
-        asked["signal"] = f"B:USR2@{job.warn}"
-    if cluster.account:
-        asked["account"] = cluster.account
-    if cluster.partition:
-        asked["partition"] = cluster.partition
-    if job.gpus:
-        asked["gpus-per-node"] = job.gpus
-    return {**asked, **cluster.sbatch, **job.sbatch}
+def asked(job: Job, cluster: Cluster, folder: RunFolder) -> Asked:
+    """What sbatch is told, but for what differs from job to job of a chain. Pure; UnsupportedError for what
+    the cluster is known not to give."""
+    return options.options(
+        cluster, name=job.name, run=folder.root, nodes=job.nodes, gpus=job.gpus, time=job.time,
+        warn=job.warn, sbatch=job.sbatch,
+    )  # fmt: skip
 
 
 def write(batch: Batch, folder: RunFolder, image: Image | None) -> None:

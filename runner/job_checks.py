@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
+from slurm import times
 
 if TYPE_CHECKING:
     from runner.job import Job
@@ -19,8 +20,6 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 READY = re.compile(r"port:\d{1,5}|https?://.+|file:/.+")
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
-TIME = re.compile(r"(?:(?P<d>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+))?(?::(?P<ds>\d+))?)|"
-                  r"(?:(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+))|(?P<minutes>\d+)")  # fmt: skip
 LONGEST_ALL = 1 << 20
 """Bytes of all words and variables of a program: as a rule the kernel takes 2 MiB, and the image has some."""
 LONGEST_WARNING = 65535  # seconds that sbatch --signal takes
@@ -61,17 +60,6 @@ def check(job: Job, locate: Locate) -> None:
             raise InvalidFileError(f"{locate(at)}: {wrong}")
     _check_options(job, locate)
     _check_names(job, locate)
-
-
-def seconds(time: str) -> int | None:
-    """Of a time as Slurm writes it; None for one that has no end. Fails on what `TIME` does not match."""
-    if time.upper() in ("UNLIMITED", "INFINITE"):
-        return None
-    found = TIME.fullmatch(time)
-    assert found, "checked"
-    part = {name: int(value) for name, value in found.groupdict(default="0").items()}
-    days = ((part["d"] * 24 + part["dh"]) * 60 + part["dm"]) * 60 + part["ds"]
-    return days + (part["h"] * 60 + part["m"] + part["minutes"]) * 60 + part["s"]
 
 
 def _wrong(job: Job) -> Wrong:
@@ -138,17 +126,17 @@ def _wrong_numbers(job: Job) -> Wrong:
 
 
 def _wrong_time(job: Job) -> Wrong:
-    limit = None
-    if job.time is not None:
-        if job.time.upper() not in ("UNLIMITED", "INFINITE") and not TIME.fullmatch(job.time):
-            yield "time", f"found time {job.time!r}, expected minutes, h:mm:ss or d-hh:mm:ss"
-        limit = seconds(job.time)
-        yield "time", "found a time of nothing" if limit == 0 else None
+    limit = float("inf")
+    if job.time:
+        try:
+            limit = times.seconds(job.time)
+        except InvalidFileError as bad:
+            yield "time", bad.message
     if job.warn is not None:
         if not 0 < job.warn <= LONGEST_WARNING:
             yield "warn", f"found {job.warn} seconds, expected 1 to {LONGEST_WARNING}"
-        if limit is not None and job.warn >= limit:
-            yield "warn", f"found a warning {job.warn} s before the end of a job of {limit} s"
+        if job.warn >= limit:
+            yield "warn", f"found a warning {job.warn} s before the end of a job of {limit:g} s"
 
 
 def _wrong_code(job: Job) -> Wrong:

@@ -39,15 +39,17 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     """
     cluster = site.cluster
     _demand_account(job, site, dry)
+    asked = batching.asked(job, cluster, folder)
+    for note in asked.notes:
+        say.say(note)
     engine = chosen.engine_of(job, cluster, site.settings.engine)
     at = submission.places(job, folder, site.settings.cache_folder, site.scratch)
     found = chosen.of(job, cluster, engine, dry=dry)
     plan = submission.launch(job, cluster, folder.run_id, found.chosen)
     _warn_of_driver(job, site, found.chosen.driver_floor)
-    options = batching.options(job, site.profile.cluster, folder)
     return Prepared(
         job=job, plan=plan, at=at, found=found, cluster=site.name,
-        batch=batching.batch(job, plan, cluster, at, found.chosen, options),
+        batch=batching.batch(job, plan, cluster, at, found.chosen, asked.options),
     )  # fmt: skip
 
 

@@ -61,11 +61,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _explain(job: Job, here: Site, folder: RunFolder) -> None:
     from kit import say
-    from runner import explaining, submission
+    from runner import batching, explaining, submission
 
     plan = submission.launch(job, here.cluster, folder.run_id)
     for line in explaining.explained(plan, here.cluster, job.image is None):
         say.answer(line)
+    if here.cluster.scheduler == "slurm":
+        for line in batching.asked(job, here.cluster, folder).replaced:
+            say.answer(line)
 
 
 def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -> int:

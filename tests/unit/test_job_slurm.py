@@ -8,9 +8,9 @@ import pytest
 
 from kit.errors import InvalidFileError, UnknownNameError, UnsupportedError, UsageError
 from runner import job as jobs
-from runner import job_checks
 from runner.job import Checkpoints, Code
 from runner.launch import Artifact, Service
+from slurm import times
 from tests.unit.test_job import PLAIN, loaded, refused
 
 
@@ -23,15 +23,15 @@ from tests.unit.test_job import PLAIN, loaded, refused
         ("1-00", 86400),
         ("1-02:03", 93780),
         ("2-03:04:05", 183845),
-        ("UNLIMITED", None),
+        ("UNLIMITED", float("inf")),
     ],
 )
-def test_a_time_is_what_is_written(tmp_path: Path, written: str, seconds: int | None) -> None:
+def test_a_time_is_what_is_written(tmp_path: Path, written: str, seconds: float) -> None:
     """12:00:00 is a number to YAML: 43200."""
     from_file = loaded(tmp_path, f"{PLAIN}time: {written}\n")
     from_override = loaded(tmp_path, PLAIN, f"time={written}")
     assert from_file.time == from_override.time == written
-    assert job_checks.seconds(written) == seconds
+    assert times.seconds(written) == seconds
 
 
 def test_options_of_sbatch_are_passed_as_written(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_what_asks_for_one_task_a_node_is_no_harm(tmp_path: Path) -> None:
     ("more", "line", "found"),
     [
         ("time: soon\n", 4, "'soon'"),
-        ("time: 0\n", 4, "nothing"),
+        ("time: 0\n", 4, "'0'"),
         ("time: 1\nwarn: 60\n", 5, "60 s before the end of a job of 60 s"),
         ("warn: 0\n", 4, "0 seconds"),
         ("warn: 65536\n", 4, "65536"),
