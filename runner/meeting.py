@@ -32,7 +32,8 @@ T = TypeVar("T")
 BEAT = 1.0  # seconds between signs of life
 TURN = 0.05  # seconds between two looks: what an event may come late
 SLOWEST = 1.0  # seconds: what it may come late once the waiting is a hundred times as long
-FRESH = 0.02  # seconds for which one listing of the folder serves
+FRESH = 0.02  # seconds for which one listing of the folder serves; of a big job longer, see EACH
+EACH = 0.0005  # seconds for which it serves by each file: hundreds of nodes list for the same file system
 STALL = 5.0  # seconds: a reader that could not look for longer has been stalled itself
 
 
@@ -129,7 +130,7 @@ class Meeting:
 
     def _has(self, name: str) -> bool:
         now = time.monotonic()
-        if now - self._listed[0] > FRESH:
+        if now - self._listed[0] > max(FRESH, EACH * len(self._listed[1])):
             with contextlib.suppress(OSError):
                 self._listed = (now, frozenset(entry.name for entry in os.scandir(self.folder)))
         return name in self._listed[1]

@@ -189,7 +189,7 @@ class Node:
         if self.ray:
             self.ray.check()
         self.services.check()
-        if self.command and not self.warned and self.meeting.warned():
+        if not self.warned and self.meeting.warned() and self.command and self.command.code() is None:
             self.warned = self.command.pass_on(signal.SIGUSR2) > 0
             if self.warned:
                 self.tell("the time limit is near: SIGUSR2 to the command")

@@ -32,7 +32,9 @@ def engine() -> engines.Engine:
         engines.detect(to_run=True)
     except SlipworksError as reason:
         need(False, reason.message)
-    return images.make("cpu", to_run=True).engine
+    found = images.make("cpu", to_run=True).engine
+    assert found, "it was asked for one that runs containers"
+    return found
 
 
 class Ended(Struct):
@@ -198,6 +200,43 @@ def test_two_jobs_at_once(submit: Submit) -> None:
     both = [submit(EXAMPLE, "nodes=1", f"run=[python, -c, {count!r}]") for _ in range(2)]
     for ended in [each.ended() for each in both]:
         assert ended.code == 0 and "alone: True" in ended.story, ended.story
+
+
+def test_without_ray_the_command_runs_on_every_node(submit: Submit) -> None:
+    """Each reaches node 0 where it is told to; another's bad end ends the job by name."""
+    meet = """
+import os, socket
+where = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+if os.environ["SLIPWORKS_RANK"] == "0":
+    with socket.create_server(where) as server:
+        print("node 0 was told:", server.accept()[0].recv(100).decode())
+else:
+    while True:
+        try:
+            with socket.create_connection(where) as there:
+                there.sendall(f"I am one of {os.environ['SLIPWORKS_NODES']}".encode())
+            break
+        except ConnectionRefusedError:
+            pass
+"""
+    ended = submit(EXAMPLE, "nodes=2", "ray=false", f"run=[python, -c, {json.encode(meet).decode()}]").ended()
+    assert ended.code == 0 and "node 0 was told: I am one of 2" in ended.story, ended.story
+    script = "run=test $SLIPWORKS_RANK = 0 && exec sleep 1000; echo my last word; exit 3"
+    ended = submit(EXAMPLE, "nodes=2", "ray=false", script).ended(120)
+    assert ended.code == LaunchError.code, ended.story
+    assert "node 1 failed: the command ended there with exit code 3" in ended.story
+    assert "my last word" in ended.story
+
+
+def test_services_and_artifacts(submit: Submit) -> None:
+    service = "{name: web, run: [python, -m, http.server, '18473'], ready: 'port:18473', nodes: head}"
+    run = "python -c 'import urllib.request as u; print(u.urlopen(\"http://127.0.0.1:18473/\").status)'"
+    ended = submit(
+        EXAMPLE, "nodes=1", "ray=false", f"services=[{service}]", "artifacts=['/tmp/kept/*.txt']",
+        f"run=mkdir -p /tmp/kept; echo x >/tmp/kept/a.txt; {run}; exit 4",
+    ).ended()  # fmt: skip
+    assert ended.code == 4 and "\n200\n" in ended.story, ended.story
+    assert (ended.folder.artifacts / "tmp/kept/a.txt").read_text() == "x\n"
 
 
 def test_bad_input_is_one_line(submit: Submit, tmp_path: Path) -> None:

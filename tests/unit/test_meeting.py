@@ -61,6 +61,19 @@ def test_the_folder_is_listed_once_for_many_questions(tmp_path: Path, clock: Clo
     assert watched.joined(2)
 
 
+def test_a_big_job_lists_less_often(tmp_path: Path, clock: Clock) -> None:
+    """A thousand nodes that list a thousand files twenty times a second would stop the file system."""
+    for rank in range(1000):
+        (tmp_path / f"joined-{rank}").touch()
+    watched = Meeting(tmp_path)
+    assert watched.joined(999)
+    (tmp_path / "stop").touch()
+    clock.now += 0.4
+    assert watched.stopped() is None
+    clock.now += 0.2
+    assert watched.stopped() == ""
+
+
 def test_the_first_end_stays(tmp_path: Path) -> None:
     watched = Meeting(tmp_path)
     watched.end(1, Ended(3, "first"))
