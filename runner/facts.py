@@ -11,8 +11,10 @@ import socket
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, json, to_builtins
+from msgspec.structs import replace
 
 from kit import process
 from kit.errors import SlipworksError
@@ -224,3 +226,18 @@ def _nvidia(*words: str) -> tuple[str, ...]:
     except SlipworksError:
         return ()
     return tuple(done.out.splitlines()) if done.code == 0 else ()
+
+
+def recorded(facts: Facts) -> bytes:
+    """The facts as JSON; of environments the names alone, for values may be secrets."""
+    hidden = replace(facts, env=dict.fromkeys(sorted(facts.env), ""), step=dict.fromkeys(facts.step, ""))
+    return json.format(json.encode(_text(to_builtins(hidden))))
+
+
+def _text(value: Any) -> Any:
+    """What an operating system's text may hold and JSON may not, escaped: bytes that are no UTF-8."""
+    if isinstance(value, dict):
+        return {_text(key): _text(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text(each) for each in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

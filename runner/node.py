@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from msgspec import json, to_builtins
 from msgspec.structs import replace
 
 from kit import files, say
@@ -36,12 +34,11 @@ from runner.program import Program
 from runner.rays import Ray
 from runner.runs import Attempt, RunFolder
 from runner.services import Services
-from runner.steps import Steps
+from runner.steps import KILLED, Steps
 
 HEED = 2.0  # seconds for a stop to be heard that may be why something died
 COPY = 120.0  # seconds for the artifacts once the command has ended
 LAST_COPY = 5.0  # the same on a node that must end
-KILLED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
 
 
 def run(root: Path, attempt: int, rank: int) -> int:
@@ -109,7 +106,7 @@ class Node:
             except Died as failure:
                 self.heed_stop()
                 if isinstance(failure, CommandFailed):
-                    self.conclude(failure.code)
+                    self._conclude(failure.code)
                 raise
 
     def look(self, port_base: int) -> Facts:
@@ -117,7 +114,7 @@ class Node:
         step = variables.step(self.attempt, self.rank)
         suffix = self.launch.node_suffix
         facts = facts_.gather(self.rank, self.launch.nodes, port_base, step=step, suffix=suffix)
-        files.write(self.attempt.facts(self.rank), _recorded(facts), mode=0o600)
+        files.write(self.attempt.facts(self.rank), facts_.recorded(facts), mode=0o600)
         plan = self.launch
         if plan.ray and self.folder.token.exists():
             plan = replace(plan, ray=replace(plan.ray, token_file=str(self.folder.token)))
@@ -126,6 +123,7 @@ class Node:
             self.tell(f"fix {fix.name}: {fix.reason}")
         for warning in fixing.warnings(facts, self.launch):
             self.tell(f"warning of {warning.name}: {warning.reason}")
+        self.peers.launch = self.launch
         self.events.mark("fixes applied", fixes=[fix.name for fix in applied])
         limits.take(self.launch.limits)
         self.env = variables.of_node(facts, self.launch, self.folder)
@@ -148,7 +146,7 @@ class Node:
         code = self._run_command()
         if code in KILLED:
             self.heed_stop()
-        self.conclude(code)
+        self._conclude(code)
         self.artifacts.finish(COPY)
         return code
 
@@ -170,19 +168,6 @@ class Node:
         wait(lambda: None, awaited="the head's end", seconds=float("inf"), check=self.check)
         return 0
 
-    def conclude(self, code: int) -> None:
-        """Says, on the head, that no further attempt may run, where a command's end tells so.
-
-        A command that was killed (for its memory, say) tells nothing: another attempt may do better.
-        """
-        if self.steps is None or code in KILLED or self.folder.finished.exists():
-            return
-        if code == 0:
-            files.write(self.folder.finished, "succeeded\n")
-        elif not self.steps.made():
-            self.tell("the command failed before its first step: it is not tried again")
-            files.write(self.folder.finished, "no step was made\n")
-
     def check(self) -> None:
         """Raises what must end this node; passes on the warning of the time limit."""
         self.peers.check()
@@ -199,6 +184,15 @@ class Node:
         """Raises Stopped if this node is asked to end just now; returns after HEED seconds."""
         with contextlib.suppress(LaunchError):
             wait(lambda: None, awaited="a stop", seconds=HEED, check=self.peers.check_stop)
+
+    def _conclude(self, code: int) -> None:
+        """Says whether another attempt may run, once the command has ended."""
+        word = self.steps.verdict(code) if self.steps else None
+        if word is None or self.folder.finished.exists():
+            return
+        files.write(self.folder.finished, f"{word}\n")
+        if code:
+            self.tell("the command failed before its first step: it is not tried again")
 
     def _set_master(self, master: str) -> None:
         host, _, port = master.rpartition(":")
@@ -279,18 +273,3 @@ class Node:
 
 def _true(probe: Callable[[int], bool], rank: int) -> bool | None:
     return probe(rank) or None
-
-
-def _recorded(facts: Facts) -> bytes:
-    """The facts as JSON; of environments the names alone, for values may be secrets."""
-    hidden = replace(facts, env=dict.fromkeys(sorted(facts.env), ""), step=dict.fromkeys(facts.step, ""))
-    return json.format(json.encode(_text(to_builtins(hidden))))
-
-
-def _text(value: Any) -> Any:
-    """What an operating system's text may hold and JSON may not, escaped: bytes that are no UTF-8."""
-    if isinstance(value, dict):
-        return {_text(key): _text(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_text(each) for each in value]
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

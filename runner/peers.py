@@ -19,8 +19,12 @@ class Peers:
     def __init__(self, attempt: Attempt, meeting: Meeting, rank: int, launch: Launch) -> None:
         self.attempt, self.meeting, self.rank, self.launch = attempt, meeting, rank, launch
         self.others = range(1, launch.nodes) if rank == 0 else (0,)
-        self.within = launch.ray.ready_within if launch.ray else COMES_WITHIN
         self._began = time.monotonic()
+
+    @property
+    def within(self) -> float:
+        """Seconds that the others have to come."""
+        return self.launch.ray.ready_within if self.launch.ray else COMES_WITHIN
 
     def check(self) -> None:
         """Raises what must end this node: Stopped, HeadEnded, or Died naming the node that did."""

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+KILLED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
+"""Exit codes of a command that did not end by itself: another attempt may do better."""
 MARK = re.compile(rb"(?:Started|Finished): 'step'")
 ESCAPE = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
 
@@ -24,6 +27,12 @@ class Steps:
     def __init__(self, log: Path, checkpoints: Path | None) -> None:
         self.log, self.checkpoints = log, checkpoints
         self._before = set(_files(checkpoints)) if checkpoints else set()
+
+    def verdict(self, code: int) -> str | None:
+        """Why no further attempt may run after the command's end with that exit code; None: one may."""
+        if code == 0:
+            return "succeeded"
+        return None if code in KILLED or self.made() else "no step was made"
 
     def made(self) -> bool:
         """Whether a step has been made since."""
