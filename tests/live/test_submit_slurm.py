@@ -1,0 +1,222 @@
+"""`runner submit` on a real Slurm, as an ordinary user, with the real cpu image as a SIF."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
+
+import pytest
+from msgspec import Struct, json
+
+from containers import sif
+from runner import images, submitted
+from runner.images import Made
+from runner.runs import RunFolder
+from tests.live.needs import need
+from tests.live.parts_cpu import stocked
+from tests.live.parts_engines import User
+from tests.live.parts_slurm import Slurm
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+MAIN = "import sys; from runner.cli import main; sys.exit(main())"
+PACKAGES = (Path(__file__).parents[2], Path(sysconfig.get_path("purelib")))
+SECRET = "s3cret-$(touch x)'\"\n\N{SNOWMAN}"
+
+
+class Told(Struct):
+    """What `runner submit` said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(json.decode(self.out)["run"]))
+
+    @property
+    def jobs(self) -> list[int]:
+        return [int(each) for each in json.decode(self.out)["jobs"]]
+
+
+def interpreter(user: User) -> str:
+    """This Python, or the system's of the same version where this one lies in another user's home."""
+    for program in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):  # noqa: PTH
+            return program
+    need(False, f"{sys.executable} is closed to ordinary users")
+    raise AssertionError
+
+
+class Login:
+    """A user on the login node of a cluster."""
+
+    def __init__(self, slurm: Slurm, user: User, cache: Path) -> None:
+        self.slurm, self.user, self.cache = slurm, user, cache
+        self.runs = slurm.shared / "the user's runs"
+
+    def type(self, *words: str, **env: str) -> Told:
+        """A command of the runner, typed by the user."""
+        mine = {
+            "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_CACHE": str(self.cache), "HOME": str(self.user.folder),
+            "SLIPWORKS_RUNS": str(self.runs), "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
+        }  # fmt: skip
+        argv = [interpreter(self.user), "-c", MAIN, *words]
+        done = self.slurm.run(*argv, user=self.user.name, env=mine | env, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        return Told(done.returncode, done.stdout, done.stderr)
+
+    def submit(self, job: str, *words: str, **env: str) -> Told:
+        """A job file's text, submitted from a folder of the user's own."""
+        place = self.slurm.shared / "job's place"
+        place.mkdir(exist_ok=True)
+        place.chmod(0o755)
+        (place / "job.yaml").write_text(job)
+        told = self.type("submit", str(place / "job.yaml"), *words, "--json", **env)
+        assert told.code == 0, told.err
+        return told
+
+    def ended(self, told: Told, seconds: float = 240) -> str:
+        """The state of the first job once it has ended, and what all logs say in an assertion's message."""
+        return self.slurm.wait_for(told.jobs[0], seconds=seconds)
+
+
+def logs(folder: RunFolder) -> str:
+    """All that was said on the way."""
+    found = sorted(each for each in folder.root.rglob("*") if each.suffix in (".log", ".out"))
+    return "\n".join(f"--- {each}\n{each.read_text(errors='replace')}" for each in found)
+
+
+@pytest.fixture(scope="module")
+def login(slurm: Slurm, cpu: Made, ordinary_user: User) -> Login:
+    """The user has the cpu image as a SIF, in a cache on the file system that all nodes see."""
+    need(shutil.which("apptainer"), "apptainer is not installed")
+    cache, source = slurm.shared / "the user's cache", images.store()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIPWORKS_CACHE", str(cache))
+        words = sif.squash().replace("-Xcompression-level 8", "-Xcompression-level 1")
+        patch.setattr(sif, "squash", lambda: words)
+        stocked(images.store(), cpu, source, copied=True)
+        images.make("cpu", format="sif")
+    for path in (cache, *cache.rglob("*")):
+        shutil.chown(path, ordinary_user.name)
+    return Login(slurm, ordinary_user, cache)
+
+
+def test_an_unbuilt_image_is_refused_and_named_by_a_dry_run(
+    login: Login, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    login.runs.mkdir(exist_ok=True)
+    shutil.chown(login.runs, login.user.name)
+    job = login.slurm.shared / "unbuilt.yaml"
+    job.write_text("name: j\narch: h100\nrun: 'true'\n")
+    told = login.type("submit", str(job), "--dry-run")
+    assert told.code == 0 and "h100-cu13-amd64-" in told.out, told.err
+    assert not list(login.runs.iterdir()), "a dry run writes nothing"
+    told = login.type("submit", str(job))
+    assert told.code == 32 and "is not built as sif" in told.err, told.err
+    assert "hint: make image ARCH=h100 FORMAT=sif" in told.err
+    assert not list(login.runs.iterdir())
+
+
+def test_one_node_without_ray(login: Login) -> None:
+    told = login.submit(
+        "name: one\narch: cpu\nray: false\nsecrets: [A_KEY]\ncheckpoints: true\n"
+        'env: {ODD: "a\'b\\"$(x)"}\n'
+        "run: |\n  printf '%s' \"$ODD\" > /slipworks-run/odd; printf '%s' \"$A_KEY\" | sha256sum\n"
+        "  touch $SLIPWORKS_CHECKPOINTS/kept; id -un; exit 7\n",
+        A_KEY=SECRET,
+    )
+    assert login.ended(told) == "FAILED"
+    folder, said = told.folder, logs(told.folder)
+    assert login.slurm.show(told.jobs[0])["ExitCode"] == "7:0", said
+    assert (folder.root / "odd").read_text() == "a'b\"$(x)", said
+    import hashlib
+
+    assert hashlib.sha256(SECRET.encode()).hexdigest() in said, said
+    assert stat.S_IMODE(folder.root.stat().st_mode) == 0o700
+    assert not folder.secrets.exists(), "no attempt follows"
+    held = [each.read_bytes() for each in folder.root.rglob("*") if each.is_file()]
+    assert not any(b"s3cret" in each for each in held)
+    record = submitted.read(folder)
+    assert record and record.state == "submitted" and record.ids == (str(told.jobs[0]),)
+    assert record.user == login.user.name and record.cluster == "generic"
+    chosen = json.decode(folder.image.read_bytes())
+    assert chosen["digest"].startswith("sha256:") and chosen["reference"].endswith(".sif")
+    kept = login.runs.parent / "checkpoints" / folder.root.name / "kept"
+    assert kept.exists() and stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+    login.slurm.quiet()
+
+
+FORK = """
+name: fork
+arch: cpu
+nodes: 2
+code: [fork]
+run: |
+  python - <<'END'
+  import msgpack, ray
+  assert msgpack.FORKED == "driver and workers", msgpack.__file__
+  ray.init(log_to_driver=False)
+
+  @ray.remote(num_cpus=0.5, scheduling_strategy="SPREAD")
+  def seen():
+      import msgpack, time
+      time.sleep(1)
+      return msgpack.FORKED, ray.get_runtime_context().get_node_id()
+
+  found = ray.get([seen.remote() for _ in range(8)])
+  assert {word for word, _ in found} == {"driver and workers"}, found
+  print("nodes of workers:", len({node for _, node in found}), "of", len(ray.nodes()))
+  END
+"""
+
+
+def test_a_fork_overrides_a_module_of_an_installed_package_on_two_nodes(login: Login) -> None:
+    """In the driver and in Ray's workers: msgpack comes with Ray."""
+    fork = login.slurm.shared / "job's place/fork/msgpack"
+    fork.mkdir(parents=True)
+    (fork / "__init__.py").write_text(
+        "import pkgutil\n__path__ = pkgutil.extend_path(__path__, __name__)\nFORKED = 'driver and workers'\n"
+    )
+    (fork.parent / ".gitignore").write_text("*.bin\n")
+    (fork.parent / "weights.bin").write_text("x")
+    for path in (fork.parents[1], *fork.parents[1].rglob("*")):
+        shutil.chown(path, login.user.name)
+    told = login.submit(FORK)
+    # What is changed after the submission is not what runs.
+    (fork / "__init__.py").write_text("raise RuntimeError\n")
+    state = login.ended(told)
+    said = logs(told.folder)
+    assert state == "COMPLETED", said
+    assert "of 2" in said, said
+    assert not (told.folder.code / "0/weights.bin").exists()
+    assert json.decode((told.folder.code / "0.json").read_bytes())["files"] == 2
+    assert told.folder.finished.read_text() == "succeeded\n"
+    assert not told.folder.token.exists()
+    login.slurm.quiet()
+
+
+def test_a_chain_ends_with_its_success(login: Login) -> None:
+    told = login.submit("name: chain\narch: cpu\nray: false\nrestarts: 2\nrun: 'true'\n")
+    assert len(told.jobs) == 3
+    assert login.ended(told) == "COMPLETED", logs(told.folder)
+    for job in told.jobs[1:]:
+        assert login.slurm.wait_for(job) == "CANCELLED"
+    assert len(told.folder.attempts()) == 1
+
+
+def test_what_sbatch_refuses_is_one_line_and_leaves_no_secret(login: Login) -> None:
+    place = login.slurm.shared / "refused.yaml"
+    place.write_text("name: j\narch: cpu\nsecrets: [A_KEY]\nrun: 'true'\nsbatch: {partition: nowhere}\n")
+    told = login.type("submit", str(place), A_KEY=SECRET)
+    assert told.code == 50 and "invalid partition" in told.err.lower(), told.err
+    (folder,) = [RunFolder(each) for each in login.runs.iterdir() if each.name.startswith("j-")]
+    record = submitted.read(folder)
+    assert record and record.state == "failed"
+    assert not folder.secrets.exists() and not folder.token.exists()
