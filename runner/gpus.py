@@ -14,6 +14,8 @@ from runner.facts import Facts
 from runner.launch import Launch
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+ON_NODE = "SLURM_STEP_GPUS"
+"""What Slurm gave to a step by the node's own numbers, whatever control groups hide."""
 _GPU = re.compile(r"GPU \d+: .*\(UUID: (GPU-[^)\s]+)\)")
 _SLICE = re.compile(r"\s+MIG (\S+)\s+Device\s+\d+: \(UUID: (MIG-[^)\s]+)\)")
 _OLD_NAME = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
@@ -76,10 +78,26 @@ def chosen(facts: Facts, launch: Launch) -> Chosen:
             return Chosen()
         names = tuple(device.uuid for device in there) if any(device.profile for device in there) else None
         return Chosen(names=names, count=len(there), devices=there)
-    names = tuple(name.strip() for name in said.split(",") if name.strip())
+    names = renumbered(facts, launch) or _split(said)
     if not names or names[0] in ("-1", "NoDevFiles"):
         return Chosen(names=names, count=0)
     return _matched(names, there)
+
+
+def renumbered(facts: Facts, launch: Launch) -> tuple[str, ...] | None:
+    """The node's own numbers of whole GPUs, where the scheduler's count what its control group shows, but all
+    of the node's are visible here. None where its numbers mean what they say, or the job says other ones."""
+    if VISIBLE in launch.env or VISIBLE not in facts.step or ON_NODE not in facts.step:
+        return None
+    counted, own, there = _split(facts.step[VISIBLE]), _split(facts.step[ON_NODE]), listed(facts.gpus)
+    if len(counted) != len(own) or len(there) <= len(counted) or any(device.profile for device in there):
+        return None
+    known = all(name.isdecimal() and int(name) < len(there) for name in (*counted, *own))
+    return own if known and own != counted else None
+
+
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _matched(names: tuple[str, ...], there: tuple[Device, ...]) -> Chosen:

@@ -34,6 +34,13 @@ POOR = facts_like(
     fabric=("libfabric.so.1", "libnccl-net.so"),
     limits={"memlock": (65536, -1), "nofile": (1024, 4096)},
 )
+WHOLE = replace(
+    POOR,
+    gpus=tuple(f"GPU {n}: H100 (UUID: GPU-{n}0000000-0000-0000-0000-000000000000)" for n in range(8)),
+    step={"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_STEP_GPUS": "2,3", "SLURM_ARRAY_TASK_ID": "7"},
+    bus_ids=("0:1:0.0",) * 8,
+)
+"""As poor, with whole GPUs."""
 FABRIC = Fabric(kind="slingshot", environment={"NCCL_SOCKET_IFNAME": "hsn", "FI_PROVIDER": "cxi"})
 ASKED = launch_like(
     nodes=2,
@@ -47,6 +54,11 @@ ASKED = launch_like(
 )
 
 
+def poor(name: str) -> Facts:
+    """The poor node on which a fix applies."""
+    return WHOLE if name == "renumbered_gpus" else POOR
+
+
 def once(name: str, facts: Facts, launch: Launch) -> Launch:
     fix = fixing.load(name)
     return launch if fix.applies(facts, launch) is None else fix.apply(facts, launch)
@@ -54,7 +66,7 @@ def once(name: str, facts: Facts, launch: Launch) -> Launch:
 
 def test_all_files_are_found() -> None:
     files = {file.stem for file in Path(str(fixes.__file__)).parent.glob("*.py")} - {"__init__"}
-    assert set(FIXES) == files and len(FIXES) >= 19
+    assert set(FIXES) == files and len(FIXES) >= 20
 
 
 @pytest.mark.parametrize("name", FIXES)
@@ -73,20 +85,21 @@ def test_example(name: str) -> None:
 @pytest.mark.parametrize("name", FIXES)
 def test_once_is_enough(name: str) -> None:
     fix = fixing.load(name)
-    for facts, before in ((fix.EXAMPLE.facts, fix.EXAMPLE.before), (POOR, ASKED)):
+    for facts, before in ((fix.EXAMPLE.facts, fix.EXAMPLE.before), (poor(name), ASKED)):
         assert fix.applies(facts, once(name, facts, before)) is None
 
 
 @pytest.mark.parametrize("name", FIXES)
 def test_all_apply_where_everything_is_wrong(name: str) -> None:
     """So the pairs below really meet."""
-    assert fixing.load(name).applies(POOR, ASKED)
+    assert fixing.load(name).applies(poor(name), ASKED)
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(FIXES, 2)))
 def test_every_pair_commutes(one: str, other: str) -> None:
     for facts, launch in (
         (POOR, ASKED),
+        (WHOLE, ASKED),
         *((fixing.load(name).EXAMPLE.facts, fixing.load(name).EXAMPLE.before) for name in (one, other)),
     ):
         assert once(one, facts, once(other, facts, launch)) == once(other, facts, once(one, facts, launch))
@@ -95,7 +108,7 @@ def test_every_pair_commutes(one: str, other: str) -> None:
 @pytest.mark.parametrize("name", FIXES)
 def test_what_the_user_set_wins(name: str) -> None:
     """All that a fix would set is set by the user, to something else: nothing of it changes."""
-    after = once(name, POOR, ASKED)
+    after = once(name, poor(name), ASKED)
     assert after != ASKED and after.ray and ASKED.ray
     odd = {
         "num_cpus": 99, "num_gpus": 99, "node_ip": "9.9.9.9", "temp_dir": "/u", "object_store_memory": 1,
@@ -113,13 +126,13 @@ def test_what_the_user_set_wins(name: str) -> None:
         drop=after.drop,
         library_path=after.library_path,
     )
-    assert once(name, POOR, users) == users
+    assert once(name, poor(name), users) == users
 
 
 @pytest.mark.parametrize("name", FIXES)
 def test_the_images_own_variables_win_too(name: str) -> None:
-    variables = once(name, POOR, ASKED).env
-    facts = replace(POOR, env={**POOR.env, **dict.fromkeys(variables, "the image's")})
+    variables = once(name, poor(name), ASKED).env
+    facts = replace(poor(name), env={**POOR.env, **dict.fromkeys(variables, "the image's")})
     assert once(name, facts, ASKED).env == ASKED.env
 
 

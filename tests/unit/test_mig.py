@@ -158,3 +158,24 @@ def test_slices_of_one_gpu_are_one_for_nccl() -> None:
     same = replace(apart, bus_ids=("0:1:0.0", "0:1:0.0"))
     told = {each.name: each.reason for each in fixing.warnings(same, launch_like())}
     assert "one learner a node" in told["duplicate_gpu"]
+
+
+@pytest.mark.parametrize(
+    ("counted", "own", "seen", "visible"),
+    [
+        ("0,1", "4,5", 8, "4,5"),  # docker: outside the step's control group
+        ("0,1", "4,5", 2, None),  # inside it
+        ("4,5", "4,5", 8, None),  # a Slurm without control groups
+        ("0", "7", 4, None),  # not this node's numbers
+        ("0,1", "4", 8, None),
+        ("GPU-1", "4", 8, None),
+    ],
+)
+def test_numbers_that_count_a_steps_gpus(counted: str, own: str, seen: int, visible: str | None) -> None:
+    whole = tuple(f"GPU {n}: NVIDIA H100 (UUID: GPU-{n})" for n in range(seen))
+    facts = facts_like(gpus=whole, step={VISIBLE: counted, gpus.ON_NODE: own})
+    after, _ = fixing.fixed(facts, launch_like())
+    assert after.env.get(VISIBLE) == visible
+    assert after.ray and after.ray.num_gpus == len(counted.split(","))
+    mine = fixing.fixed(facts, launch_like(env={VISIBLE: "1"}))[0]
+    assert mine.env[VISIBLE] == "1" and mine.ray and mine.ray.num_gpus == 1
