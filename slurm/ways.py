@@ -1,0 +1,104 @@
+"""Ways to Slurm's programs: this machine's own, or a login node's by ssh. (A third is in host_client.)"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from kit import shell
+
+# What a job is told of itself, and what sets options of Slurm's programs. A JWT of a job ends with the job.
+_TOLD = re.compile(r"(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|SLURMD|PMI|PMIX|OMPI)_")
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+# Of a container's environment, that of a client which runs on behalf of the host.
+_PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TERM", "SLURM_CONF", "SLURM_CLUSTERS")
+HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+CONNECT = 5  # seconds for a login node to be reached
+
+
+class Way(Protocol):
+    """How one of Slurm's programs is started.
+
+    name  completes "by …".  shared: the programs run here, and see this machine's files and user.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shared(self) -> bool: ...
+
+    def argv(self, program: str, words: Sequence[str]) -> list[str]: ...
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]: ...
+
+
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """Without what belongs to a job that this may run in: sbatch would take it for options."""
+    return {name: value for name, value in environment.items() if name in _KEPT or not _TOLD.match(name)}
+
+
+def as_host(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the host's client may know of the container that it is started from: nearly nothing.
+
+    A job gets the environment of its submission: the image's PATH and library paths mean nothing outside.
+    """
+    return {name: environment[name] for name in _PASSED if name in environment} | {"PATH": HOST_PATH}
+
+
+class Own(Struct, frozen=True):
+    """The programs on PATH."""
+
+    name: str = "this machine's own client"
+    shared: bool = True
+
+    def argv(self, program: str, words: Sequence[str]) -> list[str]:
+        return [program, *words]
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        return scrubbed(given)
+
+
+class Remote(Struct, frozen=True):
+    """A login node's, reached without a password or not at all. Its shell gets quoted words."""
+
+    host: str
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"ssh {self.host}"
+
+    def argv(self, program: str, words: Sequence[str]) -> list[str]:
+        options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT}"]
+        # Times as seconds: what this process sets for its own programs is not passed on by ssh.
+        command = shell.line(["env", "SLURM_TIME_FORMAT=%s", program, *words])
+        return ["ssh", *options, "--", self.host, command]
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        return scrubbed(given)
+
+
+def caller() -> tuple[int, int]:
+    """The user and group that the world outside takes this process for.
+
+    In a user namespace (podman without root) they are not those that it sees of itself.
+    """
+    return _outside("uid", os.getuid()), _outside("gid", os.getgid())
+
+
+def _outside(kind: str, number: int) -> int:
+    try:
+        lines = Path(f"/proc/self/{kind}_map").read_text().splitlines()
+    except OSError:
+        return number
+    for line in lines:
+        inside, outside, length = (int(each) for each in line.split())
+        if inside <= number < inside + length:
+            return outside + number - inside
+    return number
