@@ -43,7 +43,8 @@ class CommandFailed(Died):
 def signals() -> Iterator[None]:
     """TERM, INT and HUP raise Stopped in the main thread, wherever it is; only the first one does.
 
-    A second, such as the engine's after the launcher's word, would break off the ending itself.
+    A second, such as the engine's after the launcher's word, would break off the ending itself. USR1 and USR2,
+    which Slurm may send to all processes of a step, are for the command: they do nothing here.
     """
     Stopped.asked = False
 
@@ -54,6 +55,8 @@ def signals() -> Iterator[None]:
 
     for sign in SIGNALS:
         signal.signal(sign, stop)
+    for sign in (signal.SIGUSR1, signal.SIGUSR2):  # not SIG_IGN: the command would begin with that
+        signal.signal(sign, lambda number, frame: None)
     yield
 
 

@@ -209,7 +209,7 @@ class Node:
         return where
 
     def _bring_up(self, plan: RayPlan, head: str | None) -> None:
-        self.ray = Ray(plan, self.attempt.ray_log(self.rank), self.env)
+        self.ray = Ray(plan, self.rank, self.attempt.ray_log(self.rank), self.env)
         until = time.monotonic() + plan.ready_within
         tries = self.ray.bring_up(head, until, self.peers.check, self.tell)
         self.events.mark("ray started", tries=tries)

@@ -68,8 +68,8 @@ def address(plan: RayPlan) -> str:
 class Ray:
     """Ray on one node, from its start to its end."""
 
-    def __init__(self, plan: RayPlan, log: Path, env: Mapping[str, str]) -> None:
-        self.plan, self.log, self.env = plan, log, env
+    def __init__(self, plan: RayPlan, rank: int, log: Path, env: Mapping[str, str]) -> None:
+        self.plan, self.rank, self.log, self.env = plan, rank, log, env
         self.child: process.Child[bytes] | None = None
 
     def bring_up(
@@ -84,7 +84,7 @@ class Ray:
         for tries in (1, 2):
             self.child = _start(self.plan, head, self.log, self.env)
             left = until - time.monotonic()
-            if wait(self._up, awaited="Ray to start here", seconds=left, check=check):
+            if wait(self._up, awaited=f"Ray on node {self.rank}", seconds=left, check=check):
                 return tries
             if tries == 2:
                 self.check()
@@ -98,7 +98,7 @@ class Ray:
         """Raises Died once Ray has ended."""
         if self.child and self.child.poll() is not None:
             code, lines = self.child.returncode, last_lines(self.log)
-            raise Died(f"Ray ended on this node with exit code {code}; its last lines:\n{lines}")
+            raise Died(f"Ray ended on node {self.rank} with exit code {code}; its last lines:\n{lines}")
 
     def kill(self) -> None:
         """At once: it keeps nothing that anyone needs, and drains for seconds if asked politely."""

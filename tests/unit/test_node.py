@@ -135,6 +135,25 @@ def test_a_ray_that_will_not_start(folder: RunFolder, tmp_path: Path) -> None:
     assert folder.attempt(1).ray_log(0).read_text().count("no luck") == 2, "it gets two tries"
 
 
+def test_a_ray_that_dies_ends_the_job(folder: RunFolder, tmp_path: Path) -> None:
+    mark = tmp_path / "go"
+    mortal = f"""#!/bin/sh
+echo "Ray runtime started."
+until test -e '{mark}'; do sleep 0.1; done
+echo "my last word"
+exit 1
+"""
+    files.write(tmp_path / "bin/ray", mortal, mode=0o755)
+    job(folder, "sleep", "1000", ray=RayPlan())
+    child = start(folder, path=str(tmp_path / "bin"))
+    seen(lambda: "running the command" in text(folder.attempt(1).log(0)))
+    mark.touch()
+    assert child.wait(60) == LaunchError.code
+    log = text(folder.attempt(1).log(0))
+    assert "Ray ended on node 0 with exit code 1; its last lines:" in log and "my last word" in log
+    assert not folder.finished.exists(), "the command has not failed"
+
+
 def test_an_image_without_ray(folder: RunFolder) -> None:
     job(folder, "true", ray=RayPlan())
     code, log = alone(folder)

@@ -123,6 +123,20 @@ def test_a_command_that_does_not_handle_the_warning_goes_on(folder: RunFolder) -
     assert alone(folder)[0] == 4
 
 
+@pytest.mark.parametrize("sign", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_warning_to_the_node_itself_does_no_harm(folder: RunFolder, sign: signal.Signals) -> None:
+    """`--signal=USR2@60` sends it to every process of the step; and a shell can still trap it."""
+    script = f"trap 'echo trapped; exit 6' {sign.name[3:]}; echo up; while :; do sleep 0.1; done"
+    job(folder, "sh", "-c", script)
+    node = start(folder)
+    seen(lambda: "up\n" in text(folder.attempt(1).log(0)))
+    node.send_signal(sign)
+    (command,) = Path(f"/proc/{node.pid}/task/{node.pid}/children").read_text().split()
+    os.kill(int(command), sign)
+    codes, logs = ended(folder, node)
+    assert codes == [6] and "trapped" in logs[0]
+
+
 def test_slurms_term_to_everything_is_a_stop(folder: RunFolder) -> None:
     """scancel and the time limit send TERM to every process of the step, in any order."""
     job(folder, "sleep", "1000")
