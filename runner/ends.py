@@ -43,8 +43,8 @@ class CommandFailed(Died):
 def signals() -> Iterator[None]:
     """TERM, INT and HUP raise Stopped in the main thread, wherever it is; only the first one does.
 
-    A second, such as the engine's after the launcher's word, would break off the ending itself. USR1 and USR2,
-    which Slurm may send to all processes of a step, are for the command: they do nothing here.
+    A second, such as the engine's after the launcher's word, would break off the ending itself. USR1 and
+    USR2, which Slurm may send to all processes of a step, are for the command: they do nothing here.
     """
     Stopped.asked = False
 
