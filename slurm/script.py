@@ -55,7 +55,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     rank_token: str
     remove: Sequence[str] = ()
     modules: tuple[str, ...] = ()
-    words_at: int = 0
+    words_at: int = 1
     fabric: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     temporary: bool = False
