@@ -1,6 +1,6 @@
 """What Slurm's programs are asked for, and their answers as data. Pure.
 
-Names may hold blanks, commas, bars, quotes and line breaks. So fields end in a byte that hardly any name holds
+Names may hold blanks, commas, bars, quotes and line breaks. So fields end in a byte that hardly a name holds
 (the unit separator) and records in another; a job whose name does hold it is passed over. Times are asked for
 as seconds since 1970, which need no time zone. All that is used here is understood by Slurm 20.11 and newer.
 """
@@ -13,7 +13,9 @@ from typing import Any
 from msgspec import Struct
 
 UNIT, RECORD = "\x1f", "\x1e"
-TIMES = {"SLURM_TIME_FORMAT": "%s"}
+TIMES = ("SLURM_TIME_FORMAT", "%s")
+"""A variable for programs that answer with times; not for sbatch, which would pass it on to the job."""
+DATED = ("squeue", "sacct")
 
 
 class Queued(Struct, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ class Client:
 
     def __init__(self, way: Way, environment: Mapping[str, str] = os.environ) -> None:
         self.way = way
-        self._environment = way.environment(environment) | answers.TIMES
+        self._environment = way.environment(environment)
 
     def submit(self, script: Path, options: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
         """The id of the new job; `arguments` are the script's. LaunchError where Slurm refuses it.
@@ -131,8 +131,9 @@ class Client:
     def _run(
         self, program: str, words: Sequence[str], what: str, seconds: float, *, check: bool = True
     ) -> Result:
+        dated = dict([answers.TIMES]) if program in answers.DATED else {}
         done = process.run(
-            self.way.argv(program, words), what=f"{what} (by {self.way.name})", env=self._environment,
+            self.way.argv(program, words), what=f"{what} (by {self.way.name})", env=self._environment | dated,
             timeout=seconds, check=False, error=LaunchError, errors="surrogateescape",
         )  # fmt: skip
         if check and done.code:

@@ -11,6 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from kit import shell
+from slurm.answers import DATED, TIMES
 
 # What a job is told of itself, and what sets options of Slurm's programs. A JWT of a job ends with the job.
 _TOLD = re.compile(r"(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|SLURMD|PMI|PMIX|OMPI)_")
@@ -76,8 +77,9 @@ class Remote(Struct, frozen=True):
 
     def argv(self, program: str, words: Sequence[str]) -> list[str]:
         options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT}"]
-        # Times as seconds: what this process sets for its own programs is not passed on by ssh.
-        command = shell.line(["env", "SLURM_TIME_FORMAT=%s", program, *words])
+        # ssh passes no variables on.
+        dated = ["env", "=".join(TIMES)] if program in DATED else []
+        command = shell.line([*dated, program, *words])
         return ["ssh", *options, "--", self.host, command]
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
