@@ -172,7 +172,7 @@ class Apptainer:
         if run.env_file:
             argv.append(f"--env-file={run.env_file}")
         argv += [f"--mount={mount_option(bind, 'ro')}" for bind in run.binds]
-        if run.gpus:
+        if run.gpus:  # the driver's libraries; its devices are there, for the host's /dev is
             argv.append("--nv")
         return [*argv, run.image, *run.argv]
 

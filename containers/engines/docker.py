@@ -101,11 +101,14 @@ class Docker:
             "--entrypoint=",
         ]
         # Without root, the container's root is the caller already. Clusters' daemons are root's as a rule.
-        if run.elsewhere or not self._rootless():
+        by_root = run.elsewhere or not self._rootless()
+        if by_root:
             argv.append(f"--user={os.geteuid()}:{os.getegid()}")
         argv += docker_words(run)
         if run.gpus:
             argv.append("--gpus=all")
+            if by_root:  # networks lock their buffers; else the limit is the daemon's, as a rule 64 KiB
+                argv.append("--ulimit=memlock=-1:-1")
         return [*argv, run.image, *run.argv]
 
     def remove_argv(self, names: Sequence[str]) -> list[str]:

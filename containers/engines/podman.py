@@ -37,8 +37,11 @@ class Podman(Buildah):
         return super().check()
 
     def run_argv(self, run: ContainerRun) -> list[str]:
+        command = self.command()
+        if run.elsewhere and "--cgroup-manager" not in command:  # a job has no session with systemd
+            command += ["--cgroup-manager", "cgroupfs"]
         argv = [
-            *self.command(),
+            *command,
             "run",
             "--rm",
             "--pull=never",
@@ -48,7 +51,9 @@ class Podman(Buildah):
         ]
         # Without root, the container's root is the caller. keep-id would copy a 20 GB image to change owners.
         argv += ["--entrypoint=", *docker_words(run)]
-        if run.gpus:  # by the container device interface; nvidia-ctk cdi generate writes its file
+        if run.gpus:
+            # By the container device interface, whose file `nvidia-ctk cdi generate` writes. Devices alone
+            # would not do: the driver's libraries, which must be of its own version, are in no image.
             argv.append("--device=nvidia.com/gpu=all")
         return [*argv, run.image, *run.argv]
 

@@ -201,6 +201,36 @@ def test_a_stale_runtime_folder_is_not_handed_on() -> None:
     assert Podman(on=plain_host()).run_argv(run)[:2] == ["podman", "run"]
 
 
+def test_gpus_are_asked_for_in_each_engines_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And which of them a process gets is never said there: that is known on the node alone."""
+    from containers.engines.apptainer import Apptainer
+    from containers.engines.docker import Docker
+    from containers.engines.podman import Podman
+
+    with_gpus = ContainerRun(image="x", argv=("true",), gpus=True)
+    without = ContainerRun(image="x", argv=("true",))
+    for rootless, docker in ((False, ["--gpus=all", "--ulimit=memlock=-1:-1"]), (True, ["--gpus=all"])):
+        monkeypatch.setattr(Docker, "_rootless", lambda _self, rootless=rootless: rootless)
+        for made, words in (
+            (Podman(on=plain_host()), ["--device=nvidia.com/gpu=all"]),
+            (Apptainer(on=plain_host()), ["--nv"]),
+            (Docker(on=plain_host()), docker),
+        ):
+            argv, plain = made.run_argv(with_gpus), made.run_argv(without)
+            assert [word for word in argv if word not in plain] == words
+            assert "CUDA_VISIBLE_DEVICES" not in " ".join(argv)
+
+
+def test_podman_in_a_job_asks_no_systemd_for_a_scope() -> None:
+    from containers.engines.podman import Podman
+
+    run = ContainerRun(image="x", argv=("true",), elsewhere=True)
+    argv = Podman(on=plain_host()).run_argv(run)
+    assert argv[:4] == ["podman", "--cgroup-manager", "cgroupfs", "run"]
+    odd = Podman(on=plain_host(systemd=False)).run_argv(run)
+    assert odd.count("--cgroup-manager") == 1
+
+
 def test_no_value_of_an_env_file_reaches_argv(tmp_path: Path) -> None:
     from containers.engines.apptainer import Apptainer
     from containers.engines.podman import Podman
