@@ -47,6 +47,7 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     gpus      all GPUs that this process may use.
     elsewhere the command is for another machine: no daemon of this one is asked.
     temporary whoever runs the command adds a mount at /tmp.
+    stdin     the caller's standard input goes inside; terminal: it is a terminal, and so it is inside.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
     belong to the caller. No container is left behind; TERM to the client ends the process inside. A SIF is
     read-only but for binds and a small /tmp: bind a folder to /tmp for more.
@@ -62,6 +63,8 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     gpus: bool = False
     elsewhere: bool = False
     temporary: bool = False
+    stdin: bool = False
+    terminal: bool = False
 
 
 class Engine(Protocol):

@@ -29,11 +29,15 @@ def docker_bind(bind: Bind) -> list[str]:
 
 
 def docker_words(run: ContainerRun) -> list[str]:
-    """What docker and podman are told of a run in the same words: variables, binds, folder, name."""
+    """What docker and podman are told of a run in the same words: variables, binds, streams, folder, name."""
     words = [f"--env={name}={value}" for name, value in home(run.env).items()]
     if run.env_file:
         words.append(f"--env-file={run.env_file}")
     words += [word for bind in run.binds for word in docker_bind(bind)]
+    if run.stdin:
+        words.append("--interactive")
+    if run.terminal:
+        words.append("--tty")
     if run.workdir:
         words.append(f"--workdir={run.workdir}")
     if run.name:

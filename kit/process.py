@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -180,6 +181,16 @@ def hand_over(
     return subprocess.Popen(
         command, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=not terminal
     )
+
+
+def become(argv: Sequence[str], *, what: str, env: Mapping[str, str]) -> NoReturn:
+    """Turns this process into another program, which has its streams, its terminal and its exit code."""
+    program = shutil.which(argv[0], path=env.get("PATH"))
+    if program is None:
+        raise MissingToolError(f"could not {what}: {argv[0]} is not installed")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(program, list(argv), dict(env))
 
 
 def finish(argv: Sequence[str | Path], *, what: str, limit: float = 60.0) -> None:

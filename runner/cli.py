@@ -81,14 +81,30 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments. A command's `key=value` overrides may stand before, between and after its options."""
-    args, rest = parser(argv).parse_known_args(argv)
+    """The arguments. A command's `key=value` overrides may stand before, between and after its options.
+
+    A command that takes another one's words (it has WORDS) finds what stands behind `--` in `args.words`.
+    """
+    own, behind = _apart(argv)
+    args, rest = parser(argv).parse_known_args(own)
+    if behind is not None:
+        args.words = behind
     overrides: list[str] | None = getattr(args, "override", None)
     for word in rest:
         if overrides is None or word.startswith("-"):
             raise UsageError(f"unrecognized argument: {word}", f"runner {argv[0]} --help")
         overrides.append(word)
     return args
+
+
+def _apart(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
+    """argparse cannot tell words for another command from its own once an option stands before them."""
+    if "--" not in argv or argv[0] not in verbs():
+        return argv, None
+    if not getattr(importlib.import_module(f"runner.commands.{argv[0]}"), "WORDS", False):
+        return argv, None
+    at = list(argv).index("--")
+    return argv[:at], argv[at + 1 :]
 
 
 def tell(failure: SlipworksError) -> int:

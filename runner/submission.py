@@ -112,10 +112,15 @@ def further(job: Job, at: Places, chosen: Chosen) -> tuple[Bind, ...]:
     binds = []
     if at.checkpoints and job.saved:
         binds.append(Bind(at.checkpoints, job.saved.target))
-    if chosen.layer:
-        layer = Path(chosen.layer)
-        binds.append(Bind(layer, LAYER, read_only=True, image=layer.suffix == ".sqfs"))
-    return tuple(binds)
+    return (*binds, *layer_binds(chosen))
+
+
+def layer_binds(chosen: Chosen) -> tuple[Bind, ...]:
+    """The slipworks layer, for an image without one."""
+    if not chosen.layer:
+        return ()
+    layer = Path(chosen.layer)
+    return (Bind(layer, LAYER, read_only=True, image=layer.suffix == ".sqfs"),)
 
 
 def argvs(
