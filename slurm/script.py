@@ -96,6 +96,7 @@ def render(batch: Batch) -> str:
         restarts=batch.restarts,
         patience=round(batch.patience),
         engine=_word(batch.container[0]),
+        podman="podman" in batch.container[:4],  # perhaps behind `env -u NAME`
         head=words[: batch.words_at],
         tail=words[batch.words_at :],
         remove=_line(batch.remove, rank),
