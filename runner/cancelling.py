@@ -14,12 +14,19 @@ from runner.slurm_rows import Slurm
 
 
 class Cancelled(Struct, frozen=True, kw_only=True):
-    """What was done. jobs: that Slurm was told to end, in this order; done: False where it had ended before."""
+    """What was done. jobs: those that Slurm was told to end, in order; done: False where it had ended."""
 
     run: str
     state: str
     done: bool
     jobs: tuple[str, ...] = ()
+
+
+def told(done: Cancelled) -> str:
+    """In one line."""
+    if not done.done:
+        return f"{done.run} had ended already: {done.state}"
+    return f"{done.run} is cancelled" + (f": job {' '.join(done.jobs)}" if done.jobs else "")
 
 
 def demand_yes(names: Sequence[str], yes: bool) -> None:

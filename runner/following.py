@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from kit import say
 from kit.errors import NotFoundError, UnknownNameError, UsageError
@@ -93,6 +95,24 @@ def log_of(now: Now, node: str, number: int | None) -> Path:
         what = "was removed" if now.over else "is not there yet"
         raise NotFoundError(f"the log {path} {what}", f"runner status {files.folder.run_id}")
     return path
+
+
+class LogFile(Struct, frozen=True, kw_only=True):
+    """A node's log."""
+
+    attempt: int
+    node: int
+    path: str
+    size: int
+
+
+def logs(now: Now) -> Iterator[LogFile]:
+    """The nodes' logs of all attempts, those that are there."""
+    for each in now.files.tries:
+        for rank in range(now.files.nodes):
+            path = now.files.folder.attempt(each.number).log(rank)
+            if path.exists():
+                yield LogFile(attempt=each.number, node=rank, path=str(path), size=path.stat().st_size)
 
 
 class Follow:

@@ -11,6 +11,7 @@ from runner.run_files import Try
 from runner.run_states import Now, Row
 
 HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "TOOK", "WHAT")
+PAST_HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "ENDED", "TOOK", "WHY")
 RIGHT = ("NODES", "TOOK")
 Section = tuple[str, list[tuple[str, str]]]
 
@@ -113,6 +114,16 @@ def lines(found: Sequence[Now], strangers: Sequence[Row], at: float) -> Iterator
         yield (
             f"({row.name})", row.state.lower(), row.id, "", local(row.started), lasted(row.started, at),
             row.nodes or row.reason,
+        )  # fmt: skip
+
+
+def past_lines(found: Sequence[Now]) -> Iterator[tuple[str, ...]]:
+    """The cells below PAST_HEADS of runs that have ended."""
+    for now in found:
+        took = lasted(now.started, now.ended) if now.ended else "-"
+        yield (
+            now.files.folder.root.name, _stated(now), _current(now), str(now.files.nodes), local(now.started),
+            local(now.ended), took, now.why,
         )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ class Watch:
         self._slurm: Slurm | None = None
         self._rows: Mapping[str, Row] | None = None
         self._reached = self._asked = False
+        self._lack = ""
 
     @property
     def slurm(self) -> Slurm | None:
@@ -37,7 +39,9 @@ class Watch:
             try:
                 self._slurm = self._reach()
             except SlipworksError as lack:
-                say.once(f"note: Slurm is not asked: {lack.message}")
+                self._lack = lack.message
+        if self._lack:
+            say.once(f"note: Slurm is not asked: {self._lack}")
         return self._slurm
 
     @property
@@ -69,6 +73,32 @@ class Watch:
         """Its state at this moment, whatever was asked before."""
         self._asked = False
         return self.state(folder)
+
+    def by_files(self, folder: RunFolder) -> Now:
+        """Its state as far as its files tell; Slurm is not asked."""
+        return run_states.of(run_files.read(folder), None, time.time())
+
+    def history(self, folders: Sequence[RunFolder], seconds: float) -> list[Now]:
+        """The runs that ended in the last `seconds`, the latest first, by the accounting where it is."""
+        recent = [each for each in folders if not settled(each, seconds)]
+        if any(each.submission.exists() for each in recent) and self.rows is not None and self.slurm:
+            try:
+                past = self.slurm.past(seconds)
+            except SlipworksError as away:
+                past = None
+                say.once(f"note: the accounting does not answer: {away.message}")
+            self._rows = {**(past or {}), **(self._rows or {})}
+        since = time.time() - seconds
+        found = [each for each in self.states(recent) if each.over and (each.ended or 0) >= since]
+        return sorted(found, key=lambda each: each.ended or 0, reverse=True)
+
+    def others(self, known: Sequence[Now], runs: Path) -> list[Row]:
+        """This user's jobs that wait or run and are of none of the runs in `runs`; none without Slurm."""
+        if not self._reached:
+            with contextlib.suppress(SlipworksError):
+                self._slurm = self._reach()
+            self._reached = True
+        return others(self.rows or {}, known, runs) if self._slurm else []
 
     def _healed(self, files: RunFiles) -> RunFiles:
         record = files.record
@@ -102,6 +132,11 @@ def settled(folder: RunFolder, older: float) -> bool:
         except OSError:
             continue
     return False
+
+
+def long_over(now: Now) -> bool:
+    """Whether it ended more than a day ago."""
+    return now.over and time.time() - (now.ended or now.files.made) > DAY
 
 
 def others(rows: Mapping[str, Row], known: Sequence[Now], runs: Path) -> list[Row]:

@@ -1,0 +1,42 @@
+"""The log of a run: all that a node printed, and on the first node that is the command's output.
+
+With -f it goes on as the log grows, into further attempts too, until the run has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "show a run's log"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="see runner status")
+    parser.add_argument("-f", "--follow", action="store_true", help="until the run has ended")
+    parser.add_argument("--node", default="0", help="its number, or its host's name (default: 0)")
+    parser.add_argument("--attempt", type=int, help="which start of the job (default: the latest)")
+    parser.add_argument("--json", action="store_true", help="only where the logs are, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import sys
+
+    from kit import exact, say
+    from kit.errors import UsageError
+    from runner import following, run_names, watching
+
+    if args.follow and (args.attempt is not None or args.json):
+        raise UsageError(
+            "--follow goes from attempt to attempt and prints text", f"runner logs -f {args.run}"
+        )
+    folder = run_names.find(args.run, run_names.folder_of_runs())
+    watch = watching.Watch()
+    if args.follow:
+        following.Follow(folder, args.node, lambda: watch.anew(folder), sys.stdout.buffer).run()
+        return 0
+    now = watch.by_files(folder)
+    if args.json:
+        say.answer(exact.encode(list(following.logs(now))).decode())
+    else:
+        following.show(now, args.node, args.attempt)
+    return 0
