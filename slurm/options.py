@@ -71,34 +71,42 @@ def options(
     """
     own = dict(sbatch or {})
     _refuse(own, nodes)
-    asked_partition = own.get("partition", cluster.sbatch.get("partition", cluster.partition))
-    partition = asked_partition if isinstance(asked_partition, str) else None
+    further = {**cluster.sbatch, **own}
+    partition = _text(further.get("partition", cluster.partition))
     here = _merged(cluster, partition)
-    asked_time = own.get("time", cluster.sbatch.get("time", time or cluster.time_limit))
-    limit = str(asked_time) if asked_time not in (None, True, False) else None
+    time = time or _default_time(cluster, here)
+    limit = _text(further.get("time", time))
     _check(here, partition, nodes, gpus, limit)
-    found: Options = {"job-name": name}
-    found |= _given(comment=comment, partition=cluster.partition, account=cluster.account, qos=cluster.qos)
-    found |= {
+    found: Options = {
+        "job-name": name,
+        **_given(comment=comment, partition=cluster.partition, account=cluster.account, qos=cluster.qos),
         "nodes": nodes,
         "ntasks-per-node": 1,
         **_gpus(cluster, here, gpus),
         **_share(cluster, here, gpus),
+        "exclusive": bool(here.exclusive),
+        **_given(time=time, signal=_signal(warn, limit), exclude=_excluded(cluster)),
+        "requeue": True,
+        "open-mode": "append",
+        "output": filename(run, LOG),
     }
-    found |= {"exclusive": True} if here.exclusive else {}
-    found |= _given(time=time or cluster.time_limit)
-    found |= _signal(warn, limit)
-    excluded = [node for each in cluster.exclude for node in each.nodes]
-    found |= {"exclude": ",".join(excluded)} if excluded else {}
-    found |= {"requeue": True, "open-mode": "append", "output": filename(run, LOG)}
-    replaced: list[str] = []
-    for whose, over in (("the cluster's", cluster.sbatch), ("your", own)):
-        replaced += _lay_over(found, over, whose)
+    replaced = [*_lay_over(found, cluster.sbatch, "the cluster's"), *_lay_over(found, own, "your")]
     return Asked(
         options={key: value for key, value in found.items() if value is not False},
         notes=tuple(_notes(cluster, here, partition, gpus, found)),
         replaced=tuple(replaced),
     )
+
+
+def _text(value: str | int | bool | None) -> str | None:
+    """What an option says; None where it says nothing."""
+    return None if value is None or isinstance(value, bool) else str(value)
+
+
+def _default_time(cluster: Cluster, here: Partition) -> str | None:
+    """The cluster's, or as much of it as the partition gives."""
+    usual, most = cluster.time_limit, here.time_limit
+    return most if usual and most and seconds(most) < seconds(usual) else usual
 
 
 def _given(**values: str | None) -> Options:
@@ -186,12 +194,16 @@ def _part(memory: str, taken: int, of: int) -> str:
     return f"{int(int(found[1]) * _MEGABYTES[found[2].upper()] * taken / of)}M"
 
 
-def _signal(warn: int | None, limit: str | None) -> Options:
+def _signal(warn: int | None, limit: str | None) -> str | None:
     """To the script alone (B:), which tells the nodes. USR2, for NCCL has its own use for USR1."""
     if warn is None:
-        return {}
+        return None
     most = 65535.0 if limit is None else min(65535.0, seconds(limit) / 2)
-    return {"signal": f"B:USR2@{int(min(warn, most))}"}
+    return f"B:USR2@{int(min(warn, most))}"
+
+
+def _excluded(cluster: Cluster) -> str | None:
+    return ",".join(node for each in cluster.exclude for node in each.nodes) or None
 
 
 def _lay_over(found: Options, over: Mapping[str, str | int | bool], whose: str) -> Iterator[str]:
@@ -199,7 +211,7 @@ def _lay_over(found: Options, over: Mapping[str, str | int | bool], whose: str) 
     for key, value in over.items():
         family = next((each for each in FAMILIES if key in each), (key,))
         for old in [each for each in found if each in family]:
-            if (old, found[old]) != (key, value):
+            if found[old] is not False and (old, found[old]) != (key, value):
                 yield f"{whose} option {_shown(key, value)} takes the place of {_shown(old, found[old])}"
             del found[old]
         found[key] = value

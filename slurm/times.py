@@ -10,9 +10,9 @@ FORMS = '"30" (minutes), "30:00", "12:00:00", "1-12", "1-12:00" or "1-00:00:00"'
 ENDLESS = ("infinite", "unlimited")
 
 _WRITTEN = (
-    (re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?"), (86400, 3600, 60, 1)),
-    (re.compile(r"(\d+):(\d+):(\d+)"), (3600, 60, 1)),
-    (re.compile(r"(\d+)(?::(\d+))?"), (60, 1)),
+    (re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII), (86400, 3600, 60, 1)),
+    (re.compile(r"(\d+):(\d+):(\d+)", re.ASCII), (3600, 60, 1)),
+    (re.compile(r"(\d+)(?::(\d+))?", re.ASCII), (60, 1)),
 )
 
 
