@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import json
 
 from kit import process
 from runner import family
@@ -80,3 +81,8 @@ def seen(condition: Callable[[], object], seconds: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
+
+
+def events(folder: RunFolder, rank: int) -> list[str]:
+    lines = folder.attempt(1).events(str(rank)).read_bytes().splitlines()
+    return [json.decode(line)["event"] for line in lines]
