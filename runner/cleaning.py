@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runner import batching, moments, shown, watching
+from runner import batching, moments, watching
 from runner.runs import RunFolder
 
 KEPT = "job.log"
@@ -33,7 +33,7 @@ HEADS = ("RUN", "STATE", "ENDED", "FILES", "SIZE")
 def line(cleaned: Cleaned) -> tuple[str, ...]:
     """The cells below HEADS."""
     what = "all" if cleaned.paths[0].name == cleaned.run else str(len(cleaned.paths))
-    return cleaned.run, cleaned.state, moments.local(cleaned.ended), what, shown.size(cleaned.size)
+    return cleaned.run, cleaned.state, moments.local(cleaned.ended), what, f"{cleaned.size / 1e6:.1f} MB"
 
 
 def told(cleaned: Cleaned) -> dict[str, object]:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-
 from msgspec import DecodeError, json
 
 from containers import sbom
-from kit import say
 from runner.known import Known
 from runner.record import ImageRecord
+from runner.tables import Rows, Section
 
 NOT = "not recorded"
-Rows = list[tuple[str, str]]
-Section = tuple[str, Rows]
 
 
 def whole(known: Known) -> str:
@@ -134,35 +129,6 @@ def size(count: int) -> str:
     return f"{number:.1f} GB" if number < 1000 else f"{number / 1000:.1f} TB"
 
 
-def show(found: list[Section]) -> None:
-    """On stdout; with emphasis where that is a terminal."""
-    if sys.stdout.isatty():
-        _draw(found)
-    else:
-        for line in lines(found):
-            say.answer(line)
-
-
-def lines(found: list[Section]) -> Iterator[str]:
-    """The same as plain text."""
-    for title, rows in found:
-        width = max(len(name) for name, _ in rows)
-        yield title
-        for name, value in rows:
-            yield f"  {name:<{width}}  {value}" if width else f"  {value}"
-
-
-def _draw(found: list[Section]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    for title, rows in found:
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, value in rows:
-            style = "red" if title == "wrong" or value == "FAILED" else "dim" if value == NOT else ""
-            table.add_row(f"  {name}", Text(value, style))
-        console.print(Text(title, "bold"), table, sep="\n")
+def style(title: str, value: str) -> str:
+    """How a value looks on a terminal."""
+    return "red" if title == "wrong" or value == "FAILED" else "dim" if value == NOT else ""

@@ -9,11 +9,11 @@ from msgspec import Struct
 from runner.moments import lasted, local, utc
 from runner.run_files import Try
 from runner.run_states import Now, Row
+from runner.tables import Section
 
 HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "TOOK", "WHAT")
 PAST_HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "ENDED", "TOOK", "WHY")
 RIGHT = ("NODES", "TOOK")
-Section = tuple[str, list[tuple[str, str]]]
 
 
 class JobShown(Struct, frozen=True, kw_only=True):

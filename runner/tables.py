@@ -1,11 +1,15 @@
-"""Lists for people: columns on stdout, drawn on a terminal and plain text elsewhere."""
+"""What is told to people in columns or in sections: on stdout, drawn on a terminal and plain elsewhere."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from kit import say
+
+Rows = list[tuple[str, str]]
+Section = tuple[str, Rows]
+"""A title, and names with their values below it."""
 
 
 def show(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
@@ -36,3 +40,38 @@ def _draw(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection
     for row in rows:
         table.add_row(*map(Text, row))
     Console().print(table)
+
+
+def show_sections(
+    found: Sequence[Section], style: Callable[[str, str], str] = lambda title, value: ""
+) -> None:
+    """Titles with names and values. style: of a value on a terminal, by its section's title and itself."""
+    if sys.stdout.isatty():
+        _draw_sections(found, style)
+        return
+    for line in section_lines(found):
+        say.answer(line)
+
+
+def section_lines(found: Sequence[Section]) -> Iterator[str]:
+    """The same as plain text."""
+    for title, rows in found:
+        width = max(len(name) for name, _ in rows)
+        yield title
+        for name, value in rows:
+            yield f"  {name:<{width}}  {value}" if width else f"  {value}"
+
+
+def _draw_sections(found: Sequence[Section], style: Callable[[str, str], str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for title, rows in found:
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, value in rows:
+            table.add_row(f"  {name}", Text(value, style(title, value)))
+        console.print(Text(title, "bold"), table, sep="\n")

@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kit import exact, say
-    from runner import cleaning, moments, run_names, shown, tables, watching
+    from runner import cleaning, moments, run_names, tables, watching
 
     older = moments.span(args.older_than, "--older-than")
     folders = run_names.every(run_names.folder_of_runs())
@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if plan:
         tables.show(cleaning.HEADS, [cleaning.line(each) for each in plan], ("FILES", "SIZE"))
-    freed = shown.size(sum(each.size for each in plan))
-    say.answer(f"{'would free' if args.dry_run else 'freed'} {freed}")
+    freed = sum(each.size for each in plan) / 1e6
+    say.answer(f"{'would free' if args.dry_run else 'freed'} {freed:.1f} MB")
     return 0

@@ -42,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
         told = [*map(shown_runs.whole, found), *map(shown_runs.stranger, strangers)]
         say.answer(exact.encode(told).decode())
     elif len(args.run) == 1:
-        from runner import shown
-
-        shown.show(shown_runs.sections(found[0], time.time()))
+        tables.show_sections(shown_runs.sections(found[0], time.time()))
     else:
         rows = list(shown_runs.lines(found, strangers, time.time()))
         if rows:

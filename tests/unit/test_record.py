@@ -16,7 +16,7 @@ from definitions import layers
 from image_cache.store import Store
 from kit.errors import EXIT_CODES
 from kit.nouns import Base, Group, Image, Platform, Recipe, StackLayer, Wheel, digest
-from runner import cli, images, known, record, shown
+from runner import cli, images, known, record, shown, tables
 from tests.unit.parts_images import tar_of
 
 ARM64 = Platform(arch="arm64")
@@ -208,7 +208,7 @@ def test_on_a_terminal_nothing_is_lost(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     found = shown.sections(known.of(shop.store, shop.image))
-    shown._draw(found)
+    tables._draw_sections(found, shown.style)
     drawn = "".join(capsys.readouterr().out.split())
     for title, rows in found:
         assert title.replace(" ", "") in drawn

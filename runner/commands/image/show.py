@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kit import say
-    from runner import images, known, shown
+    from runner import images, known, shown, tables
 
     store = images.store()
     if args.image.endswith(".sif"):
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         say.answer(shown.whole(found))
     else:
-        shown.show(shown.sections(found))
+        tables.show_sections(shown.sections(found), shown.style)
     return 0
 
 
