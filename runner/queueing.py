@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
 from msgspec import Struct
 
-from kit import process, say, settings
-from kit.errors import LaunchError, UsageError
+from kit import say, settings
+from kit.errors import UsageError
 from runner import batching, chosen, code, submission, submitted
 from runner.chosen import Found
 from runner.job import Job
@@ -71,33 +67,10 @@ def submit(ready: Prepared, secrets: dict[str, str], queue: Queue) -> Record:
 
 
 def queue(site: Site) -> Queue:
-    """Slurm, as it is reached from here."""
-    return Client()
+    """Slurm, as it is reached from here; MissingToolError where it is not, saying what is missing."""
+    from slurm import client
 
-
-class Client:
-    """Slurm's own programs, on this machine."""
-
-    def submit(self, script: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> str:
-        argv = ["sbatch", "--parsable", *options, str(script), *arguments]
-        done = process.run(argv, what="submit the job", env=_environment(), error=LaunchError, timeout=120)
-        return done.out.strip().splitlines()[-1].partition(";")[0]
-
-    def commented(self, prefix: str) -> Mapping[str, str]:
-        argv = ["squeue", "--me", "--noheader", "--states=all", "--format=%i %k"]
-        done = process.run(argv, what="look for the job", env=_environment(), error=LaunchError, timeout=60)
-        pairs = [line.partition(" ")[::2] for line in done.out.splitlines()]
-        return {comment.strip(): id for id, comment in pairs if comment.strip().startswith(prefix)}
-
-
-def _environment() -> dict[str, str]:
-    """Without what the job that this may run in was told: sbatch would take it for options."""
-    scrubbed = ("SLURM_", "SBATCH_", "SRUN_", "PMI_", "PMIX_")
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in ("SLURM_CONF", "SLURM_CLUSTERS") or not name.startswith(scrubbed)
-    }
+    return client.find(site.cluster.login)
 
 
 def _demand_account(job: Job, site: Site, dry: bool) -> None:

@@ -85,8 +85,9 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
     settings.writable("runs")
     settings.writable("cache")
     secrets = jobs.secret_values(job)
+    slurm = queueing.queue(here)
     ready = queueing.prepared(job, here, folder, dry=False)
-    record = queueing.submit(ready, secrets, queueing.queue(here))
+    record = queueing.submit(ready, secrets, slurm)
     first, *more = record.ids
     say.say(
         f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")

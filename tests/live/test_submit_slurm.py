@@ -20,7 +20,8 @@ from runner.runs import RunFolder
 from tests.live.needs import need
 from tests.live.parts_cpu import stocked
 from tests.live.parts_engines import User
-from tests.live.parts_slurm import Slurm
+from tests.live.parts_slurm import Slurm, Starter
+from tests.live.parts_slurm_conf import Shape
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 MAIN = "import sys; from runner.cli import main; sys.exit(main())"
@@ -47,7 +48,7 @@ class Told(Struct):
 def interpreter(user: User) -> str:
     """This Python, or the system's of the same version where this one lies in another user's home."""
     for program in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
-        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):  # noqa: PTH
+        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):
             return program
     need(False, f"{sys.executable} is closed to ordinary users")
     raise AssertionError
@@ -88,15 +89,21 @@ class Login:
 
 def logs(folder: RunFolder) -> str:
     """All that was said on the way."""
-    found = sorted(each for each in folder.root.rglob("*") if each.suffix in (".log", ".out"))
+    found = sorted([*folder.root.glob("*.out"), *folder.root.glob("attempt-*/*.log")])
     return "\n".join(f"--- {each}\n{each.read_text(errors='replace')}" for each in found)
 
 
 @pytest.fixture(scope="module")
-def login(slurm: Slurm, cpu: Made, ordinary_user: User) -> Login:
+def cluster(slurm_like: Starter) -> Slurm:
+    """Two nodes with addresses of their own."""
+    return slurm_like(Shape(count=2), addresses=True)
+
+
+@pytest.fixture(scope="module")
+def login(cluster: Slurm, cpu: Made, ordinary_user: User) -> Login:
     """The user has the cpu image as a SIF, in a cache on the file system that all nodes see."""
     need(shutil.which("apptainer"), "apptainer is not installed")
-    cache, source = slurm.shared / "the user's cache", images.store()
+    cache, source = cluster.shared / "the user's cache", images.store()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIPWORKS_CACHE", str(cache))
         words = sif.squash().replace("-Xcompression-level 8", "-Xcompression-level 1")
@@ -105,7 +112,7 @@ def login(slurm: Slurm, cpu: Made, ordinary_user: User) -> Login:
         images.make("cpu", format="sif")
     for path in (cache, *cache.rglob("*")):
         shutil.chown(path, ordinary_user.name)
-    return Login(slurm, ordinary_user, cache)
+    return Login(cluster, ordinary_user, cache)
 
 
 def test_an_unbuilt_image_is_refused_and_named_by_a_dry_run(
@@ -160,43 +167,44 @@ nodes: 2
 code: [fork]
 run: |
   python - <<'END'
-  import msgpack, ray
-  assert msgpack.FORKED == "driver and workers", msgpack.__file__
+  import ray
+  from platformdirs import macos, unix
+  assert macos.FORKED and "/opt/stack/" in unix.__file__, (macos.__file__, unix.__file__)
   ray.init(log_to_driver=False)
 
   @ray.remote(num_cpus=0.5, scheduling_strategy="SPREAD")
   def seen():
-      import msgpack, time
+      import time
+      from platformdirs import macos
       time.sleep(1)
-      return msgpack.FORKED, ray.get_runtime_context().get_node_id()
+      return macos.FORKED, ray.get_runtime_context().get_node_id()
 
   found = ray.get([seen.remote() for _ in range(8)])
-  assert {word for word, _ in found} == {"driver and workers"}, found
+  assert {word for word, _ in found} == {"the fork's"}, found
   print("nodes of workers:", len({node for _, node in found}), "of", len(ray.nodes()))
   END
 """
 
 
 def test_a_fork_overrides_a_module_of_an_installed_package_on_two_nodes(login: Login) -> None:
-    """In the driver and in Ray's workers: msgpack comes with Ray."""
-    fork = login.slurm.shared / "job's place/fork/msgpack"
+    """In the driver and in Ray's workers; the package's other modules are those of the image."""
+    fork = login.slurm.shared / "job's place/fork/platformdirs"
     fork.mkdir(parents=True)
-    (fork / "__init__.py").write_text(
-        "import pkgutil\n__path__ = pkgutil.extend_path(__path__, __name__)\nFORKED = 'driver and workers'\n"
-    )
+    (fork / "__init__.py").write_text("import pkgutil\n__path__ = pkgutil.extend_path(__path__, __name__)\n")
+    (fork / "macos.py").write_text('FORKED = "the fork\'s"\n')
     (fork.parent / ".gitignore").write_text("*.bin\n")
     (fork.parent / "weights.bin").write_text("x")
     for path in (fork.parents[1], *fork.parents[1].rglob("*")):
         shutil.chown(path, login.user.name)
     told = login.submit(FORK)
     # What is changed after the submission is not what runs.
-    (fork / "__init__.py").write_text("raise RuntimeError\n")
+    (fork / "macos.py").write_text("raise RuntimeError\n")
     state = login.ended(told)
     said = logs(told.folder)
     assert state == "COMPLETED", said
     assert "of 2" in said, said
     assert not (told.folder.code / "0/weights.bin").exists()
-    assert json.decode((told.folder.code / "0.json").read_bytes())["files"] == 2
+    assert json.decode((told.folder.code / "0.json").read_bytes())["files"] == 3
     assert told.folder.finished.read_text() == "succeeded\n"
     assert not told.folder.token.exists()
     login.slurm.quiet()
