@@ -111,6 +111,11 @@ def needed(facts: HostFacts, host: str) -> tuple[tuple[str, str], ...]:
     return tuple((pairs[target], target) for target in sorted(outer))
 
 
+def variables(facts: HostFacts) -> dict[str, str]:
+    """What the environment inside has to say."""
+    return {"SLURM_CONF": facts.conf} if facts.conf else {}
+
+
 class Loaded(Struct, frozen=True, kw_only=True):
     """The host's programs, started by its loader."""
 
