@@ -17,6 +17,7 @@ from slurm.ways import Own, Remote, Way, caller
 HOST = "/slipworks-host"
 """Where a container has parts of its host, as slurm.host_client lays them out."""
 SUBMIT, ASK = 120.0, 60.0  # seconds; a busy controller is slow, and a second submission would be a second job
+LOGIN = 10.0  # seconds for the first word from a login node, or none
 PROBE = 4.0  # seconds for a client whose slurm.conf is in no usual place: without one it would try for 60
 
 # What Slurm says -> what to do about it.
@@ -115,7 +116,7 @@ class Client:
 
     def version(self) -> str:
         """ "22.05.8", of the client."""
-        return self._run("sbatch", ["--version"], "ask for Slurm's version", PROBE).out.split()[-1]
+        return self._run("sbatch", ["--version"], "ask for Slurm's version", LOGIN).out.split()[-1]
 
     def _user(self) -> str | None:
         """Numbers need no names where this runs; a login node may number users otherwise."""

@@ -19,7 +19,7 @@ _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 # Of a container's environment, that of a client which runs on behalf of the host.
 _PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TERM", "SLURM_CONF", "SLURM_CLUSTERS")
 HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
-CONNECT = 5  # seconds for a login node to be reached
+CONNECT = 4  # seconds for a login node to be reached
 
 
 class Way(Protocol):
