@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> int:
     from runner import runs, site
 
     began = time.time()
-    here = site.chosen({"cluster": args.cluster, "engine": args.engine})
     job = jobs.load(args.job, args.override)
+    here = site.chosen({"cluster": args.cluster, "engine": args.engine})
     folder = runs.named(Path(here.settings.runs).expanduser().absolute(), job.name)
     if args.explain:
         _explain(job, here, folder)

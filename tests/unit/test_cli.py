@@ -53,7 +53,12 @@ def failure(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, list[s
         (["image", "key", "gh200", "--line", "cu12"], "UnpinnedError", "CPU build", "sha256"),
         (["image", "build", "cpu", "--engine", "podmen"], "UnknownNameError", "engine", "'podman'"),
         (["submit", "nowhere.yaml"], "InvalidFileError", "nowhere.yaml", "runner submit"),
-        (["submit", "x.yaml", "--cluster", "locl"], "UnknownNameError", "cluster 'locl'", "'local'"),
+        (
+            ["submit", "examples/hello-grpo/job.yaml", "--cluster", "locl"],
+            "UnknownNameError",
+            "cluster 'locl'",
+            "'local'",
+        ),
     ],
 )
 def test_bad_input(
