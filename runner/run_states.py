@@ -157,7 +157,9 @@ def _by_files(files: RunFiles, now: float) -> Found:
     if files.finished is not None and (not last or last.code is not None or not _lives(last, now)):
         return _concluded(files, ())
     if last and last.code is None and _lives(last, now):
-        return ("ending", last.asked, None) if last.asked is not None else ("running", _doing(last), None)
+        if files.finished is not None or _is_ending(last):
+            return "ending", files.finished or last.asked or "", None
+        return "running", _doing(last), None
     if last and last.code is not None and last.job == (record.ids[-1] if record.ids else None):
         return _concluded(files, ())
     if last:
