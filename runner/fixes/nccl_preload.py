@@ -4,7 +4,8 @@ Symptom: slow collectives (weights took 47 to 52 s to reach the engines, 21 to 2
 "undefined symbol: nccl…".
 Cause: a libnccl.so.2 of the system, or of the site's modules, is found before the one that torch brings.
 It must not be preloaded into Ray's daemons and into every shell, so the command gets it, and Ray's workers by
-the job's runtime environment; a program's own `ray.init(runtime_env=…)` goes over that.
+the job's runtime environment; a program's own `ray.init(runtime_env=…)` goes over that. VLLM_NCCL_SO_PATH in
+a job's env chooses another one, for all of them.
 Remove when: torch loads its NCCL by a path of its own.
 """
 
@@ -20,9 +21,10 @@ VLLM, PRELOAD, WORKERS = "VLLM_NCCL_SO_PATH", "LD_PRELOAD", "RAY_JOB_CONFIG_JSON
 
 
 def _path(facts: Facts, launch: Launch) -> str | None:
-    """The job's choice, else the wheel's where there are GPUs to use it."""
-    if launch.nccl or not facts.gpus:
-        return launch.nccl
+    """The one that was chosen, for the job or for vLLM; else the wheel's where there are GPUs to use it."""
+    named = launch.nccl or launch.env.get(VLLM) or facts.env.get(VLLM)
+    if named or not facts.gpus:
+        return named
     return facts.nccl.path if facts.nccl else None
 
 

@@ -12,13 +12,17 @@ from runner.fixing import Example, facts_like, launch_like
 from runner.launch import Launch, RayPlan, said, with_env
 
 SINCE = (2, 52)
+OTHERS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+
+
+def _has_tokens(version: str) -> bool:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= SINCE
 
 
 def applies(facts: Facts, launch: Launch) -> str | None:
     if launch.ray is None or launch.ray.token_file is None or facts.ray is None:
         return None
-    version = tuple(int(part) for part in re.findall(r"\d+", facts.ray)[:2])
-    if version < SINCE or said("RAY_AUTH_MODE", facts, launch) or said("RAY_AUTH_TOKEN", facts, launch):
+    if not _has_tokens(facts.ray) or any(said(name, facts, launch) for name in OTHERS):
         return None
     return "Ray asks for this job's token"
 
@@ -26,6 +30,12 @@ def applies(facts: Facts, launch: Launch) -> str | None:
 def apply(facts: Facts, launch: Launch) -> Launch:
     assert launch.ray and launch.ray.token_file
     return with_env(facts, launch, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": launch.ray.token_file})
+
+
+def warns(facts: Facts, launch: Launch) -> str | None:
+    if launch.ray is None or facts.ray is None or _has_tokens(facts.ray):
+        return None
+    return f"Ray {facts.ray} knows no tokens (2.52 does): whoever reaches its ports runs code as you"
 
 
 EXAMPLE = Example(

@@ -153,6 +153,20 @@ def test_an_old_ray_has_no_token() -> None:
     assert fixing.load("ray_token").applies(replace(POOR, ray="2.100.0"), ASKED)
 
 
+def test_that_an_old_ray_has_no_token_is_said() -> None:
+    def told(version: str) -> bool:
+        facts = replace(POOR, ray=version)
+        return "ray_token" in {each.name for each in fixing.warnings(facts, ASKED)}
+
+    assert told("2.51.1") and not told("2.52.0") and not told("2.100.0")
+
+
+def test_the_clusters_count_is_the_most_that_ray_gets() -> None:
+    for cpus, said, expected in ((288, 32, 32), (16, 32, 16), (288, None, 288)):
+        after = once("cpu_count", facts_like(cpus=cpus), launch_like(ray_cpus=said))
+        assert after.ray and after.ray.num_cpus == expected
+
+
 def test_plain_shared_memory_is_left_alone() -> None:
     assert fixing.load("shared_memory").applies(facts_like(), launch_like()) is None
 

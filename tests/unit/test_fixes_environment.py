@@ -172,6 +172,10 @@ def test_nccl_that_the_job_names_comes_first_and_needs_no_gpu() -> None:
     after = fixed(facts_like(nccl=Nccl("/wheel/libnccl.so.2")), launch_like(nccl="/mine/libnccl.so.2"))
     assert after.preload == ("/mine/libnccl.so.2",)
     assert fixed(facts_like(nccl=Nccl("/wheel/libnccl.so.2")), launch_like()).preload == ()
+    asked = fixed(facts_like(), launch_like(env={"VLLM_NCCL_SO_PATH": "/other/libnccl.so.2"}))
+    assert asked.preload == ("/other/libnccl.so.2",), "vLLM and torch must have the same one"
+    own = fixed(facts_like(gpus=GPU, nccl=Nccl("/w")), launch_like(env={"LD_PRELOAD": "/mine.so"}))
+    assert own.preload == () and own.env["LD_PRELOAD"] == "/mine.so"
 
 
 # Tokenized data
