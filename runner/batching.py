@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 from containers import engine as engines
-from containers import workplace
 from kit import files
 from kit.nouns import Image
 from runner import submission
 from runner.chosen import Chosen
 from runner.job import Job
 from runner.launch import Launch
-from runner.local import AFTER
 from runner.runs import RunFolder
 from runner.submission import Places
 from slurm import options, script
@@ -20,6 +18,8 @@ from slurm.clusters import Cluster
 from slurm.options import Asked
 from slurm.script import Batch, Options
 
+PATIENCE = 35.0
+"""Seconds, over the command's grace, that nodes get for their ends: artifacts are copied then, too."""
 LAYOUT = "image"
 """The folder of the run folder with an OCI layout for engines that must fetch the image on each node."""
 
@@ -50,7 +50,7 @@ def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, 
         temporary=run.temporary,
         have=have,
         fetch=fetch,
-        patience=plan.grace + AFTER + 20,
+        patience=plan.grace + PATIENCE,
         restarts=job.restarts,
         secrets=(at.run.secrets, at.run.token),
     )
@@ -68,6 +68,8 @@ def asked(job: Job, cluster: Cluster, folder: RunFolder) -> Asked:
 def write(batch: Batch, folder: RunFolder, image: Image | None) -> None:
     """Puts the script into the run folder, and what nodes fetch the image by."""
     if image is not None:
+        from containers import workplace
+
         workplace.lay_out(image, folder.root / LAYOUT / image.name)
     files.write(folder.script, os.fsencode(script.render(batch)), mode=0o700)
 

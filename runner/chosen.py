@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from kit import say
+from kit import say, settings
 from kit.errors import (
     HashMismatchError,
     NetworkError,
@@ -113,36 +113,31 @@ def here(job: Job, cluster: Cluster, engine: Engine) -> Chosen:
 
 
 def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Found:
-    from runner import images
-    from runner.planning import Wanted
+    from runner import foreseen
 
-    platform = _platform(arch, cluster)
-    recipe = images.planned(Wanted(arch=arch, line=job.line, base=job.base, platform=platform))
+    image = foreseen.image(arch, job.line, job.base, _platform(arch, cluster))
     format: Format = "sif" if engine == "apptainer" else "oci"
-    store = images.store()
+    sif = settings.load().settings.cache_folder / "images" / "sif" / f"{image.name}.sif"
     chosen = Chosen(
-        reference=str(store.sif_path(recipe.name)) if format == "sif" else f"localhost/{recipe.name}",
-        engine=engine, arch=arch, name=recipe.name, key=recipe.key, platform=str(recipe.platform),
-        driver_floor=recipe.driver_floor,
+        reference=str(sif) if format == "sif" else f"localhost/{image.name}",
+        engine=engine, arch=arch, name=image.name, key=image.key, platform=image.platform,
+        driver_floor=image.driver_floor,
     )  # fmt: skip
     if dry:
         return Found(chosen)
-    image = store.find(recipe.key, format)
-    if image is None:
-        words = "".join(
-            f" {name}={value}"
-            for name, value in (
-                ("LINE", job.line),
-                ("BASE", job.base),
-                ("PLATFORM", _foreign(recipe.platform)),
-            )
-            if value
-        )
+    from runner import images
+
+    store = images.store()
+    found = store.find(image.key, format)
+    if found is None:
+        platform = _foreign(Platform.parse(image.platform))
+        asked = (("LINE", job.line), ("BASE", job.base), ("PLATFORM", platform))
+        words = "".join(f" {name}={value}" for name, value in asked if value)
         raise NotFoundError(
-            f"the image {recipe.name} of {arch} is not built as {format}, so there is nothing to run",
+            f"the image {image.name} of {arch} is not built as {format}, so there is nothing to run",
             f"make image ARCH={arch}{words} FORMAT={format}",
         )
-    return _checked(store, image, chosen)
+    return _checked(store, found, chosen)
 
 
 def _foreign(platform: Platform) -> str | None:

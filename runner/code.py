@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from msgspec import Struct, json
@@ -95,6 +93,8 @@ def take(what: Listed, folder: Path, number: int) -> Snapshot:
 
     Atomic: the copy appears whole and synced. Modes and times are kept. A file that went since is left out.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     source, place = Path(what.code.source), folder / str(number)
     with files.beside(place) as made, files.space_named(place):
         made.mkdir()
@@ -146,6 +146,8 @@ def _ignoring(source: Path) -> tuple[list[str], None, int] | None:
     """The names of a folder outside git that its .gitignore files do not name."""
     if not (source / ".gitignore").exists():
         return None
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="slipworks-git-") as empty:
         _git(Path(empty), "init", "--quiet", "--bare", ".")
         words = (f"--git-dir={empty}", f"--work-tree={source}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from kit import exact, files
 from kit.errors import InvalidFileError
-from runner.facts import Facts
 from slurm.fabric import Fabric
+
+if TYPE_CHECKING:
+    from runner.facts import Facts
 
 
 class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,10 +12,9 @@ from msgspec import Struct, json, structs
 from containers.engine import Bind, ContainerRun, Engine
 from kit import exact, files, say
 from kit.errors import UnsupportedError
-from runner import code, local, throughput
+from runner import code
 from runner import launch as launches
 from runner.chosen import Chosen
-from runner.events import Events, merge
 from runner.job import Job
 from runner.launch import Launch, RayPlan
 from runner.runs import INSIDE, RunFolder
@@ -169,6 +168,9 @@ def run(
 
     Returns the command's exit code. The secrets and Ray's token are gone afterwards, however it ends.
     """
+    from runner import local, throughput
+    from runner.events import Events, merge
+
     attempt = folder.attempt(1)
     attempt.folder.mkdir()
     events = Events(attempt.events("launcher"), "launcher")
