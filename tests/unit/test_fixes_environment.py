@@ -10,11 +10,12 @@ from msgspec import json
 from msgspec.structs import replace
 
 from runner import facts as facts_
-from runner import fixing, interfaces, limits, python_packages
+from runner import fixing, interfaces, limits, python_packages, variables
 from runner.facts import Interface
 from runner.fixing import facts_like, launch_like
 from runner.launch import Launch
 from runner.python_packages import Nccl
+from runner.runs import RunFolder
 
 GPU = ("GPU 0: H100 (UUID: GPU-00000000-0000-0000-0000-000000000000)",)
 
@@ -85,6 +86,17 @@ def test_what_apptainer_wrote_down_is_the_images(tmp_path: Path) -> None:
     )
     assert facts_.foreign(env, tmp_path) == ("APPTAINER_NAME", "MODULEPATH", "SLURM_NTASKS")
     assert facts_.foreign(env, tmp_path / "podman's") == ("APPTAINER_NAME", "SLURM_NTASKS")
+
+
+def test_a_node_leaves_out_what_is_dropped_and_searches_the_images_libraries_first(tmp_path: Path) -> None:
+    facts = facts_like(env={"PATH": "/bin", "SLURM_NTASKS": "8", "LD_LIBRARY_PATH": "/image"})
+    launch = launch_like(drop=("SLURM_NTASKS",), library_path=("/slipworks-fabric",), preload=("/n.so",))
+    made = variables.of_node(facts, launch, RunFolder(tmp_path))
+    assert "SLURM_NTASKS" not in made and made["PATH"] == "/bin"
+    assert made["LD_LIBRARY_PATH"] == "/image:/slipworks-fabric"
+    assert "LD_PRELOAD" not in made and variables.of_command(made, launch)["LD_PRELOAD"] == "/n.so"
+    alone = variables.of_node(facts_like(env={}), launch, RunFolder(tmp_path))
+    assert alone["LD_LIBRARY_PATH"] == "/slipworks-fabric"
 
 
 # Interfaces
