@@ -22,7 +22,7 @@ BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMA
 # Without apt no base can be bootstrapped: there the demo stands on the one that is pulled.
 PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
 
-.PHONY: help kit image sif key render reference lock pins demo test check lint types unit golden doctor bench clean
+.PHONY: help kit image sif shell key render reference lock pins demo test check lint types unit golden doctor bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ image: kit ## build the image for ARCH (default cpu), or find the one that is bu
 
 sif: kit ## the same as a SIF file for Apptainer
 	@FORMAT=sif; $(BUILD)
+
+shell: kit ## open a shell in the image for ARCH, with Slurm at hand
+	@$(RUNNER) shell "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${ENGINE:+--engine="$$ENGINE"}
 
 key: kit ## print what goes into the image for ARCH, and the hash of it
 	@$(RUNNER) image key $(RECIPE) --explain
