@@ -22,6 +22,7 @@ from tests.live.parts_cpu import stocked
 from tests.live.parts_engines import User
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
+from tests.live.parts_slurm_daemons import until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 MAIN = "import sys; from runner.cli import main; sys.exit(main())"
@@ -228,3 +229,20 @@ def test_what_sbatch_refuses_is_one_line_and_leaves_no_secret(login: Login) -> N
     record = submitted.read(folder)
     assert record and record.state == "failed"
     assert not folder.secrets.exists() and not folder.token.exists()
+
+
+def test_a_shell_in_a_running_container_from_the_login_node(login: Login) -> None:
+    """A step beside the job's own: the nodes' machines are not this one."""
+    told = login.submit(
+        "name: held\narch: cpu\nnodes: 2\nray: false\nenv: {A_VALUE: it's here}\n"
+        "run: 'echo running; trap \"exit 3\" TERM; sleep 1000 & wait'\n"
+    )
+    until(lambda: "running" in logs(told.folder), "the command", 120, lambda: logs(told.folder))
+    said = login.type("attach", "held", "--node", "1", "--", "sh", "-c",
+                      'echo "$A_VALUE on $SLIPWORKS_RANK, $(id -un)"; cat; exit 9')  # fmt: skip
+    assert (said.code, said.out) == (9, f"it's here on 1, {login.user.name}\n"), (said, logs(told.folder))
+    assert "running\n" in login.type("logs", "held", "--node", "1").out
+    assert login.type("cancel", "held").code == 0
+    assert login.ended(told) == "CANCELLED"
+    assert "is cancelled" in login.type("attach", "held").err
+    login.slurm.quiet()
