@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from kit import say, settings
-from kit.errors import UsageError
+from kit.errors import InvalidFileError, UsageError
 from runner import batching, chosen, code, submission, submitted
 from runner.chosen import Found
 from runner.job import Job
@@ -39,7 +39,7 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     for note in asked.notes:
         say.say(note)
     engine = chosen.engine_of(job, cluster, site.settings.engine)
-    at = submission.places(job, folder, site.settings.cache_folder, site.scratch)
+    at = submission.places(job, folder, site.settings.cache_folder, _scratch(site, dry))
     found = chosen.of(job, cluster, engine, dry=dry)
     plan = submission.launch(job, cluster, folder.run_id, found.chosen)
     _warn_of_driver(job, site, found.chosen.driver_floor)
@@ -71,6 +71,17 @@ def queue(site: Site) -> Queue:
     from slurm import client
 
     return client.find(site.cluster.login)
+
+
+def _scratch(site: Site, dry: bool) -> str | None:
+    """The site's scratch folder. A dry run elsewhere has none, and says so."""
+    try:
+        return site.scratch
+    except InvalidFileError as unset:
+        if not dry:
+            raise
+        say.say(f"note: {unset.message}: your own folders are taken")
+        return None
 
 
 def _demand_account(job: Job, site: Site, dry: bool) -> None:

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 
     began = time.time()
     job = jobs.load(args.job, args.override)
-    here = site.chosen({"cluster": args.cluster, "engine": args.engine})
+    looked_at = args.dry_run or args.explain  # on any machine, which need not have the cluster's folders
+    here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=looked_at)
     folder = runs.named(Path(here.settings.runs).expanduser().absolute(), job.name)
     if args.explain:
         _explain(job, here, folder)
