@@ -88,6 +88,7 @@ def step_words(
     container = engines.get(_chosen(files.folder).engine).run_argv(run)
     return [
         f"--jobid={job}",
+        "--quiet",
         "--overlap",  # it takes nothing from the job's own step
         "--nodes=1",
         "--ntasks=1",

@@ -14,6 +14,7 @@ import pytest
 from msgspec import Struct, json
 
 from containers import sif
+from kit import shell
 from runner import images, submitted
 from runner.images import Made
 from runner.runs import RunFolder
@@ -62,13 +63,15 @@ class Login:
         self.slurm, self.user, self.cache = slurm, user, cache
         self.runs = slurm.shared / "the user's runs"
 
-    def type(self, *words: str, **env: str) -> Told:
-        """A command of the runner, typed by the user."""
+    def type(self, *words: str, terminal: bool = False, **env: str) -> Told:
+        """A command of the runner, typed by the user; at a terminal, where asked for."""
         mine = {
             "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_CACHE": str(self.cache), "HOME": str(self.user.folder),
             "SLIPWORKS_RUNS": str(self.runs), "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
         }  # fmt: skip
         argv = [interpreter(self.user), "-c", MAIN, *words]
+        if terminal:
+            argv = ["script", "--quiet", "--return", "--command", shell.line(argv), "/dev/null"]
         done = self.slurm.run(*argv, user=self.user.name, env=mine | env, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         return Told(done.returncode, done.stdout, done.stderr)
@@ -241,6 +244,8 @@ def test_a_shell_in_a_running_container_from_the_login_node(login: Login) -> Non
     said = login.type("attach", "held", "--node", "1", "--", "sh", "-c",
                       'echo "$A_VALUE on $SLIPWORKS_RANK, $(id -un)"; cat; exit 9')  # fmt: skip
     assert (said.code, said.out) == (9, f"it's here on 1, {login.user.name}\n"), (said, logs(told.folder))
+    said = login.type("attach", "held", "--", "sh", "-c", "tty; echo $SLIPWORKS_RANK; exit 5", terminal=True)
+    assert said.code == 5 and "/dev/pts/" in said.out and "\n0\n" in said.out, said
     assert "running\n" in login.type("logs", "held", "--node", "1").out
     assert login.type("cancel", "held").code == 0
     assert login.ended(told) == "CANCELLED"

@@ -190,7 +190,7 @@ def test_attach_is_a_step_of_the_job(runs: Path) -> None:
     folder.image.write_bytes(exact.encode(Chosen(reference="/x.sif", engine="apptainer", layer=layer)))
     words = entering.step_words(run_files.read(folder), "10", "n2", 1, ["cat", "a b"], terminal=True)
     assert (
-        words[:5] == ["--jobid=10", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist=n2"]
+        words[:6] == ["--jobid=10", "--quiet", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist=n2"]
         and "--pty" in words
     )
     inside = words.index("/x.sif") + 1
