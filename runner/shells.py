@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from containers.engine import Bind, ContainerRun, Engine
-from kit import say
+from kit import files, say
 from kit.errors import NotFoundError, SlipworksError
 from runner import chosen, images, planning, submission
 from runner.chosen import Chosen
@@ -96,6 +97,28 @@ def slurm(environment: Mapping[str, str]) -> host_client.HostFacts | None:
     return facts
 
 
+def users(here: Site) -> Path | None:
+    """A list of users for inside, with this one: None where /etc/passwd has it already.
+
+    Where names come from a directory service, the container could not ask it, and ssh stops without a name.
+    """
+    try:
+        own = pwd.getpwuid(os.getuid())
+        known = Path("/etc/passwd").read_text(errors="surrogateescape")
+    except (KeyError, OSError):
+        return None
+    if f"\n{own.pw_name}:" in f"\n{known}":
+        return None
+    path = here.settings.cache_folder / f"passwd-{own.pw_uid}"
+    line = ":".join([own.pw_name, "x", str(own.pw_uid), str(own.pw_gid), "", own.pw_dir, "/bin/sh"])
+    files.write(path, f"{known.rstrip()}\n{line}\n".encode(errors="surrogateescape"))
+    return path
+
+
+def _source(path: Path, users: Path | None) -> Path:
+    return users if users and str(path) == "/etc/passwd" else path
+
+
 def container(
     image: Chosen,
     here: Site,
@@ -103,11 +126,12 @@ def container(
     environment: Mapping[str, str],
     words: Sequence[str] = (),
     *,
+    users: Path | None = None,
     gpus: bool = False,
     terminal: bool = True,
 ) -> ContainerRun:
     """The shell's container. The user's home, this folder and those of the settings are at their own paths,
-    so that a job file, its code and its run folder mean the same inside as outside."""
+    so that a job file, its code and its run folder mean the same inside as outside. users: see `users`."""
     env = {name: environment[name] for name in _PASSED if name in environment}
     env |= {name: value for name, value in environment.items() if name.startswith("SLIPWORKS_")}
     # What the user installed for the host's Python must not come before the image's own packages.
@@ -115,8 +139,8 @@ def container(
     binds: list[Bind] = []
     if facts:
         env |= host_client.variables(facts) | {"SLIPWORKS_CLUSTER": here.name}
-        binds = [Bind(Path(at), target, True) for at, target in host_client.needed(facts, client.HOST)
-                 if Path(at).exists()]  # fmt: skip
+        pairs = host_client.needed(facts, client.HOST)
+        binds = [Bind(_source(Path(at), users), target, True) for at, target in pairs if Path(at).exists()]
     folders = [Path.home(), Path.cwd(), *_folders(here)]
     return ContainerRun(
         image=image.reference,

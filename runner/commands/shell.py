@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
     image = shells.image(wanted, here, able, dry=args.dry_run)
     terminal = args.dry_run or (sys.stdin.isatty() and sys.stdout.isatty())
     inside = shells.container(
-        image, here, shells.slurm(os.environ), os.environ, args.words, gpus=args.gpus, terminal=terminal
-    )
+        image, here, shells.slurm(os.environ), os.environ, args.words,
+        users=None if args.dry_run else shells.users(here), gpus=args.gpus, terminal=terminal,
+    )  # fmt: skip
     argv = able.run_argv(inside)
     if args.dry_run:
         say.answer(shell.line(argv))

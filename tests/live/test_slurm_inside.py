@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from containers.engine import Bind, ContainerRun
 from containers.engines.apptainer import Apptainer
 from kit import process
 from kit.errors import SlipworksError
-from kit.nouns import LayerBuild
+from kit.nouns import LayerBuild, Platform
+from runner import images, mounted_layer
 from slurm import host_client
 from slurm.client import HOST
 from tests.live.needs import need
 from tests.live.parts_engines import User
 from tests.live.parts_slurm import Slurm
+from tests.live.test_submit_slurm import Login, logs
 
 pytestmark = pytest.mark.live
 PYTHON = "/slipworks/python/bin/python3.13"
@@ -171,3 +174,40 @@ def test_what_is_missing_is_named_at_once(
     told = tried(opened("bullseye"), binds, **host_client.variables(here))
     assert named in str(told.get("failure")), told
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.timeout(600)
+def test_a_job_is_submitted_from_a_shell_in_an_image(
+    slurm: Slurm,
+    ordinary_user: User,
+    opened: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`runner shell` on the login node, `runner submit` in it, in an image older than the host and without
+    the kit; the job runs in that image, and its status is read from inside too."""
+    image = slurm.shared / "older.sif"
+    process.run(
+        ["apptainer", "build", "--mksquashfs-args=-Xcompression-level 1", image, opened("bullseye")],
+        what="pack an image",
+    )
+    login = Login(slurm, ordinary_user, slurm.shared / "a user's cache")
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(login.cache))
+    mounted_layer.made(images.store(), Platform.host(), "apptainer")
+    login.runs.mkdir(exist_ok=True)
+    for path in (login.runs, login.cache, *login.cache.rglob("*")):
+        shutil.chown(path, ordinary_user.name)
+    job = slurm.shared / "inside.yaml"
+    job.write_text(f"name: inside\nimage: {image}\nray: false\nrun: id -un > /slipworks-run/who; exit 3\n")
+    shell = ("shell", "--image", str(image), "--engine=apptainer", "--")
+    told = login.type(
+        *shell, "runner", "submit", str(job), "--json", SLURM_JOB_ID="1", SBATCH_PARTITION="nix"
+    )
+    assert told.code == 0, told.err
+    assert login.ended(told) == "FAILED"
+    assert (told.folder.root / "who").read_text().strip() == ordinary_user.name, logs(told.folder)
+    seen = login.type(*shell, "runner", "status", told.folder.run_id, "--json")
+    assert seen.code == 0, seen.err
+    assert told.folder.run_id in seen.out
+    code = login.type(*shell, "sh", "-c", "ldd --version | head -n 1; exit 7")
+    assert code.code == 7
+    assert "2.31" in code.out
