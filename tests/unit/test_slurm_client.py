@@ -1,0 +1,310 @@
+"""Slurm's client without Slurm: trees of hosts built here, answers as Slurm writes them, environments."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from kit.errors import HostError, MissingToolError
+from runner import shells, site
+from runner.chosen import Chosen
+from slurm import answers, client, config, host_client
+from slurm.rooted import below, real
+from slurm.ways import HOST_PATH, Own, Remote, as_host, scrubbed
+
+HOST = client.HOST
+
+
+def program(interpreter: str, runpath: str) -> bytes:
+    """The smallest ELF file that names a loader and a folder of libraries."""
+    names = b"\0" + runpath.encode() + b"\0"
+    interp = interpreter.encode() + b"\0"
+    at = 64 + 3 * 56  # header, three program headers
+    strings, loader = at, at + len(names)
+    dynamic = loader + len(interp)
+    tags = struct.pack("<8Q", 5, strings, 10, len(names), 29, 1, 0, 0)  # STRTAB, STRSZ, RUNPATH, NULL
+    size = dynamic + len(tags)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0
+    )
+    segments = b"".join(
+        struct.pack("<IIQQQQQQ", kind, 4, offset, offset, offset, length, length, 8)
+        for kind, offset, length in ((1, 0, size), (3, loader, len(interp)), (2, dynamic, len(tags)))
+    )
+    return header + segments + names + interp + tags
+
+
+def tree(root: Path, files: dict[str, bytes | str], links: dict[str, str]) -> Path:
+    for path, target in links.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).symlink_to(target)
+    for path, content in files.items():
+        place = below(root, f"/{path}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> Path:
+    """Absolute links to the loader, a multiarch folder, munge in /run."""
+    lib = "usr/lib/x86_64-linux-gnu"
+    (tmp_path / "host/usr/lib64").mkdir(parents=True)
+    return tree(
+        tmp_path / "host",
+        {
+            "usr/bin/sbatch": program("/lib64/ld-linux-x86-64.so.2", "/usr/lib/x86_64-linux-gnu/slurm-wlm"),
+            f"{lib}/ld-linux-x86-64.so.2": "loader",
+            f"{lib}/libmunge.so.2": b"\0/run/munge/munge.socket.2\0",
+            f"{lib}/slurm-wlm/auth_munge.so": "plugin",
+            f"{lib}/slurm-wlm/libslurmfull.so": "library",
+            "etc/ld.so.conf": "include /etc/ld.so.conf.d/*.conf\n",
+            "etc/ld.so.conf.d/x86_64.conf": "# Multiarch\n/lib/x86_64-linux-gnu\n/usr/lib/x86_64-linux-gnu\n",
+            "etc/slurm/slurm.conf": "ClusterName=deb\nSlurmUser=slurm # whom clients look up\n",
+            "etc/passwd": "root:x:0:0::/root:/bin/sh\nslurm:x:64030:64030::/:/bin/false\n",
+            "etc/hosts": "", "etc/nsswitch.conf": "",
+        },
+        {"lib": "usr/lib", "lib64": "usr/lib64",
+         "usr/lib64/ld-linux-x86-64.so.2": "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def redhat(tmp_path: Path) -> Path:
+    """Everything in lib64, Slurm apart in /opt behind a link, munge in /var/run, SPANK demanded."""
+    return tree(
+        tmp_path / "host",
+        {
+            "cm/slurm-24/bin/sbatch": program("/lib64/ld-linux-x86-64.so.2", "/opt/slurm/lib64/slurm"),
+            "cm/slurm-24/lib64/slurm/auth_munge.so": "plugin",
+            "cm/slurm-24/lib64/slurm/libslurmfull.so": "library",
+            "usr/lib64/ld-2.28.so": "loader",
+            "usr/lib64/libmunge.so.2": b"\0/var/run/munge/munge.socket.2\0",
+            "etc/slurm/slurm.conf": "Include site.conf\nPlugStackConfig=/etc/slurm/stack.conf\n",
+            "etc/slurm/site.conf": "ClusterName = red\nPluginDir=/opt/slurm/lib64/slurm:/opt/site/plugins\n",
+            "etc/slurm/stack.conf": "include stack.d/*\noptional /opt/other/never.so\n",
+            "etc/slurm/stack.d/a": "required /opt/spank/must.so argument\n",
+            "etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+        },
+        {"lib64": "usr/lib64", "opt/slurm": "/cm/slurm-24", "usr/lib64/ld-linux-x86-64.so.2": "ld-2.28.so"},
+    )
+
+
+def test_a_debian_host(debian: Path) -> None:
+    facts = host_client.facts("/usr/bin", {}, debian, debian)
+    assert facts.loader == "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+    assert facts.libraries[0] == "/usr/lib/x86_64-linux-gnu/slurm-wlm"
+    assert facts.plugins == ("/usr/lib/x86_64-linux-gnu/slurm-wlm",)
+    assert facts.conf == "/etc/slurm/slurm.conf"
+    assert facts.sockets == ("/run/munge/munge.socket.2",)
+    assert dict((b, a) for a, b in host_client.needed(facts, HOST)) == {
+        f"{HOST}/usr": "/usr", f"{HOST}/lib": "/lib", f"{HOST}/lib64": "/lib64",
+        f"{HOST}/etc/ld.so.conf": "/etc/ld.so.conf", f"{HOST}/etc/ld.so.conf.d": "/etc/ld.so.conf.d",
+        f"{HOST}/slurm-bin": "/usr/bin",
+        "/usr/lib/x86_64-linux-gnu/slurm-wlm": "/usr/lib/x86_64-linux-gnu/slurm-wlm",
+        "/etc/slurm": "/etc/slurm", "/run/munge": "/run/munge",
+        "/etc/passwd": "/etc/passwd", "/etc/hosts": "/etc/hosts", "/etc/nsswitch.conf": "/etc/nsswitch.conf",
+    }  # fmt: skip
+
+
+def test_a_redhat_host(redhat: Path) -> None:
+    facts = host_client.facts("/opt/slurm/bin", {}, redhat, redhat)
+    assert (facts.programs, facts.loader) == ("/cm/slurm-24/bin", "/usr/lib64/ld-2.28.so")
+    assert facts.plugins == ("/opt/slurm/lib64/slurm", "/opt/site/plugins", "/opt/spank")
+    assert facts.sockets == ("/var/run/munge/munge.socket.2",)
+    pairs = host_client.needed(facts, HOST)
+    assert ("/opt/slurm/lib64/slurm", f"{HOST}/opt/slurm/lib64/slurm") in pairs
+    assert ("/cm/slurm-24/bin", f"{HOST}/slurm-bin") in pairs
+    assert ("/var/run/munge", "/var/run/munge") in pairs
+    assert not any("never" in source or source == "/opt/other" for source, _ in pairs)
+
+
+@pytest.mark.parametrize("kind", ["debian", "redhat"])
+def test_inside_the_same_is_found_in_what_was_bound(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A container's view, made of links to what `needed` names: the command is complete, and stays below."""
+    host: Path = request.getfixturevalue(kind)
+    place = {"debian": "/usr/bin", "redhat": "/opt/slurm/bin"}[kind]
+    outside = host_client.facts(place, {}, host, host)
+    root = tmp_path / "inside"
+    for source, target in host_client.needed(outside, ""):
+        if below(host, source).exists() and target.startswith(
+            ("/usr", "/lib", "/opt", "/etc/ld", "/slurm-bin")
+        ):
+            bound(below(host, source), root / target.lstrip("/"))
+    inside = host_client.facts(host_client.PROGRAMS, {}, root, host)
+    argv = host_client.Loaded(root=root, facts=inside).argv("sbatch", ["--version"])
+    assert argv[0].startswith(str(root)) and not Path(argv[0]).is_symlink()
+    assert Path(argv[0]).read_text() == "loader"
+    assert argv[1:3] == ["--inhibit-cache", "--library-path"]
+    folders = argv[3].split(":")
+    assert all(Path(each).is_dir() and each.startswith(str(root)) for each in folders)
+    assert any((Path(each) / "libslurmfull.so").exists() for each in folders)
+    assert argv[4:] == [f"{root}/slurm-bin/sbatch", "--version"]
+
+
+def bound(source: Path, target: Path) -> None:
+    """What a bind mount shows: the files of a folder, with the links in it as they are."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for each in source.iterdir():
+            if each.is_symlink():
+                (target / each.name).unlink(missing_ok=True)
+                (target / each.name).symlink_to(each.readlink())
+            else:
+                bound(each, target / each.name)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+
+
+def test_what_lacks_is_named(debian: Path) -> None:
+    (debian / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    facts = host_client.facts("/usr/bin", {}, debian, debian)
+    said = " | ".join(host_client.missing(facts, {}, debian, debian))
+    assert "the user slurm (SlurmUser)" in said
+    assert "the socket /run/munge/munge.socket.2 of munge" in said
+    assert "plugin folder" not in said
+
+
+def test_no_client_and_a_script_for_one(tmp_path: Path, debian: Path) -> None:
+    with pytest.raises(MissingToolError, match="there is no sbatch in"):
+        host_client.facts("/nowhere", {}, debian, debian)
+    (debian / "usr/bin/sbatch").write_text("#!/bin/sh\nexec real-sbatch\n")
+    with pytest.raises(MissingToolError, match="a script around sbatch"):
+        host_client.facts("/usr/bin", {}, debian, debian)
+
+
+def test_sites_without_munge_and_with_sockets_of_their_own(debian: Path) -> None:
+    conf = debian / "etc/slurm/slurm.conf"
+    conf.write_text("AuthType=auth/slurm\n")
+    assert host_client.facts("/usr/bin", {}, debian, debian).sockets == ("/run/slurm/sack.socket",)
+    conf.write_text("AuthInfo=ttl=60,socket=/tmp/m.socket\n")
+    facts = host_client.facts("/usr/bin", {}, debian, debian)
+    assert ("/tmp/m.socket", "/tmp/m.socket") in host_client.needed(facts, HOST), "never all of /tmp"
+
+
+def test_links_stay_in_their_root(tmp_path: Path) -> None:
+    tree(tmp_path, {"real/file": "x"}, {"a": "/b", "b": "real", "up": "../../real", "round": "/round"})
+    assert real(tmp_path, "/a/file") == "/real/file"
+    assert below(tmp_path, "/up/file").read_text() == "x"
+    assert real(tmp_path, "/none/such") == "/none/such"
+    with pytest.raises(HostError, match="in circles"):
+        real(tmp_path, "/round/x")
+
+
+# --- slurm.conf
+
+
+def test_slurm_conf_is_found(tmp_path: Path) -> None:
+    assert config.find({}, tmp_path) is None
+    tree(tmp_path, {"run/slurm/conf/slurm.conf": 'ClusterName="c" # its name\n', "x.conf": ""}, {})
+    assert config.find({}, tmp_path) == "/run/slurm/conf/slurm.conf"
+    assert config.find({"SLURM_CONF": "/x.conf"}, tmp_path) == "/x.conf"
+    assert config.find({"SLURM_CONF": "/y.conf"}, tmp_path) is None
+    assert config.values("/run/slurm/conf/slurm.conf", tmp_path) == {"clustername": "c"}
+
+
+# --- environments
+
+
+def test_what_a_job_was_told_is_left_behind() -> None:
+    given = {"SLURM_JOB_ID": "1", "SBATCH_ACCOUNT": "a", "SRUN_X": "1", "PMI_RANK": "0", "PMIX_ID": "0",
+             "SLURM_JWT": "token", "SQUEUE_FORMAT": "x", "SLURM_CONF": "/c", "PATH": "/image/bin",
+             "LD_PRELOAD": "x", "HOME": "/home/me", "SECRET": "s", "SLURMISH": "kept"}  # fmt: skip
+    kept = {"SLURM_CONF", "PATH", "LD_PRELOAD", "HOME", "SECRET", "SLURMISH"}
+    assert scrubbed(given).keys() == kept
+    assert as_host(given) == {"HOME": "/home/me", "SLURM_CONF": "/c", "PATH": HOST_PATH}
+
+
+def test_words_for_ssh_are_quoted() -> None:
+    argv = Remote("login").argv("sbatch", ["--job-name=it's $(x)", "/run/job.sbatch"])
+    assert argv[:5] == ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=4"]
+    assert argv[5:7] == ["--", "login"]
+    assert argv[7] == "sbatch '--job-name=it'\"'\"'s $(x)' /run/job.sbatch"
+    assert Own().argv("squeue", ["-x"]) == ["squeue", "-x"]
+
+
+# --- answers
+
+
+@pytest.mark.parametrize(
+    ("said", "id"),
+    [
+        ("12\n", "12"),
+        ("12;cluster\n", "12"),
+        ("Welcome to 5 nodes\n--> ok\n77;x\n", "77"),
+        ("no\n", ""),
+        ("", ""),
+    ],
+)
+def test_job_ids(said: str, id: str) -> None:
+    assert answers.job_id(said) == id
+
+
+def test_queue_with_awkward_names() -> None:
+    fields = ["7", "a|b,\nc", "me", "PENDING", "None", "slipworks:1:0", "main", "(null)", "", "2",
+              "1795244580", "N/A", "N/A", "10:00", "afternotok:6", "/s.sh"]  # fmt: skip
+    text = answers.UNIT.join(fields) + answers.RECORD + "\n"
+    (job,) = answers.queued(text)
+    assert (job.name, job.account, job.reason, job.submitted, job.started) == (
+        "a|b,\nc",
+        "",
+        "",
+        1795244580,
+        None,
+    )
+    torn = text.replace("a|b", f"a{answers.UNIT}b")
+    assert answers.queued(text + torn + text) == (job, job), "a record with a field too many is passed over"
+    assert answers.queued("") == ()
+
+
+def test_history_with_line_breaks() -> None:
+    fields = ["7", "me", "CANCELLED by 1000", "0:15", "main", "", "n1", "1", "Unknown", "3", "c", "a\nb"]
+    text = answers.UNIT.join(fields) + "\n"
+    first, second = answers.past(text * 2)
+    assert first == second
+    assert (first.name, first.state, first.started, first.ended) == ("a\nb", "CANCELLED by 1000", None, 3)
+
+
+def test_questions() -> None:
+    assert answers.queue_words(user="5")[-1] == "--user=5"
+    assert answers.queue_words()[-1] == "--me"
+    assert answers.queue_words(ids=("1", "2"), user="5")[-1] == "--jobs=1,2"
+    words = answers.history_words(seconds=60, states=("FAILED", "TIMEOUT"), user="5")
+    assert words[-2:] == ["--user=5", "--state=FAILED,TIMEOUT"]
+    assert "--starttime=now-60seconds" in words
+
+
+# --- the shell
+
+
+def test_a_shell_has_the_users_folders_and_the_hosts_client(
+    debian: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "work").mkdir(parents=True)
+    for name, value in {
+        "HOME": str(home),
+        "SLIPWORKS_RUNS": str(home / "runs"),
+        "SLIPWORKS_CACHE": str(tmp_path),
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(home / "work")
+    here = site.chosen({"cluster": "generic"})
+    facts = host_client.facts("/usr/bin", {}, debian, debian)
+    given = {"SECRET": "s", "SLURM_JOB_ID": "1", "TERM": "xterm"}
+    run = shells.container(
+        Chosen(reference="x.sif", engine="apptainer"), here, facts, given, ["runner", "status"]
+    )
+    assert run.workdir == str(home / "work")
+    assert run.argv[-2:] == ("runner", "status")
+    assert run.env == {"TERM": "xterm", "HOME": str(home), "PYTHONNOUSERSITE": "1",
+                       "SLURM_CONF": "/etc/slurm/slurm.conf", "SLIPWORKS_CLUSTER": "generic"}  # fmt: skip
+    targets = {bind.target: bind.read_only for bind in run.binds}
+    assert targets[str(tmp_path)] is False
+    assert str(home) not in targets, "it lies in a folder that is there already"
+    assert all(targets[each] for each in targets if each.startswith(HOST))
