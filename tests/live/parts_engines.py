@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -260,6 +261,13 @@ MADE = "slipworks-test-"
 @pytest.fixture(scope="session")
 def ordinary_user() -> Iterator[User]:
     """This process's own user, or, for root, one with subordinate ids; in CI one is made for the tests."""
+    with ordinary() as user:
+        yield user
+
+
+@contextlib.contextmanager
+def ordinary() -> Iterator[User]:
+    """See `ordinary_user`."""
     folder = Path(tempfile.mkdtemp(prefix="slipworks-user-", dir="/tmp"))
     name, made = host._user(), False
     if os.geteuid() == 0:
@@ -273,9 +281,11 @@ def ordinary_user() -> Iterator[User]:
         name = name if made else able[0]
         shutil.chown(folder, name)
     user = User(name, folder)
-    yield user
-    if shutil.which("podman"):  # ends the process that keeps a rootless podman's namespace
-        user.do(lambda: subprocess.run(["podman", "system", "migrate"], capture_output=True, check=False))
-    subprocess.run(["rm", "-rf", folder], check=False)
-    if made:
-        subprocess.run(["userdel", name], capture_output=True, check=False)
+    try:
+        yield user
+    finally:
+        if shutil.which("podman"):  # ends the process that keeps a rootless podman's namespace
+            user.do(lambda: subprocess.run(["podman", "system", "migrate"], capture_output=True, check=False))
+        subprocess.run(["rm", "-rf", folder], check=False)
+        if made:
+            subprocess.run(["userdel", name], capture_output=True, check=False)
