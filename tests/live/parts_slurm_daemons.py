@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import os
 import pwd
@@ -13,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tests.live import parts_slurm_conf as conf
 from tests.live.parts_slurm_conf import FIRST, Layout, Shape
@@ -34,7 +33,7 @@ class Daemons:
         self.nodes: tuple[str, ...] = ()
         self.base = 0
         self.net: Net | None = None
-        self._lock: IO[str] | None = None
+        self._lock: socket.socket | None = None
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
@@ -56,7 +55,7 @@ class Daemons:
             self.net = Net(self.folder, (self.base - LOWEST) // BLOCK, names)
         for name in ("state", "spool", "log", "munge", "gpus"):
             (self.folder / name).mkdir(mode=0o755)
-        lines = list(extra)
+        lines: list[str] = []
         if prolog is not None:
             lines.append(f"TaskProlog={self._script('prolog', prolog)}")
         self._munge()
@@ -66,7 +65,7 @@ class Daemons:
             lines += parts_slurm_accounts.start(self, cluster)
         layout = Layout(folder=self.folder, base=self.base, real=real, net=self.net)
         self.conf.write_text(
-            "\n".join([*conf.general(layout, cluster), *lines, *conf.hosts(layout, shapes), ""])
+            "\n".join([*conf.general(layout, cluster), *lines, *extra, *conf.hosts(layout, shapes), ""])
         )
         (self.folder / "gres.conf").write_text("\n".join([*conf.gres(layout, shapes), ""]))
         self.spawn("slurmctld", [*APART, "slurmctld", "-D", "-i", "-f", str(self.conf)])
@@ -164,13 +163,16 @@ def until(
         time.sleep(0.05)
 
 
-def ports() -> tuple[int, IO[str]]:
-    """The first of BLOCK free ports that no other test session will take while the file is open."""
+def ports() -> tuple[int, socket.socket]:
+    """The first of BLOCK free ports that no other test session takes while the socket is open.
+
+    Its name, which is in no folder, is the lock: the kernel gives it away once.
+    """
     for number in range(BLOCKS):
         base = LOWEST + BLOCK * ((number + os.getpid()) % BLOCKS)
-        lock = Path(f"/tmp/slipworks-slurm-ports-{base}").open("a")  # noqa: SIM115
+        lock = socket.socket(socket.AF_UNIX)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.bind(f"\0slipworks-slurm-{base}")
             for port in range(base, base + BLOCK):
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
