@@ -50,7 +50,8 @@ class Slurm(Struct, kw_only=True):
         if user:
             whole |= {"USER": user, "LOGNAME": user}
         done = subprocess.run(
-            argv, env=whole, cwd=cwd or self.shared, capture_output=True, text=True, timeout=120, check=False, errors="surrogateescape",
+            argv, env=whole, cwd=cwd or self.shared, capture_output=True, text=True, timeout=120, check=False,
+            errors="surrogateescape",
             stdin=subprocess.DEVNULL, **daemons.identity(user),
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
