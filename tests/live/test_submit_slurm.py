@@ -14,12 +14,13 @@ import pytest
 from msgspec import Struct, json
 
 from containers import sif
+from containers.engines.apptainer import Apptainer
 from kit import shell
 from runner import images, submitted
 from runner.images import Made
 from runner.runs import RunFolder
 from tests.live.needs import need
-from tests.live.parts_cpu import stocked
+from tests.live.parts_cpu import plan_of, stocked
 from tests.live.parts_engines import User
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
@@ -82,7 +83,7 @@ class Login:
         place.mkdir(exist_ok=True)
         place.chmod(0o755)
         (place / "job.yaml").write_text(job)
-        told = self.type("submit", str(place / "job.yaml"), *words, "--json", **env)
+        told = self.type("submit", str(place / "job.yaml"), *words, "--json", terminal=False, **env)
         assert told.code == 0, told.err
         return told
 
@@ -212,6 +213,43 @@ def test_a_fork_overrides_a_module_of_an_installed_package_on_two_nodes(login: L
     assert told.folder.finished.read_text() == "succeeded\n"
     assert not told.folder.token.exists()
     login.slurm.quiet()
+
+
+def test_an_image_without_the_layer_has_it_mounted(login: Login, cpu: Made, tmp_path: Path) -> None:
+    """The base alone: no Python but the layer's own, no record."""
+    base = plan_of(cpu, images.store()).base
+    assert base
+    sif_file = login.slurm.shared / "job's place/plain base.sif"
+    sif_file.parent.mkdir(exist_ok=True)
+    Apptainer().convert(base, sif_file, lambda line: None)
+    sif_file.chmod(0o644)
+    told = login.submit(
+        "name: plain\nimage: ./plain base.sif\nray: false\nrun: |\n"
+        "  ls /opt/stack 2>&1 || true; touch /slipworks/x || exit 9\n"
+    )
+    assert told.err.count("warning:") == 1 and "has no record" in told.err
+    assert login.ended(told) == "FAILED"
+    said = logs(told.folder)
+    assert login.slurm.show(told.jobs[0])["ExitCode"] == "9:0", said
+    assert "cannot access '/opt/stack'" in said and "Read-only file system" in said, said
+    (layer,) = (login.cache / "layers").iterdir()
+    assert layer.suffix == ".sqfs"
+
+
+def test_podman_gets_the_image_on_the_node(login: Login) -> None:
+    """On one: a rootless podman's own process is known by a file in /tmp, which these nodes share."""
+    need(shutil.which("podman"), "podman is not installed")
+    told = login.submit(
+        "name: pod\narch: cpu\nray: false\nrun: echo rank $SLIPWORKS_RANK of $SLIPWORKS_NODES\n",
+        "--engine", "podman",
+    )  # fmt: skip
+    state = login.ended(told, 400)
+    said = logs(told.folder)
+    assert state == "COMPLETED", said
+    assert "rank 0 of 1" in said and "getting the image" in said, said
+    # A rootless podman keeps one process for its namespace, which only the end of a cgroup would end.
+    left = [each for name in login.slurm.nodes for each in login.slurm.processes(name)]
+    assert set(left) <= {"podman"}, left
 
 
 def test_a_chain_ends_with_its_success(login: Login) -> None:
