@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +11,8 @@ from msgspec import Struct
 
 from kit import shell
 from slurm.answers import DATED, TIMES
+from slurm.environment import passed, scrubbed
 
-# What a job is told of itself, and what sets options of Slurm's programs. A JWT of a job ends with the job.
-_TOLD = re.compile(r"(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|SLURMD|PMI|PMIX|OMPI)_")
-_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 # Of a container's environment, that of a client which runs on behalf of the host.
 _PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TERM", "SLURM_CONF", "SLURM_CLUSTERS")
 HOST_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -39,11 +36,6 @@ class Way(Protocol):
     def environment(self, given: Mapping[str, str]) -> dict[str, str]: ...
 
 
-def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what belongs to a job that this may run in: sbatch would take it for options."""
-    return {name: value for name, value in environment.items() if name in _KEPT or not _TOLD.match(name)}
-
-
 def as_host(environment: Mapping[str, str]) -> dict[str, str]:
     """What the host's client may know of the container that it is started from: nearly nothing.
 
@@ -62,7 +54,7 @@ class Own(Struct, frozen=True):
         return [program, *words]
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
-        return scrubbed(given)
+        return passed(given)
 
 
 class Remote(Struct, frozen=True):
@@ -83,6 +75,7 @@ class Remote(Struct, frozen=True):
         return ["ssh", *options, "--", self.host, command]
 
     def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """ssh's own: none of it gets to the other side, and what ssh starts to get there may need it."""
         return scrubbed(given)
 
 

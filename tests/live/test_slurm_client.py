@@ -80,6 +80,26 @@ def test_nothing_of_a_job_around_it_leaks(own: Client, slurm: Slurm, folder: Pat
     assert "SLURM_TIME_FORMAT" not in env
 
 
+def test_nothing_private_is_in_the_scripts_environment(slurm: Slurm, folder: Path) -> None:
+    """Nor, before that, in what the controller keeps: the one comes from the other."""
+    private = {
+        "MY_API_TOKEN": "s3cret",
+        "APPTAINER_DOCKER_PASSWORD": "s3cret",
+        "http_proxy": "http://a:s3cret@p",
+    }
+    found = client.find((), slurm.env | private | {"SCRATCH": "/scratch/me"})
+    id = found.submit(
+        script(folder, "cat /proc/$$/environ; read -t 60 <> <(:)"), [f"--output={folder}/environ"]
+    )
+    until(lambda: (folder / "environ").exists() and (folder / "environ").stat().st_size > 0, "the script", 30)
+    (kept,) = (each.read_bytes() for each in slurm.folder.glob(f"state/*/job.{id}/environment"))
+    found.cancel([id])
+    told = (folder / "environ").read_bytes()
+    for each in (told, kept):
+        assert b"SCRATCH=/scratch/me\0" in each and b"\0PATH=" in each
+        assert b"s3cret" not in each
+
+
 def test_arguments_arrive_byte_for_byte(own: Client, slurm: Slurm, folder: Path) -> None:
     words = [AWKWARD, "", "-x", "\udcff\udcfe not utf-8"]
     id = own.submit(script(folder, "printf '%s\\0' \"$@\""), [f"--output={folder}/words"], words)
