@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import DecodeError, Struct, ValidationError, json
 
-from kit import process
+from kit import process, say
 from kit.errors import LaunchError, NotFoundError, SlipworksError
 
 LONGEST = 1 << 20  # bytes of a request
@@ -128,6 +128,8 @@ def call(where: str, argv: Sequence[str], rank: int) -> int:
             node.connect(where)
         except OSError as nobody:
             raise NotFoundError(f"node {rank} of this run does not run on this machine") from nobody
+        if not _is_ours(node):  # anybody may listen under any name
+            raise LaunchError(f"another user of this machine listens in place of node {rank}")
         request = Request(tuple(argv), termios.tcgetwinsize(sys.stdin) if interactive else None)
         streams = [] if interactive else [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()]
         try:
@@ -199,9 +201,9 @@ def _until_ended(child: process.Child[bytes], caller: socket.socket) -> None:
     child.wait()
 
 
-def _is_ours(caller: socket.socket) -> bool:
-    """Whether the caller is this process's own user; the kernel says so, in this process's user namespace."""
-    raw = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+def _is_ours(other: socket.socket) -> bool:
+    """Whether the other end is this process's own user; the kernel says so, in this process's user namespace."""
+    raw = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", raw)
     return bool(user == os.geteuid())
 

@@ -70,7 +70,7 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
         services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
         code=code.inside(job.checkouts), node_suffix=cluster.node_suffix, ray_cpus=cluster.ray_cpus,
-        interfaces=cluster.interfaces, fabric=cluster.fabric,
+        interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()}, fabric=cluster.fabric,
         driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None, keep=job.keep_env,
         restarts=job.restarts,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kit import process
-from kit.errors import NotFoundError
+from kit.errors import LaunchError, NotFoundError
 from runner import attaching
 
 CALL = """
@@ -69,6 +69,19 @@ def test_strangers_are_not_let_in(run_id: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     done = called(run_id, "true")
     assert done.code == 50 and "error: node 0 has ended, or does not let this user in" in done.err
+
+
+def test_no_stranger_gets_the_callers_streams(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who listens may be anybody: names of abstract sockets are free for all."""
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(LaunchError, match="another user of this machine listens in place of node 0"):
+        attaching.call(attaching.address(run_id, 0), ["true"], 0)
+
+
+def test_a_taken_name_is_told(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with attaching.Door(attaching.address(run_id, 0), dict, None):
+        assert "nobody can attach to this node" in capsys.readouterr().err
+    assert called(run_id, "true").code == 0, "the first one is still there"
 
 
 def test_a_terminal_is_a_terminal(run_id: str) -> None:
