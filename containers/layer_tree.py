@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import kit
@@ -79,6 +78,8 @@ def sources_of(spec: LayerSpec) -> Iterator[tuple[str, Path]]:
 
 def version() -> str:
     """The kit's own version, as installed."""
+    from importlib import metadata
+
     try:
         return metadata.version("slipworks")
     except metadata.PackageNotFoundError:

@@ -13,12 +13,12 @@ that come packed keep their bytes. Who reads a zstd layer:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from typing import TYPE_CHECKING, BinaryIO
 
 from image_cache import oci
@@ -35,7 +35,14 @@ PIECE = 2**20
 FRAME = 4 * 2**20  # tar bytes in one zstd frame: packing looks no farther back than 2 MiB
 LEVEL = 2  # of a CUDA stack: 1.3 times as fast as 3 and 6 % larger; 1 is 1.2 times as fast as 2, 7 % larger
 MOST_CORES = 8  # beyond, the hash of the plain tar is what takes the time
-PACKING = f"zstd {LEVEL} in frames of {FRAME}, by zstandard {metadata.version('zstandard')}"  # decides bytes
+
+
+@functools.cache
+def packing() -> str:
+    """What decides the bytes that come out."""
+    from importlib import metadata
+
+    return f"zstd {LEVEL} in frames of {FRAME}, by zstandard {metadata.version('zstandard')}"
 
 
 class Hash:
@@ -80,7 +87,7 @@ def packed(plain: Iterable[bytes], seen: Hash) -> Iterator[bytes]:
 
     The stream is one frame for each FRAME bytes, at a fixed level: frames can be packed side by side, and
     readers of zstd read their sequence as one file (RFC 8878, section 3.1). `seen` hashes what goes in. Equal
-    bytes are promised for one version of the zstd library: PACKING names it.
+    bytes are promised for one version of the zstd library: packing() names it.
     """
     from concurrent.futures import ThreadPoolExecutor
 

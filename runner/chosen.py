@@ -125,9 +125,9 @@ def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Foun
     )  # fmt: skip
     if dry:
         return Found(chosen)
-    from runner import images
+    from runner import own_store
 
-    store = images.store()
+    store = own_store.store()
     found = store.find(image.key, format)
     if found is None:
         platform = _foreign(Platform.parse(image.platform))

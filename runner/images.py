@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from containers import engine as engines
 from containers.engine import Engine
-from image_cache.store import Store
 from kit import say, settings
 from kit.errors import (
     DriftError,
@@ -19,6 +18,7 @@ from kit.errors import (
 )
 from kit.nouns import Format, Image, Platform, Recipe
 from runner import planning
+from runner.own_store import store as store
 from runner.planning import Wanted
 
 
@@ -30,11 +30,6 @@ class Made(NamedTuple):
     reference: str
     engine: Engine | None
     recipe: Recipe
-
-
-def store() -> Store:
-    """The image store of this user's settings."""
-    return Store(settings.load().settings.cache_folder / "images")
 
 
 def planned(wanted: Wanted) -> Recipe:

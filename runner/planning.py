@@ -132,7 +132,7 @@ def stack_key(spec: StackLayer) -> str:
     """The key of a layer of the stack in the store: what is in it, and how it is packed."""
     from containers import stack
 
-    return key_of({"layer": stack.key(spec), "packing": streams.PACKING})
+    return key_of({"layer": stack.key(spec), "packing": streams.packing()})
 
 
 def system_key(plan: Plan, packages: tuple[str, ...]) -> str:
@@ -143,7 +143,7 @@ def system_key(plan: Plan, packages: tuple[str, ...]) -> str:
 
 
 def _how() -> dict[str, str]:
-    return {"made by": _makers(), "packing": streams.PACKING}
+    return {"made by": _makers(), "packing": streams.packing()}
 
 
 def _shaping() -> dict[str, str]:
@@ -151,7 +151,7 @@ def _shaping() -> dict[str, str]:
     from importlib import metadata
 
     tool = "cyclonedx-python-lib"
-    return {"packing": streams.PACKING, "bill of materials": f"{tool} {metadata.version(tool)}"}
+    return {"packing": streams.packing(), "bill of materials": f"{tool} {metadata.version(tool)}"}
 
 
 def _makers() -> str:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, json, structs
 
-from containers import debs, layer_tree, sbom
-from image_cache import oci, unpacking
+from image_cache import oci
 from image_cache.oci import Artifact
 from image_cache.store import Store
 from kit import files
 from kit.nouns import Image, LayerSpec, Platform, Recipe, Wheel, digest
 
 if TYPE_CHECKING:
+    from containers import sbom
     from containers.findings import Finding, Report
     from containers.inventory import Inventory
 
@@ -123,6 +123,9 @@ def sbom_of(
     upper     the image's other layers: of distribution packages, and the runner's own
     metadata  texts of the stack's METADATA files, which state licences
     """
+    from containers import sbom
+    from image_cache import unpacking
+
     upper = tuple(upper)
     below = store.opened(on)[0].layers if on else ()
     system = [each.descriptor for each in upper if each.name == SYSTEM]
@@ -151,6 +154,8 @@ def metadata_of(inventories: Iterable[Inventory]) -> Iterator[str]:
 
 def _own(spec: LayerSpec, platform: Platform, taken: bytes | None = None) -> sbom.OwnLayer:
     """The packages as noted when the layer was built; the pins where nothing was."""
+    from containers import debs, layer_tree, sbom
+
     if taken is not None:
         noted = json.decode(taken, type=dict[str, str]).items()
         packages = tuple(debs.Deb(name, *told.split(" sha256:")) for name, told in sorted(noted))
@@ -179,6 +184,8 @@ def _told(finding: Finding) -> str:
 
 def labels(bill: bytes, proof: Proof | None = None) -> dict[str, str]:
     """What an image says of itself beside its recipe's labels. Follows from its content, so digests stay."""
+    from containers import layer_tree
+
     said = {} if proof is None else {"slipworks.verified": "passed" if proof.passed else "failed"}
     return {"slipworks.sbom": digest(bill), "slipworks.version": layer_tree.version(), **said}
 
@@ -188,6 +195,8 @@ def of(
     steps: Iterable[tuple[str, float]] = (),
 ) -> ImageRecord:  # fmt: skip
     """The record of an image that was made now. steps: title and seconds."""
+    from containers import layer_tree
+
     record = ImageRecord(
         name=recipe.name, key=recipe.key, platform=recipe.platform, arch=recipe.arch, line=recipe.line,
         python=recipe.python, kit=layer_tree.version(),

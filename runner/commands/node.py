@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from kit.errors import UsageError
@@ -23,9 +22,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    # msgspec takes from typing_extensions what typing has too; its import, with ast and inspect, would be a
-    # sixth of all that a node costs.
-    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from runner import node
 
     rank = os.environ.get("SLIPWORKS_RANK", "") if args.rank is None else str(args.rank)

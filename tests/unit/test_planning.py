@@ -88,7 +88,7 @@ def keys(tmp_path: Path) -> list[str]:
 def test_another_packing_is_in_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(tmp_path)
     assert keys(tmp_path) == before
-    monkeypatch.setattr(streams, "PACKING", "another")
+    monkeypatch.setattr(streams, "packing", lambda: "another")
     assert not set(keys(tmp_path)) & set(before)
 
 
