@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from kit import expected
 from kit.errors import InvalidFileError, UnknownNameError
 from kit.suggest import unknown
 
@@ -70,7 +71,7 @@ _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`(?: 
 
 
 _NO_CHOICE = re.compile(r"Invalid enum value '(?P<word>[^']*)'")
-_PLACE = re.compile(r" - at `\$(?P<at>[^`]*)`")
+_PLACE = re.compile(r" - at `(?:key` in `)?\$(?P<at>[^`]*)`")
 
 
 def _explained(
@@ -83,7 +84,8 @@ def _explained(
         where = locate(at) if locate else where
         if (choice := _NO_CHOICE.match(message)) and (choices := _choices_at(kind, at)):
             return unknown(at.rpartition(".")[2], choice["word"], choices, where)
-        return InvalidFileError(f"{where}: {message[0].lower()}{message[1:]}")
+        said, hint = expected.told(message, at, _type_at(kind, at, whole=True))
+        return InvalidFileError(f"{where}: {said}", hint)
     at = (found["at"] or "").lstrip(".")
     if locate:
         where = locate(".".join(filter(None, (at, found["key"]))))
@@ -101,11 +103,12 @@ def _choices_at(kind: Any, at: str) -> list[str]:
     return [str(value) for value in getattr(_type_at(kind, at), "values", ())]
 
 
-def _type_at(kind: Any, at: str) -> Any:
+def _type_at(kind: Any, at: str, whole: bool = False) -> Any:
+    """whole: with all members of a union, as it was written."""
     info = msgspec.inspect.type_info(kind)
-    for name in [part for part in re.split(r"\.|(?=\[)", at) if part]:
+    for name in [part for part in re.split(r"\.|(?=\[)", at.replace("[...]", "[*]")) if part]:
         info = _inside(info, name)
-    return _unwrapped(info)
+    return info if whole else _unwrapped(info)
 
 
 def _inside(info: Any, name: str) -> Any:

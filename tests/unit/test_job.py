@@ -48,12 +48,12 @@ def test_unknown_nested_key_names_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "line", "found"),
     [
-        ("nodes: two\n", 4, "int"),
-        ("\n\nray:\n  args: [1]\n", 7, "str"),
+        ("nodes: two\n", 4, "expected a whole number"),
+        ("\n\nray:\n  args: [1]\n", 7, "expected text"),
         ("nodes: 0\n", 4, "0 nodes"),
         ("gpus: -1\n", 4, "-1 GPUs"),
         ("env:\n  A: 1\n  'B C': x\n", 6, "'B C'"),
-        ("env:\n  A: [1]\n", 4, "str"),
+        ("env:\n  A: [1]\n", 4, "found a list in env, expected text"),
         ("nodes: 1\nnodes: 2\n", 5, "given twice"),
         ("binds:\n- data\n", 5, "'data'"),
         ("binds: ['./none:/none']\n", 4, "does not exist"),
@@ -118,7 +118,7 @@ def test_what_is_no_mapping(tmp_path: Path, text: str) -> None:
 def test_missing_file_and_missing_field(tmp_path: Path) -> None:
     with pytest.raises(InvalidFileError):
         jobs.load(tmp_path / "none.yaml")
-    assert "`run`" in refused(tmp_path, "name: j\narch: cpu\n")
+    assert "no run, which must be given" in refused(tmp_path, "name: j\narch: cpu\n")
 
 
 def test_name_is_safe_for_a_folder(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_what_asks_for_one_task_a_node_is_no_harm(tmp_path: Path) -> None:
         ("services:\n- name: a/b\n  run: x\n", 5, "'a/b'"),
         ("services:\n- {name: a, run: x}\n- {name: a, run: x}\n", 6, "two services"),
         ("services:\n- name: a\n  run: []\n", 6, "empty command"),
-        ("services:\n- name: a\n  run: x\n  ready: 80\n", 7, "str"),
+        ("services:\n- name: a\n  run: x\n  ready: 80\n", 7, "expected text"),
         ("services:\n- name: a\n  run: x\n  ready: '80'\n", 7, "'80'"),
         ("services:\n- name: a\n  run: x\n  env: {A B: c}\n", 7, "'A B'"),
         ("artifacts: [out]\n", 4, "'out'"),

@@ -51,10 +51,44 @@ def test_a_word_that_is_no_choice() -> None:
 
 
 def test_wrong_type_and_broken_toml() -> None:
-    with pytest.raises(errors.InvalidFileError, match=r"a\.toml: expected `str`, got `int`"):
+    with pytest.raises(
+        errors.InvalidFileError, match=r"a\.toml: found a whole number for name, expected text$"
+    ):
         decode.toml("name = 3", Outer, "a.toml")
     with pytest.raises(errors.InvalidFileError, match=r"a\.toml is not TOML"):
         decode.toml("name = ", Outer, "a.toml")
+
+
+class Wide(Struct, forbid_unknown_fields=True):
+    kept: Inner | bool = False
+    many: tuple[str, ...] = ()
+    any_of: dict[str, str | bool] = {}
+    run: str | tuple[str, ...] = ""
+    inner: tuple[str | Inner, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "brackets"),
+    [
+        ({"kept": "x"}, "found text for kept, expected true or false, or a mapping with suite", False),
+        ({"many": "x"}, "found text for many, expected a list", True),
+        (
+            {"any_of": {"a": 1.5}},
+            "found a number with a fraction in any_of, expected text, or true or false",
+            0,
+        ),
+        ({"any_of": {1: "a"}}, "found a whole number as a name in any_of, expected text (in quotes)", False),
+        ({"run": 3}, "found a whole number for run, expected text, or a list", True),
+        ({"inner": [None]}, "found nothing for inner[0], expected text, or a mapping with suite", False),
+        ({"inner": [{}]}, "inner[0] has no suite, which must be given", False),
+        ([], "found a list, expected a mapping with kept, many, any_of, run, inner", False),
+    ],
+)
+def test_a_wrong_type_is_told_in_words_of_the_file(data: object, said: str, brackets: bool) -> None:
+    with pytest.raises(errors.InvalidFileError) as caught:
+        decode.convert(data, Wide, "a.yaml")
+    assert caught.value.message == f"a.yaml: {said}"
+    assert bool(caught.value.hint) == bool(brackets)
 
 
 def test_settings_order_and_sources(tmp_path: Path) -> None:
