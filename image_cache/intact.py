@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from image_cache.blobs import Blobs, file_size
 from image_cache.oci import Descriptor
@@ -24,6 +23,8 @@ def damaged(
 ) -> list[tuple[Descriptor, str]]:
     """Those of some blobs that are not what their digests say, with what is there. Reads every byte, but of
     those that are in `seen`, to which what is found is added."""
+    from concurrent.futures import ThreadPoolExecutor
+
     each = {blob.digest: blob for blob in wanted}
     unseen = [blob for digest, blob in each.items() if digest not in seen]
     with ThreadPoolExecutor(share.cpus()) as pool:

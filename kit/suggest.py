@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from kit.errors import UnknownNameError
@@ -10,6 +9,8 @@ from kit.errors import UnknownNameError
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The one choice that `word` was most likely meant to be, or None when nothing is close."""
+    import difflib
+
     lowered = {choice.lower(): choice for choice in sorted(choices)}
     found = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return lowered[found[0]] if found else None
