@@ -7,6 +7,7 @@ as seconds since 1970, which need no time zone. All that is used here is underst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,6 +88,7 @@ _PAST = {
 }  # fmt: skip
 _PARTITION = ("%P", "%a", "%l", "%D", "%c", "%m", "%G", "%T")
 _TIMES = ("submitted", "started", "ended")
+_ID = re.compile(r"(?P<id>[0-9]+)(;\S+)?")
 _NOTHING = ("(null)", "N/A", "None assigned", "Unknown", "None")
 
 
@@ -146,12 +148,10 @@ def partitions(text: str) -> tuple[PartitionState, ...]:
 
 
 def job_id(text: str) -> str:
-    """Of `sbatch --parsable`: ID or ID;CLUSTER, maybe after a site's own words; "" if there is none."""
-    for line in reversed(text.split()):
-        number = line.partition(";")[0]
-        if number.isdecimal():
-            return number
-    return ""
+    """Of `sbatch --parsable`: the last line that is ID or ID;CLUSTER and nothing else; "" if there is none.
+    A site's own words may stand around it, and numbers in them are no job's."""
+    found = [match for line in text.splitlines() if (match := _ID.fullmatch(line.strip()))]
+    return found[-1]["id"] if found else ""
 
 
 def _records(text: str, fields: int) -> Iterator[list[str]]:

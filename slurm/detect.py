@@ -49,9 +49,10 @@ class Detected(Struct, frozen=True, kw_only=True):
         if self.name is not None:
             return self.name
         first = self.candidates[0] if len(self.candidates) == 1 else "NAME"
+        here = "; --cluster local runs on this machine" if LOCAL in self.candidates else ""
         raise UsageError(
             f"cannot tell which cluster this is: {self.how}; it may be {_listed(self.candidates)}",
-            f'runner submit … --cluster {first}, or cluster = "{first}" in config.toml (runner config)',
+            f'--cluster {first}, or cluster = "{first}" in config.toml (runner config){here}',
         )
 
 
@@ -78,9 +79,11 @@ def detect(seen: Seen, profiles: Mapping[str, Cluster]) -> Detected:
         return Detected(name=None, how=how, candidates=tuple(sorted({name for name, _ in found})))
     if not seen.slurm:
         return Detected(name=LOCAL, how="no Slurm here")
-    told = f"the ClusterName {seen.cluster_name}" if seen.cluster_name else "no ClusterName could be read"
-    how = f"{told} and the host name {seen.host} are of no known cluster"
-    return Detected(name=None, how=how, candidates=_slurm(profiles))
+    if seen.cluster_name:
+        how = f"no known cluster has the ClusterName {seen.cluster_name} or the host name {seen.host}"
+    else:
+        how = f"no ClusterName could be read, and no known cluster has the host name {seen.host}"
+    return Detected(name=None, how=how, candidates=(*_slurm(profiles), LOCAL))
 
 
 def look(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> Seen:
@@ -180,7 +183,7 @@ def _length(pattern: str) -> int:
 
 
 def _slurm(profiles: Mapping[str, Cluster]) -> tuple[str, ...]:
-    """Clusters of Slurm, the generic one last."""
+    """Clusters of Slurm; of them the generic one last."""
     found = sorted(name for name, each in profiles.items() if each.scheduler == "slurm" and name != BASIS)
     return (*found, BASIS)
 

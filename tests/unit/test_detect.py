@@ -95,10 +95,12 @@ def test_the_cluster_name_decides_before_the_host() -> None:
 def test_a_plain_machine_is_local_and_an_unknown_cluster_asks() -> None:
     assert detect.detect(Seen(host="laptop"), OURS).name == "local"
     found = detect.detect(Seen(host="laptop", cluster_name="cosmos", slurm=True), OURS)
-    with pytest.raises(UsageError, match="ClusterName cosmos") as asked:
+    with pytest.raises(UsageError, match="has the ClusterName cosmos or the host name laptop") as asked:
         found.sure()
-    assert "generic" in asked.value.message and "local" not in asked.value.message
-    assert "--cluster NAME" in str(asked.value.hint)
+    assert asked.value.message.endswith("generic or local")
+    assert "--cluster NAME" in str(asked.value.hint) and "--cluster local" in str(asked.value.hint)
+    unnamed = detect.detect(Seen(host="vm", slurm=True), OURS)
+    assert "no ClusterName could be read, and no known cluster has the host name vm" in unnamed.how
 
 
 CONF = "# ClusterName=wrong\nSlurmctldHost=a\n clustername = Cosmos # ours\n"
