@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from slurm import times
+from slurm.options import OTHERS_KEY, refusal
 
 if TYPE_CHECKING:
     from runner.job import Job
@@ -26,31 +27,6 @@ LONGEST_WARNING = 65535  # seconds that sbatch --signal takes
 
 Locate = Callable[[str], str]
 Wrong = Iterator[tuple[str, str | None]]
-
-OTHERS_KEY = {
-    "job-name": "name:", "nodes": "nodes:", "time": "time:", "signal": "warn:",
-    "gpus-per-node": "gpus:", "gpus": "gpus:", "wrap": "run:", "export": "env:", "export-file": "env:",
-}  # fmt: skip
-"""Options that the job says in its own words."""
-
-REFUSED = {
-    "array": "one run folder is one job: submit it several times",
-    "ntasks": "one container is started a node: cpus-per-task says what it gets",
-    "ntasks-per-node": "one container is started a node: cpus-per-task says what it gets",
-    "ntasks-per-core": "one container is started a node",
-    "ntasks-per-socket": "one container is started a node",
-    "ntasks-per-gpu": "one container is started a node",
-    "comment": "a submission is found again by it",
-    "clusters": "the queue of one cluster is asked",
-    "parsable": "it says what sbatch prints",
-    "quiet": "it says what sbatch prints",
-    "wait": "it keeps sbatch from ending",
-    "test-only": "nothing would be submitted: --dry-run prints the script",
-    "help": "nothing would be submitted",
-    "usage": "nothing would be submitted",
-    "version": "nothing would be submitted",
-}
-"""Options that break what a run relies on."""
 
 
 def check(job: Job, locate: Locate) -> None:
@@ -201,9 +177,8 @@ def _check_options(job: Job, locate: Locate) -> None:
         seen.add(name)
         if isinstance(value, str) and ("\n" in value or "\r" in value):
             raise InvalidFileError(f"{at}: {name} holds a line break, which no #SBATCH line can carry")
-        one_task = name.startswith("ntasks-per-") and value == "1"
-        if name in REFUSED and not one_task:
-            raise UnsupportedError(f"{at}: sbatch's {name} cannot be used here: {REFUSED[name]}")
+        if why := refusal(name, value):
+            raise UnsupportedError(f"{at}: sbatch's {name} cannot be used here: {why}")
         if instead := OTHERS_KEY.get(name):
             raise UnsupportedError(f"{at}: sbatch's {name} is said by the job's own key {instead}", instead)
 

@@ -25,16 +25,36 @@ FAMILIES = (
 )
 """Options that say the same thing in different words: whoever gives one of them has said it."""
 
+OTHERS_KEY = {
+    "job-name": "name:", "nodes": "nodes:", "time": "time:", "signal": "warn:",
+    "gpus-per-node": "gpus:", "gpus": "gpus:", "wrap": "run:", "export": "env:", "export-file": "env:",
+}  # fmt: skip
+"""Options that a job says in its own words."""
+
 REFUSED = {
-    "array": "each job has a run folder of its own: submit it several times",
-    "wrap": "say it in `run`",
-    "test-only": "use runner submit --dry-run",
-    "wait": "use runner logs --follow",
-    "help": "see man sbatch",
-    "usage": "see man sbatch",
-    "version": "see sbatch --version",
+    "array": "one run folder is one job: submit it several times",
+    "ntasks": "one container is started a node: cpus-per-task says what it gets",
+    "ntasks-per-node": "one container is started a node: cpus-per-task says what it gets",
+    "ntasks-per-core": "one container is started a node",
+    "ntasks-per-socket": "one container is started a node",
+    "ntasks-per-gpu": "one container is started a node",
+    "comment": "a submission is found again by it",
+    "clusters": "the queue of one cluster is asked",
+    "parsable": "it says what sbatch prints",
+    "quiet": "it says what sbatch prints",
+    "wait": "it keeps sbatch from ending: runner logs --follow waits",
+    "test-only": "nothing would be submitted: --dry-run prints the script",
+    "help": "nothing would be submitted",
+    "usage": "nothing would be submitted",
+    "version": "nothing would be submitted",
 }
-"""Options that would make sbatch do something else than to submit this job."""
+"""Options that break what a run relies on, whether a job or a cluster's profile says them."""
+
+
+def refusal(name: str, value: str | int | bool) -> str | None:
+    """Why no job may have this option; None where one may, or says it in its own words (OTHERS_KEY)."""
+    one_task = name.startswith("ntasks-per-") and str(value) == "1"
+    return None if one_task or value is False else REFUSED.get(name)
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -71,6 +91,7 @@ def options(
     """
     own = dict(sbatch or {})
     _refuse(own, nodes)
+    _refuse_clusters(cluster.sbatch)
     further = {**cluster.sbatch, **own}
     partition = _text(further.get("partition", cluster.partition))
     here = _merged(cluster, partition)
@@ -80,11 +101,7 @@ def options(
     found: Options = {
         "job-name": name,
         **_given(comment=comment, partition=cluster.partition, account=cluster.account, qos=cluster.qos),
-        "nodes": nodes,
-        "ntasks-per-node": 1,
-        **_gpus(cluster, here, gpus),
-        **_share(cluster, here, gpus),
-        "exclusive": bool(here.exclusive),
+        **_shape(cluster, here, nodes, gpus),
         **_given(time=time, signal=_signal(warn, limit), exclude=_excluded(cluster)),
         "requeue": True,
         "open-mode": "append",
@@ -96,6 +113,17 @@ def options(
         notes=tuple(_notes(cluster, here, partition, gpus, found)),
         replaced=tuple(replaced),
     )
+
+
+def _shape(cluster: Cluster, here: Partition, nodes: int, gpus: int) -> Options:
+    """How many nodes, and what of each."""
+    return {
+        "nodes": nodes,
+        "ntasks-per-node": 1,
+        **_gpus(cluster, here, gpus),
+        **_share(cluster, here, gpus),
+        "exclusive": bool(here.exclusive),
+    }
 
 
 def _text(value: str | int | bool | None) -> str | None:
@@ -129,13 +157,26 @@ def _merged(cluster: Cluster, name: str | None) -> Partition:
 
 def _refuse(own: Mapping[str, str | int | bool], nodes: int) -> None:
     for key, value in own.items():
-        if key in REFUSED and value is not False:
-            raise UnsupportedError(f"sbatch.{key} cannot be used in a job: {REFUSED[key]}")
+        why = refusal(key, value) or ("say it in run: alone" if key == "wrap" else None)
+        if why:
+            raise UnsupportedError(f"sbatch.{key} cannot be used in a job: {why}")
     said = own.get("nodes", nodes)
     if str(said) != str(nodes):
         raise UnsupportedError(
             f"the job has nodes: {nodes}, and sbatch.nodes: {said}", "say it in nodes: alone"
         )
+
+
+def _refuse_clusters(sbatch: Mapping[str, str | int | bool]) -> None:
+    """What no job may say is no cluster's to say either; nor what each job says itself."""
+    for key, value in sbatch.items():
+        why = refusal(key, value)
+        if key in OTHERS_KEY and value is not False:
+            why = f"each job says it by {OTHERS_KEY[key]}"
+        if why:
+            raise UnsupportedError(
+                f"the cluster's profile has sbatch.{key}, which cannot be used: {why}", "runner config"
+            )
 
 
 def _check(here: Partition, name: str | None, nodes: int, gpus: int, limit: str | None) -> None:
@@ -207,14 +248,23 @@ def _excluded(cluster: Cluster) -> str | None:
 
 
 def _lay_over(found: Options, over: Mapping[str, str | int | bool], whose: str) -> Iterator[str]:
-    """Puts options over those that are there, at the end; tells what gave way."""
+    """Puts options over those that are there, at the end; tells what gave way. Excluded nodes stay so."""
     for key, value in over.items():
+        if key == "exclude":
+            value = _joined(found.get(key), value)
         family = next((each for each in FAMILIES if key in each), (key,))
         for old in [each for each in found if each in family]:
             if found[old] is not False and (old, found[old]) != (key, value):
                 yield f"{whose} option {_shown(key, value)} takes the place of {_shown(old, found[old])}"
             del found[old]
         found[key] = value
+
+
+def _joined(there: str | int | bool | None, more: str | int | bool) -> str | int | bool:
+    """Both lists of nodes. A path, which sbatch reads itself, and False take the place of what is there."""
+    if not isinstance(there, str) or isinstance(more, bool) or "/" in str(more):
+        return more
+    return f"{there},{more}"
 
 
 def _shown(key: str, value: str | int | bool) -> str:

@@ -218,6 +218,28 @@ class TestOwnOptions:
         with pytest.raises(UnsupportedError, match=f"sbatch.{key} cannot be used"):
             asked(sbatch={key: True})
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("array", "1-9"), ("ntasks", 4), ("ntasks-per-node", "4"), ("nodes", 2), ("export", "ALL"),
+         ("comment", "x"), ("time", "5"), ("wrap", "true"), ("clusters", "all")],
+    )  # fmt: skip
+    def test_a_clusters_profile_may_say_no_more_than_a_job(self, key: str, value: str | int) -> None:
+        with pytest.raises(UnsupportedError, match=f"profile has sbatch.{key}, which cannot be used"):
+            asked(site(sbatch={key: value}))
+        assert key not in asked(site(sbatch={key: False})) or key in asked()
+
+    def test_a_clusters_profile_may_say_what_holds_anyway(self) -> None:
+        assert asked(site(sbatch={"ntasks-per-node": 1}))["ntasks-per-node"] == 1
+
+    def test_excluded_nodes_stay_so(self) -> None:
+        bad = site(exclude=(Excluded(nodes=("n7", "n[20-22]"), reason="ECC", since="2026-11"),))
+        assert asked(bad, sbatch={"exclude": "n1,n2"})["exclude"] == "n7,n[20-22],n1,n2"
+        assert asked(site(exclude=bad.exclude, sbatch={"exclude": "n3"}), sbatch={"exclude": "n1"})[
+            "exclude"
+        ] == "n7,n[20-22],n3,n1"  # fmt: skip
+        assert asked(bad, sbatch={"exclude": "/lists/bad"})["exclude"] == "/lists/bad"
+        assert "exclude" not in asked(bad, sbatch={"exclude": False})
+
     def test_the_number_of_nodes_is_said_once(self) -> None:
         assert asked(sbatch={"nodes": "2"})["nodes"] == "2"
         with pytest.raises(UnsupportedError, match=r"nodes: 2, and sbatch\.nodes: 3"):
