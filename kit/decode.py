@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kit import expected
 from kit.errors import InvalidFileError, UnknownNameError
 from kit.suggest import unknown
 
@@ -84,6 +83,8 @@ def _explained(
         where = locate(at) if locate else where
         if (choice := _NO_CHOICE.match(message)) and (choices := _choices_at(kind, at)):
             return unknown(at.rpartition(".")[2], choice["word"], choices, where)
+        from kit import expected
+
         said, hint = expected.told(message, at, _type_at(kind, at, whole=True))
         return InvalidFileError(f"{where}: {said}", hint)
     at = (found["at"] or "").lstrip(".")
