@@ -16,6 +16,8 @@ from slurm.ways import Own, Remote, Way, caller
 
 HOST = "/slipworks-host"
 """Where a container has parts of its host, as slurm.host_client lays them out."""
+CONTAINERS = (".dockerenv", "run/.containerenv", ".singularity.d")
+"""What Docker, Podman and Apptainer leave in the root of their containers."""
 SUBMIT, ASK = 120.0, 60.0  # seconds; a busy controller is slow, and a second submission would be a second job
 LOGIN = 10.0  # seconds for the first word from a login node, or none
 PROBE = 4.0  # seconds for a client whose slurm.conf is in no usual place: without one it would try for 60
@@ -153,9 +155,24 @@ def find(
     for way in _ways(logins, environment, host, lacks):
         return Client(way, environment)
     raise MissingToolError(
-        f"no way from here to Slurm: {'; '.join(lacks)}",
-        'make shell, which binds what is needed; or login = ["HOST"] below [clusters.NAME] of config.toml',
+        f"no way from here to Slurm: {'; '.join(lacks)}", _way_out(logins, environment, host)
     )
+
+
+def _way_out(
+    logins: Sequence[str], environment: Mapping[str, str], host: Path, root: Path = Path("/")
+) -> str:
+    """What would lead to Slurm from where this is."""
+    ssh = 'or login = ["HOST"] below [clusters.NAME] of config.toml: ssh is then used'
+    if logins:
+        return f"ssh -o BatchMode=yes {logins[0]} sbatch --version must work: a key without a question"
+    if host.is_dir():
+        return f"leave this shell, and submit on the login node; {ssh}"
+    if any((root / mark).exists() for mark in CONTAINERS):
+        return f"on the login node: make shell, whose container has what is needed; {ssh}"
+    if shutil.which("sbatch", path=environment.get("PATH", os.defpath)):
+        return "export SLURM_CONF=…/slurm.conf, as this site has it"
+    return f"submit on a login node, or run it on this machine: --cluster local; {ssh}"
 
 
 def _ways(
@@ -179,9 +196,9 @@ def _ways(
         lacks.append(f"no client of a host's is bound at {host}")
     if not logins:
         lacks.append("no login node is known for ssh")
-    for login in logins:
+    for place, login in enumerate(logins):
         if lack := _silent(Remote(login), environment):
-            lacks.append(lack)
+            lacks.insert(place, lack)  # before the others: whoever named it means to go that way
         else:
             yield Remote(login)
 

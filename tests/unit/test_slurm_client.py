@@ -249,6 +249,37 @@ def test_words_for_ssh_are_quoted() -> None:
     assert Own().argv("squeue", ["-x"]) == ["squeue", "-x"]
 
 
+@pytest.mark.parametrize(
+    ("marks", "logins", "hint"),
+    [
+        ((), (), "--cluster local"),
+        ((), ("login.example",), "ssh -o BatchMode=yes login.example"),
+        ((".dockerenv",), (), "on the login node: make shell"),
+        (("run/.containerenv",), (), "on the login node: make shell"),
+        ((".singularity.d/labels.json",), (), "on the login node: make shell"),
+        (("bin/sbatch",), (), "export SLURM_CONF="),
+        (("host/usr", ".dockerenv", "bin/sbatch"), (), "leave this shell"),
+    ],
+)
+def test_the_way_out_is_of_where_one_is(
+    tmp_path: Path, marks: tuple[str, ...], logins: tuple[str, ...], hint: str
+) -> None:
+    for mark in marks:
+        (tmp_path / mark).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / mark).touch(mode=0o755)
+    found = client._way_out(logins, {"PATH": str(tmp_path / "bin")}, tmp_path / "host", tmp_path)
+    assert hint in found and ("make shell" in hint) == ("make shell" in found)
+
+
+def test_what_ssh_lacks_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "ssh").write_text("#!/bin/sh\necho 'ssh: no such host' >&2; exit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    with pytest.raises(MissingToolError) as caught:
+        client.find(("a.invalid", "b.invalid"), {"PATH": str(tmp_path)}, tmp_path / "none")
+    said = caught.value.message
+    assert said.index("ssh a.invalid") < said.index("ssh b.invalid") < said.index("sbatch is not on PATH")
+
+
 # --- answers
 
 
