@@ -113,9 +113,9 @@ def here(job: Job, cluster: Cluster, engine: Engine) -> Chosen:
 
 
 def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Found:
-    from runner import foreseen
+    from runner import foreseen, node_platforms
 
-    image = foreseen.image(arch, job.line, job.base, _platform(arch, cluster))
+    image = foreseen.image(arch, job.line, job.base, node_platforms.common(arch, cluster))
     format: Format = "sif" if engine == "apptainer" else "oci"
     sif = settings.load().settings.cache_folder / "images" / "sif" / f"{image.name}.sif"
     chosen = Chosen(
@@ -144,25 +144,16 @@ def _foreign(platform: Platform) -> str | None:
     return None if platform == Platform.host() else str(platform)
 
 
-def _platform(arch: str, cluster: Cluster) -> str | None:
-    """Of the cluster's nodes, where its profile tells and the arch has that; None: the arch's own choice."""
-    from definitions import archs
-
-    if cluster.arch is None:
-        return None
-    there, wanted = archs.load(arch).all_platforms(), archs.load(cluster.arch).all_platforms()
-    both = [each for each in wanted if each in there]
-    return str(both[0]) if both and Platform.host() not in wanted else None
-
-
 def _given(job: Job, reference: str, cluster: Cluster, engine: str, dry: bool) -> Found:
-    from runner import images, mounted_layer
+    from runner import images, mounted_layer, node_platforms
 
     store = images.store()
-    platform = Platform.parse(_platform_of(cluster))
+    platform = node_platforms.likely(cluster)
     if job.is_sif:
         found = _file(store, Path(reference), engine, dry)
-        platform = Platform.parse(found.chosen.platform) if found.chosen.platform else platform
+        if found.chosen.platform:
+            node_platforms.demand(reference, Platform.parse(found.chosen.platform), cluster)
+            platform = Platform.parse(found.chosen.platform)
         labels = found.image.labels if found.image else {}
     elif dry:
         named = f"docker://{reference}" if engine == "apptainer" else reference
@@ -183,14 +174,6 @@ def _given(job: Job, reference: str, cluster: Cluster, engine: str, dry: bool) -
         return found
     lay = mounted_layer.path_of if dry else mounted_layer.made
     return Found(replace(found.chosen, layer=str(lay(store, platform, engine))), found.image)
-
-
-def _platform_of(cluster: Cluster) -> str:
-    """What a cluster's nodes are: its arch's platform; this machine's where the profile does not tell."""
-    from definitions import archs
-
-    there = archs.load(cluster.arch).all_platforms() if cluster.arch else ()
-    return str(there[0] if there and Platform.host() not in there else Platform.host())
 
 
 def _file(store: Store, path: Path, engine: str, dry: bool) -> Found:

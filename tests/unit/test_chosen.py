@@ -19,7 +19,7 @@ from kit.errors import (
     UsageError,
 )
 from kit.nouns import Image, Platform
-from runner import chosen, foreseen, images, mounted_layer, record, trusted
+from runner import chosen, foreseen, images, mounted_layer, node_platforms, own_store, record, trusted
 from runner.foreseen import Foreseen
 from runner.job import Job
 from slurm import clusters
@@ -39,6 +39,7 @@ def shop(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The user's own store, an image that is foreseen, and a layer that is made at once."""
     monkeypatch.setenv("SLIPWORKS_CACHE", str(store.root.parent).replace("\n", " "))
     monkeypatch.setattr(images, "store", lambda: store)
+    monkeypatch.setattr(own_store, "store", lambda: store)
     told = Foreseen(state="", name=NAME, key=KEY, platform="linux/amd64", driver_floor="580")
     monkeypatch.setattr(foreseen, "image", lambda *asked: told)
     monkeypatch.setattr(mounted_layer, "path_of", lambda store, platform, engine: Path(f"/layer.{engine}"))
@@ -187,5 +188,23 @@ def test_a_sif_that_is_not_there(shop: Store) -> None:
 def test_the_platform_is_that_of_the_clusters_nodes() -> None:
     arm: Cluster = replace(GENERIC, arch="gh200")
     expected = None if Platform.host() == Platform("arm64") else "linux/arm64"
-    assert chosen._platform("cpu", arm) == expected
-    assert chosen._platform("cpu", GENERIC) is None
+    assert node_platforms.common("cpu", arm) == expected
+    assert node_platforms.common("cpu", GENERIC) is None
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_arch_whose_images_do_not_run_there_is_refused(shop: Store, dry: bool) -> None:
+    vista = clusters.load("vista")
+    for arch in ("h100", "mig"):
+        with pytest.raises(UnsupportedError, match=f"arch {arch} are for linux/amd64, .* are linux/arm64"):
+            chosen.of(job(arch=arch), vista, "apptainer", dry=dry)
+    with pytest.raises(UnsupportedError, match=r"linux/arm64, .* are linux/amd64"):
+        chosen.of(job(arch="gh200"), replace(GENERIC, arch="h100"), "apptainer", dry=dry)
+
+
+def test_a_sif_whose_platform_the_nodes_have_not_is_refused() -> None:
+    arm: Cluster = replace(GENERIC, arch="gh200")
+    with pytest.raises(UnsupportedError, match=r"x\.sif is for linux/amd64, and the nodes .* linux/arm64"):
+        node_platforms.demand("/x.sif", AMD64, arm)
+    node_platforms.demand("/x.sif", Platform("arm64"), arm)
+    node_platforms.demand("/x.sif", AMD64, GENERIC)
