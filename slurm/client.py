@@ -113,8 +113,7 @@ class Client:
     def cluster_name(self) -> str | None:
         """Slurm's ClusterName."""
         said = self._run("scontrol", ["show", "config"], "ask Slurm for its name", ASK).out
-        pairs = (line.partition("=") for line in said.splitlines())
-        return next((value.strip() for name, _, value in pairs if name.strip() == "ClusterName"), None)
+        return config.cluster_name(said)
 
     def version(self) -> str:
         """ "22.05.8", of the client."""

@@ -45,6 +45,12 @@ def values(path: str, root: Path = Path("/")) -> dict[str, str]:
     return found
 
 
+def cluster_name(said: str) -> str | None:
+    """ClusterName in what `scontrol show config` says."""
+    lines = (_VALUE.fullmatch(line) for line in said.splitlines())
+    return next((found["value"].strip() for found in lines if found and found["name"] == "ClusterName"), None)
+
+
 def spank(path: str, values: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:
     """Plugins that every client has to load, by absolute path: those that plugstack.conf demands."""
     stack = values.get("plugstackconfig") or str(Path(path).parent / "plugstack.conf")

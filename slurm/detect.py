@@ -7,18 +7,18 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from kit import process
 from kit.errors import SlipworksError, UsageError
+from slurm import config
 from slurm.clusters import BASIS, Cluster
+from slurm.rooted import below
 
 LOCAL = "local"
-CONFIGS = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
-"""Where slurm.conf lies; the second is of sites whose nodes are sent theirs."""
 PATIENCE = 3.0  # seconds for scontrol, which without a controller would take a minute
 
 
@@ -92,34 +92,14 @@ def look(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) ->
     if name := environment.get("SLURM_CLUSTER_NAME"):
         return Seen(host=host, cluster_name=name, source="SLURM_CLUSTER_NAME", slurm=True)
     said = environment.get("SLURM_CONF")
-    there = [file for file in ([Path(said)] if said else _configs(root)) if file.is_file()]
-    for file in there:
-        if name := cluster_name(file):
-            return Seen(host=host, cluster_name=name, source=str(file), slurm=True)
+    there = config.find(environment, root)
+    if there and (name := config.values(there, root).get("clustername")):
+        return Seen(host=host, cluster_name=name, source=str(below(root, there)), slurm=True)
     scontrol = shutil.which("scontrol", path=environment.get("PATH", os.defpath))
     if scontrol is None:
         return Seen(host=host, slurm=bool(said or there or "SLURM_JOB_ID" in environment))
     name = _asked(scontrol, said)
     return Seen(host=host, cluster_name=name, source="scontrol show config", slurm=True)
-
-
-def cluster_name(file: Path, depth: int = 5) -> str | None:
-    """ClusterName in a slurm.conf or a file that it includes; None: not there, or not to be read."""
-    try:
-        lines = file.read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if name := _CLUSTER_NAME.match(line):
-            return name["name"]
-        included = _INCLUDE.match(line)
-        if included and depth and (name_below := cluster_name(file.parent / included["file"], depth - 1)):
-            return name_below
-    return None
-
-
-_CLUSTER_NAME = re.compile(r"\s*ClusterName\s*=\s*\"?(?P<name>[^\s#\"]+)", re.IGNORECASE)
-_INCLUDE = re.compile(r"\s*include\s+(?P<file>[^\s#]+)", re.IGNORECASE)
 
 
 @functools.cache
@@ -131,13 +111,7 @@ def _asked(scontrol: str, conf: str | None) -> str | None:
         )
     except SlipworksError:
         return None
-    return next(
-        (found["name"] for line in told.out.splitlines() if (found := _CLUSTER_NAME.match(line))), None
-    )
-
-
-def _configs(root: Path) -> Iterator[Path]:
-    return (root / file.lstrip("/") for file in CONFIGS)
+    return config.cluster_name(told.out)
 
 
 def _host(root: Path) -> str:

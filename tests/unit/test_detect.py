@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kit.errors import UsageError
-from slurm import clusters, detect
+from slurm import clusters, config, detect
 from slurm.clusters import Cluster
 from slurm.detect import Seen
 
@@ -140,9 +140,16 @@ def test_files_are_read_before_programs_are_started(machine: Path) -> None:
     seen = look(machine)
     assert (seen.cluster_name, seen.source, seen.slurm) == ("Cosmos", f"{machine}/etc/slurm/slurm.conf", True)
     (machine / "mine.conf").write_text("ClusterName=other\n")
-    assert look(machine, SLURM_CONF=f"{machine}/mine.conf").cluster_name == "other"
+    assert look(machine, SLURM_CONF="/mine.conf").cluster_name == "other"
     assert look(machine, SLURM_CLUSTER_NAME="job").cluster_name == "job"
     assert not (machine / "started").exists()
+
+
+@pytest.mark.parametrize("place", config.PLACES)
+def test_every_place_of_slurms_configuration_is_known(machine: Path, place: str) -> None:
+    (machine / place[1:]).mkdir(parents=True, exist_ok=True)
+    (machine / place[1:] / "slurm.conf").write_text(CONF)
+    assert look(machine).cluster_name == "Cosmos"
 
 
 def test_includes_are_followed_and_do_not_go_round(machine: Path) -> None:
