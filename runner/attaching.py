@@ -60,11 +60,12 @@ class Door:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def __enter__(self) -> Door:
-        with contextlib.suppress(
-            OSError
-        ):  # taken: another node of the same name, which cannot be; no way in then
+        try:
             self._socket.bind(self.where)
             self._socket.listen()
+        except OSError as taken:  # a node that cannot be entered is better than none
+            say.say(f"note: nobody can attach to this node: {taken.strerror}")
+        else:
             threading.Thread(target=self._listen, name="door", daemon=True).start()
         return self
 
@@ -202,7 +203,7 @@ def _until_ended(child: process.Child[bytes], caller: socket.socket) -> None:
 
 
 def _is_ours(other: socket.socket) -> bool:
-    """Whether the other end is this process's own user; the kernel says so, in this process's user namespace."""
+    """Whether the other end is this process's own user: by the kernel, in this process's user namespace."""
     raw = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, user, _ = struct.unpack("3i", raw)
     return bool(user == os.geteuid())
