@@ -6,4 +6,5 @@ pytest_plugins = [
     "tests.live.parts_registry",
     "tests.live.parts_roots",
     "tests.live.parts_slurm",
+    "tests.live.parts_jobs",
 ]
