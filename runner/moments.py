@@ -16,7 +16,8 @@ def span(text: str, option: str) -> float:
     """Seconds in `90s`, `30m`, `6h`, `2d`, `1w`; UsageError names the option."""
     found = _SPAN.fullmatch(text.strip().lower())
     if not found or not (seconds := float(found[1]) * SECONDS[found[2]]) or seconds > LONGEST:
-        raise UsageError(f"{option}: found {text!r}, expected a span such as 30m, 6h or 2d", f"{option} 6h")
+        hint = f"{option} {text}d for days, {text}h for hours" if text.isdecimal() else f"{option} 6h"
+        raise UsageError(f"{option}: found {text!r}, expected a span with its unit: 30m, 6h, 2d or 1w", hint)
     return seconds
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import nearest
+from slurm import sbatch_options
 from slurm.clusters import Cluster, Partition
 from slurm.script import Options, filename
 from slurm.times import seconds
@@ -290,3 +291,6 @@ def _notes(
             "note: the job asks for no GPU, so Slurm's default decides how many CPUs it gets: "
             f"sbatch.cpus-per-task={here.cpus_per_node} asks for a whole node's"
         )
+    for key in sorted(key for key in found if key not in sbatch_options.KNOWN):
+        if meant := nearest(key, sbatch_options.KNOWN):
+            yield f"note: no option {key} of sbatch is known here: did you mean {meant}?"

@@ -240,6 +240,18 @@ class TestOwnOptions:
         assert asked(bad, sbatch={"exclude": "/lists/bad"})["exclude"] == "/lists/bad"
         assert "exclude" not in asked(bad, sbatch={"exclude": False})
 
+    @pytest.mark.parametrize(
+        ("said", "meant"),
+        [("aray", "array"), ("reservtion", "reservation"), ("mem-per-cp", "mem-per-cpu")],
+    )
+    def test_a_slip_of_the_pen_is_noted(self, said: str, meant: str) -> None:
+        notes = ask(Cluster(summary="x", scheduler="slurm"), sbatch={said: "4"}).notes
+        assert notes == (f"note: no option {said} of sbatch is known here: did you mean {meant}?",)
+
+    @pytest.mark.parametrize("said", ["segment", "power", "x-of-a-plugin"])
+    def test_an_option_of_some_release_or_of_a_plugin_is_not(self, said: str) -> None:
+        assert not ask(Cluster(summary="x", scheduler="slurm"), sbatch={said: "4"}).notes
+
     def test_the_number_of_nodes_is_said_once(self) -> None:
         assert asked(sbatch={"nodes": "2"})["nodes"] == "2"
         with pytest.raises(UnsupportedError, match=r"nodes: 2, and sbatch\.nodes: 3"):

@@ -191,8 +191,9 @@ def test_spans_are_what_they_say(text: str, seconds: float) -> None:
 def test_other_spans_are_refused(text: str) -> None:
     from kit.errors import UsageError
 
-    with pytest.raises(UsageError, match="expected a span such as 30m, 6h or 2d"):
+    with pytest.raises(UsageError, match="expected a span with its unit: 30m, 6h, 2d or 1w") as caught:
         moments.span(text, "--since")
+    assert caught.value.hint == ("--since 6d for days, 6h for hours" if text == "6" else "--since 6h")
 
 
 def test_how_long_it_took() -> None:
