@@ -179,7 +179,9 @@ def _probe(folder: Path, told: str) -> None:
         raise HostError(f"{told}: {folder} cannot be written to", HINT) from refused
 
 
-RESERVED = frozenset({"SLIPWORKS_RANK", "SLIPWORKS_RUN", "SLIPWORKS_TRACE"})
+RESERVED = frozenset(
+    f"SLIPWORKS_{name}" for name in ("RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS")
+)
 """Variables of this prefix that are not settings: the runner sets them for a job's processes."""
 
 

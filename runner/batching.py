@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from containers import engine as engines
 from kit import files
@@ -16,7 +17,7 @@ from runner.submission import Places
 from slurm import options, script
 from slurm.clusters import Cluster
 from slurm.options import Asked
-from slurm.script import Batch, Options
+from slurm.script import Batch, Options, Present
 
 PATIENCE = 35.0
 """Seconds, over the command's grace, that nodes get for their ends: artifacts are copied then, too."""
@@ -24,7 +25,10 @@ LAYOUT = "image"
 """The folder of the run folder with an OCI layout for engines that must fetch the image on each node."""
 
 
-def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, said: Options) -> Batch:
+def batch(
+    job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, said: Options,
+    present: tuple[Present, ...] = (),
+) -> Batch:  # fmt: skip
     """All that goes into the script. Pure apart from what the engine's file asks of this machine: the nodes
     are taken to be like it."""
     engine = engines.get(chosen.engine)
@@ -43,7 +47,9 @@ def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, 
         rank_token=token,
         remove=engine.remove_argv([run.name] if run.name else []),
         modules=cluster.modules,
-        words_at=len(words) - len(run.argv) - 1,
+        words_at=_first_mount(words),
+        present=present,
+        submits=job.submits,
         fabric=fabric.libraries if fabric else (),
         # Apptainer shows all of the host's /dev.
         devices=fabric.devices if fabric and chosen.engine != "apptainer" else (),
@@ -54,6 +60,11 @@ def batch(job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, 
         restarts=job.restarts,
         secrets=(at.run.secrets, at.run.token),
     )
+
+
+def _first_mount(words: Sequence[str]) -> int:
+    """Where a node's own mounts go: /tmp and a home come before what lies in them."""
+    return next(place for place, word in enumerate(words) if word.partition("=")[0] == "--mount")
 
 
 def asked(job: Job, cluster: Cluster, folder: RunFolder) -> Asked:

@@ -90,6 +90,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services    programs beside the command; artifacts: files that are kept. See launch.py.
     restarts    how many jobs may go on where one failed, lost a node or ran out of time.
     keep_env    names and prefixes (`MY_*`) of the image's variables that Ray must get too.
+    submits     the command may submit jobs: it gets `runner`, your home and the folders of your settings at
+                their own paths, and of the host, read-only, Slurm's client with its libraries.
     sbatch      any option of sbatch, its long name without dashes: value, or true. Passed unchanged.
     """
 
@@ -115,6 +117,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     artifacts: tuple[str | Artifact, ...] = ()
     restarts: int = 0
     keep_env: tuple[str, ...] = ()
+    submits: bool = False
     sbatch: dict[str, str | bool] = {}
 
     @property

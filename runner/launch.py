@@ -96,6 +96,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                  -1: none at all.
     datasets_key what a data set was tokenized for; None: read off the command (see fixes/datasets_cache.py).
     restarts     how many more attempts may follow this one.
+    path         folders at the end of PATH, of Ray and of the command.
     """
 
     run_id: str
@@ -131,6 +132,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: dict[str, int] = {}
     datasets_key: str | None = None
     restarts: int = 0
+    path: tuple[str, ...] = ()
 
 
 def write(launch: Launch, path: Path) -> None:

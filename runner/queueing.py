@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from kit import say, settings
 from kit.errors import InvalidFileError, UsageError
-from runner import batching, chosen, code, submission, submitted
+from runner import batching, chosen, code, slurm_inside, submission, submitted
 from runner.chosen import Found
 from runner.job import Job
 from runner.launch import Launch
@@ -42,10 +42,15 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     at = submission.places(job, folder, site.settings.cache_folder, _scratch(site, dry))
     found = chosen.of(job, cluster, engine, dry=dry)
     plan = submission.launch(job, cluster, folder.run_id, found.chosen)
+    outfit = slurm_inside.outfit(job, site, dry=dry)
+    if outfit:
+        plan = outfit.worn(plan)
     _warn_of_driver(job, site, found.chosen.driver_floor)
     return Prepared(
         job=job, plan=plan, at=at, found=found, cluster=site.name,
-        batch=batching.batch(job, plan, cluster, at, found.chosen, asked.options),
+        batch=batching.batch(
+            job, plan, cluster, at, found.chosen, asked.options, outfit.present if outfit else ()
+        ),
     )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
     container = {name: value for name, value in facts.env.items() if name not in launch.drop}
     made = {**container, **said, **launch.env, **secrets, **own}
     made = _before(made, "PYTHONPATH", launch.code)
+    made = _behind(made, "PATH", launch.path)
     return _behind(made, "LD_LIBRARY_PATH", launch.library_path)
 
 
@@ -60,7 +61,9 @@ def of_command(node: Mapping[str, str], launch: Launch) -> dict[str, str]:
 
 def _behind(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:
     """`env` with `paths` behind what the variable holds: the image's own come first."""
-    return {**env, name: ":".join([*([env[name]] if env.get(name) else []), *paths])} if paths else env
+    there = [each for each in env.get(name, "").split(":") if each]
+    more = [each for each in paths if each not in there]
+    return {**env, name: ":".join([*([env[name]] if there else []), *more])} if more else env
 
 
 def _before(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:

@@ -148,7 +148,7 @@ def find(
     environment: Mapping[str, str] = os.environ,
     host: Path = Path(HOST),
 ) -> Client:
-    """A client that works here: this machine's own, else the host's from within a container, else ssh to the
+    """A client that works here: from within a container the host's, else this machine's own, else ssh to the
     first of `logins` that answers. MissingToolError that says of each what it lacks, within a few seconds."""
     lacks: list[str] = []
     for way in _ways(logins, environment, host, lacks):
@@ -178,12 +178,7 @@ def _ways(
     logins: Sequence[str], environment: Mapping[str, str], host: Path, lacks: list[str]
 ) -> Iterator[Way]:
     """Those that work, tried only as far as somebody asks; the others' lacks."""
-    if shutil.which("sbatch", path=environment.get("PATH", os.defpath)) is None:
-        lacks.append("sbatch is not on PATH")
-    elif lack := _unconfigured(environment):
-        lacks.append(lack)
-    else:
-        yield Own()
+    # In a container, first the host's: what an image has on its PATH is of another release than the site's.
     if host.is_dir():
         from slurm import host_client
 
@@ -193,6 +188,12 @@ def _ways(
             lacks.append(lack_there.message)
     else:
         lacks.append(f"no client of a host's is bound at {host}")
+    if shutil.which("sbatch", path=environment.get("PATH", os.defpath)) is None:
+        lacks.append("sbatch is not on PATH")
+    elif lack := _unconfigured(environment):
+        lacks.append(lack)
+    else:
+        yield Own()
     if not logins:
         lacks.append("no login node is known for ssh")
     for place, login in enumerate(logins):

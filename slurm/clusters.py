@@ -207,6 +207,12 @@ def folder(profile: Profile, name: str, environment: Mapping[str, str] = os.envi
     return str(Path(expanded).expanduser())
 
 
+def variables(cluster: Cluster) -> tuple[str, ...]:
+    """Those that its folders are written with: a command on its behalf needs them."""
+    written = " ".join(each for each in (cluster.scratch, cluster.cache, cluster.runs) if each)
+    return tuple(dict.fromkeys(found["braced"] or found["plain"] for found in _VARIABLE.finditer(written)))
+
+
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_]\w*)\}|(?P<plain>[A-Za-z_]\w*))")
 _TIME = re.compile(r"\d+|(?:\d+-)?\d+(?::\d\d){1,2}|\d+-\d+")
 _DATE = re.compile(r"\d{4}-\d\d(-\d\d)?")

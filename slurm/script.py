@@ -24,6 +24,14 @@ FABRIC = "/slipworks-fabric"
 """The folder inside in which the node's own libraries of its network lie (see slurm.fabric.Fabric)."""
 
 
+class Present(Struct, frozen=True):
+    """A file or folder that a node's container gets where that node has it."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
 class Batch(Struct, frozen=True, kw_only=True):
     """One job as sbatch gets it.
 
@@ -37,7 +45,10 @@ class Batch(Struct, frozen=True, kw_only=True):
     rank_token a text that stands for the rank in `container` and `remove`; no value of the user's holds it.
     words_at   how many words of `container` come before those that a node adds of its own: for each file that
                matches a glob of `fabric` --mount=type=bind,source=FILE,target=FABRIC/NAME,ro; for each that
-               matches one of `devices` --device=FILE. A glob without a match adds nothing.
+               matches one of `devices` --device=FILE. A glob without a match adds nothing. Mounts of
+               `container` that may lie in those come behind.
+    present    more of them, in this order, where the node has them.
+    submits    jobs are submitted from inside: the folder of the node's own slurm.conf, too.
     temporary  each node makes a folder of its own, 0700, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp):
                /tmp inside (one more --mount word), removed when the node's part ends.
     have,fetch of each node, before the container: where `have` fails, `fetch` brings the image to the node's
@@ -58,6 +69,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     words_at: int = 1
     fabric: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    present: tuple[Present, ...] = ()
+    submits: bool = False
     temporary: bool = False
     have: Sequence[str] = ()
     fetch: Sequence[str] = ()
@@ -107,6 +120,8 @@ def render(batch: Batch) -> str:
         devices=[_word(pattern) for pattern in batch.devices],
         fabric_folder=FABRIC,
         temporary=batch.temporary,
+        present=[_present(each) for each in batch.present],
+        submits=batch.submits,
         cr=any("\r" in value for value in _values(batch)),
         secrets=[_word(str(path)) for path in batch.secrets],
     )
@@ -175,7 +190,13 @@ def _values(batch: Batch) -> Iterator[str]:
     """All that the body of the script quotes."""
     for command in _commands(batch):
         yield from command
+    for each in batch.present:
+        yield from (each.source, each.target)
     yield from (*batch.modules, *batch.fabric, *batch.devices, str(batch.run), *map(str, batch.secrets))
+
+
+def _present(each: Present) -> str:
+    return " ".join([_word(each.source), _word(each.target), *(["ro"] if each.read_only else [])])
 
 
 def _line(words: Iterable[str], token: str) -> str:

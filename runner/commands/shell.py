@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     from kit import process, say, shell
     from kit.errors import UsageError
-    from runner import shells, site
+    from runner import shells, site, slurm_inside
 
     if args.arch and args.image:
         raise UsageError("an arch and an image were given: which is it?", "runner shell ARCH")
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     terminal = args.dry_run or (sys.stdin.isatty() and sys.stdout.isatty())
     inside = shells.container(
         image, here, shells.slurm(os.environ), os.environ, args.words,
-        users=None if args.dry_run else shells.users(here), gpus=args.gpus, terminal=terminal,
+        users=None if args.dry_run else slurm_inside.users(here), gpus=args.gpus, terminal=terminal,
     )  # fmt: skip
     argv = able.run_argv(inside)
     if args.dry_run:

@@ -161,11 +161,12 @@ def test_where_nothing_is_submitted_no_secret_is_left(tmp_path: Path, folder: Ru
     assert record and record.state == "failed"
 
 
-def test_the_script_adds_the_nodes_words_before_the_image(tmp_path: Path, folder: RunFolder) -> None:
+def test_the_script_adds_the_nodes_words_before_all_mounts(tmp_path: Path, folder: RunFolder) -> None:
     batch = queueing.prepared(job(), site(tmp_path), folder, dry=True).batch
-    assert list(batch.container)[batch.words_at :] == [
-        "/images/x.sif", submission.RUNNER, "node", "--run", runs.INSIDE
-    ]  # fmt: skip
+    words = list(batch.container)
+    assert words[batch.words_at] == f"--mount=type=bind,source={folder.root},target={runs.INSIDE}"
+    assert not any("--mount" in word for word in words[: batch.words_at])
+    assert words[-5:] == ["/images/x.sif", submission.RUNNER, "node", "--run", runs.INSIDE]
     assert batch.temporary and "--scratch=/tmp" not in batch.container
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.script import Batch, render
+from slurm.script import Batch, Present, render
 from tests.golden import slurm_scripts
 from tests.unit.parts_hostile import values
 from tests.unit.parts_script import RANK
@@ -21,8 +21,9 @@ FULL = Batch(
     options={"job-name": "it's", "exclusive": True}, run=Path("/a run/it's\r"), nodes=16, rank_token=RANK,
     container=("engine", "run", "--a=$(b),c", f"--name={RANK}", "image"), words_at=2,
     remove=("engine", "rm", RANK), modules=("gcc/12", "a b"), fabric=("/usr/lib/*.so", "/opt/a b/*"),
-    devices=("/dev/cxi*",), temporary=True, have=("engine", "exists"), fetch=("engine", "pull"), restarts=2,
-    secrets=(Path("/a run/s"), Path("/b")),
+    devices=("/dev/cxi*",), temporary=True, submits=True,
+    present=(Present("/home/it's me", "/home/it's me", False), Present("/usr", "/x/usr")),
+    have=("engine", "exists"), fetch=("engine", "pull"), restarts=2, secrets=(Path("/a run/s"), Path("/b")),
 )  # fmt: skip
 SHAPES = {"plain": render(PLAIN), "full": render(FULL), **TEXTS}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from slurm.script import Present
 from tests.unit.parts_script import RANK, Cluster, alive, send, until
 
 
@@ -373,6 +374,45 @@ class TestNode:
             f'--mount=type=bind,"source={quoted}/two/liby.so","target=/slipworks-fabric/liby.so",ro',
             f"--device={host}/two/liby.so",
         ]
+
+    def test_what_a_node_has(self, cluster: Cluster) -> None:
+        """In its order, behind /tmp and before the mounts that the container's own words say."""
+        host = cluster.record / 'a, "b" $(c)'
+        (host / "home").mkdir(parents=True)
+        present = (
+            Present(str(host / "home"), "/home/me", False),
+            Present(str(host / "none"), "/x"),
+            Present(str(host), "/y"),
+        )
+        batch = cluster.batch(words_at=1, present=present, temporary=True)
+        assert cluster.finish(batch)[0] == 0
+        quoted = str(host).replace('"', '""')
+        assert cluster.words("engine-0")[2:5] == [
+            f'--mount=type=bind,"source={quoted}/home","target=/home/me"',
+            f'--mount=type=bind,"source={quoted}","target=/y",ro',
+            "run",
+        ]
+
+    def test_the_nodes_own_slurm_conf(self, cluster: Cluster) -> None:
+        """Once; of a folder of everybody's the file alone; nothing where Slurm says nothing of it."""
+        conf = cluster.record / "it's/slurm.conf"
+        conf.parent.mkdir()
+        conf.write_text("")
+        mount = f'--mount=type=bind,"source={conf.parent}","target={conf.parent}",ro'
+        there = (Present(str(conf.parent), str(conf.parent)),)
+        for number, (present, given, words) in enumerate((
+            ((), str(conf), [mount]),
+            (there, str(conf), [mount]),
+            ((), "/etc/passwd", ['--mount=type=bind,"source=/etc/passwd","target=/etc/passwd",ro']),
+            ((), "/none/slurm.conf", []),
+        )):  # fmt: skip
+            (cluster.record / "engine-0").unlink(missing_ok=True)
+            batch = cluster.batch(words_at=1, present=present, submits=True)
+            assert cluster.finish(batch, SLURM_CONF=given)[0] == 0
+            assert [word for word in cluster.words("engine-0") if word.startswith("--mount")] == words, number
+        (cluster.record / "engine-0").unlink()
+        assert cluster.finish(cluster.batch(submits=True))[0] == 0
+        assert cluster.words("engine-0")[:2] == ["engine", "run"]
 
 
 class TestModules:

@@ -1,95 +1,18 @@
-"""Slurm's client without Slurm: trees of hosts built here, answers as Slurm writes them, environments."""
+"""Slurm's client without Slurm: trees of hosts built here, answers as Slurm writes them."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import pytest
 
 from kit.errors import HostError, MissingToolError
-from runner import shells, site
-from runner.chosen import Chosen
 from slurm import answers, client, config, host_client
 from slurm.rooted import below, real
-from slurm.ways import HOST_PATH, Own, Remote, as_host
+from slurm.ways import Own, Remote
+from tests.unit.parts_slurm_hosts import tree
 
 HOST = client.HOST
-
-
-def program(interpreter: str, runpath: str) -> bytes:
-    """The smallest ELF file that names a loader and a folder of libraries."""
-    names = b"\0" + runpath.encode() + b"\0"
-    interp = interpreter.encode() + b"\0"
-    at = 64 + 3 * 56  # header, three program headers
-    strings, loader = at, at + len(names)
-    dynamic = loader + len(interp)
-    tags = struct.pack("<8Q", 5, strings, 10, len(names), 29, 1, 0, 0)  # STRTAB, STRSZ, RUNPATH, NULL
-    size = dynamic + len(tags)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0
-    )
-    segments = b"".join(
-        struct.pack("<IIQQQQQQ", kind, 4, offset, offset, offset, length, length, 8)
-        for kind, offset, length in ((1, 0, size), (3, loader, len(interp)), (2, dynamic, len(tags)))
-    )
-    return header + segments + names + interp + tags
-
-
-def tree(root: Path, files: dict[str, bytes | str], links: dict[str, str]) -> Path:
-    for path, target in links.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).symlink_to(target)
-    for path, content in files.items():
-        place = below(root, f"/{path}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content.encode() if isinstance(content, str) else content)
-    return root
-
-
-@pytest.fixture
-def debian(tmp_path: Path) -> Path:
-    """Absolute links to the loader, a multiarch folder, munge in /run."""
-    lib = "usr/lib/x86_64-linux-gnu"
-    (tmp_path / "host/usr/lib64").mkdir(parents=True)
-    return tree(
-        tmp_path / "host",
-        {
-            "usr/bin/sbatch": program("/lib64/ld-linux-x86-64.so.2", "/usr/lib/x86_64-linux-gnu/slurm-wlm"),
-            f"{lib}/ld-linux-x86-64.so.2": "loader",
-            f"{lib}/libmunge.so.2": b"\0/run/munge/munge.socket.2\0",
-            f"{lib}/slurm-wlm/auth_munge.so": "plugin",
-            f"{lib}/slurm-wlm/libslurmfull.so": "library",
-            "etc/ld.so.conf": "include /etc/ld.so.conf.d/*.conf\n",
-            "etc/ld.so.conf.d/x86_64.conf": "# Multiarch\n/lib/x86_64-linux-gnu\n/usr/lib/x86_64-linux-gnu\n",
-            "etc/slurm/slurm.conf": "ClusterName=deb\nSlurmUser=slurm # whom clients look up\n",
-            "etc/passwd": "root:x:0:0::/root:/bin/sh\nslurm:x:64030:64030::/:/bin/false\n",
-            "etc/hosts": "", "etc/nsswitch.conf": "",
-        },
-        {"lib": "usr/lib", "lib64": "usr/lib64",
-         "usr/lib64/ld-linux-x86-64.so.2": "/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"},
-    )  # fmt: skip
-
-
-@pytest.fixture
-def redhat(tmp_path: Path) -> Path:
-    """Everything in lib64, Slurm apart in /opt behind a link, munge in /var/run, SPANK demanded."""
-    return tree(
-        tmp_path / "host",
-        {
-            "cm/slurm-24/bin/sbatch": program("/lib64/ld-linux-x86-64.so.2", "/opt/slurm/lib64/slurm"),
-            "cm/slurm-24/lib64/slurm/auth_munge.so": "plugin",
-            "cm/slurm-24/lib64/slurm/libslurmfull.so": "library",
-            "usr/lib64/ld-2.28.so": "loader",
-            "usr/lib64/libmunge.so.2": b"\0/var/run/munge/munge.socket.2\0",
-            "etc/slurm/slurm.conf": "Include site.conf\nPlugStackConfig=/etc/slurm/stack.conf\n",
-            "etc/slurm/site.conf": "ClusterName = red\nPluginDir=/opt/slurm/lib64/slurm:/opt/site/plugins\n",
-            "etc/slurm/stack.conf": "include stack.d/*\noptional /opt/other/never.so\n",
-            "etc/slurm/stack.d/a": "required /opt/spank/must.so argument\n",
-            "etc/passwd": "root:x:0:0::/root:/bin/sh\n",
-        },
-        {"lib64": "usr/lib64", "opt/slurm": "/cm/slurm-24", "usr/lib64/ld-linux-x86-64.so.2": "ld-2.28.so"},
-    )
 
 
 def test_a_debian_host(debian: Path) -> None:
@@ -208,37 +131,7 @@ def test_slurm_conf_is_found(tmp_path: Path) -> None:
     assert config.values("/run/slurm/conf/slurm.conf", tmp_path) == {"clustername": "c"}
 
 
-# --- environments
-
-
-TOLD = {"SLURM_JOB_ID": "1", "SBATCH_ACCOUNT": "a", "SRUN_X": "1", "PMI_RANK": "0", "PMIX_ID": "0",
-        "SLURM_JWT": "token", "SQUEUE_FORMAT": "x"}  # fmt: skip
-
-
-def test_what_a_job_was_told_is_left_behind() -> None:
-    own = {"SLURM_CONF": "/c", "PATH": "/image/bin", "HOME": "/home/me"}
-    further = {"LD_PRELOAD": "x", "SECRET": "s", "SLURMISH": "kept"}
-    given = TOLD | own | further
-    assert Remote("login").environment(given) == own | further
-    assert Own().environment(given) == own
-    assert as_host(given) == {"HOME": "/home/me", "SLURM_CONF": "/c", "PATH": HOST_PATH}
-
-
-def test_nothing_private_goes_along() -> None:
-    """The controller writes a job's environment to its disk, and every node gets it."""
-    needed = {
-        "MODULEPATH": "/m", "LMOD_CMD": "/l", "BASH_FUNC_module%%": "() { eval x@y; }", "LC_TIME": "C",
-        "APPTAINER_CACHEDIR": "/a", "CONTAINERS_CONF": "/c", "https_proxy": "http://proxy:3128",
-        "no_proxy": ".local", "SCRATCH": "/scratch/me", "DOCKER_HOST": "unix:///run/d",
-    }  # fmt: skip
-    private = {
-        "MY_API_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "k", "WANDB_API_KEY": "k", "DOCKER_AUTH_CONFIG": "{}",
-        "APPTAINER_DOCKER_PASSWORD": "p", "APPTAINER_ENCRYPTION_PEM_DATA": "p", "APPTAINERENV_KEY": "k",
-        "SINGULARITY_DOCKER_PASSWORD": "p", "http_proxy": "http://a:b@proxy", "HTTPS_PROXY": "me:pw@proxy:1",
-        "BASH_FUNC_login%%": "() { echo s3cret; }",
-    }  # fmt: skip
-    elsewhere = {"XDG_RUNTIME_DIR": "/run/user/1", "TMPDIR": "/t", "CUDA_VISIBLE_DEVICES": "3"}
-    assert Own().environment(needed | private | elsewhere) == needed
+# --- by ssh
 
 
 def test_words_for_ssh_are_quoted() -> None:
@@ -332,34 +225,3 @@ def test_questions() -> None:
     words = answers.history_words(seconds=60, states=("FAILED", "TIMEOUT"), user="5")
     assert words[-2:] == ["--user=5", "--state=FAILED,TIMEOUT"]
     assert "--starttime=now-60seconds" in words
-
-
-# --- the shell
-
-
-def test_a_shell_has_the_users_folders_and_the_hosts_client(
-    debian: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = tmp_path / "home"
-    (home / "work").mkdir(parents=True)
-    for name, value in {
-        "HOME": str(home),
-        "SLIPWORKS_RUNS": str(home / "runs"),
-        "SLIPWORKS_CACHE": str(tmp_path),
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(home / "work")
-    here = site.chosen({"cluster": "generic"})
-    facts = host_client.facts("/usr/bin", {}, debian, debian)
-    given = {"SECRET": "s", "SLURM_JOB_ID": "1", "TERM": "xterm"}
-    run = shells.container(
-        Chosen(reference="x.sif", engine="apptainer"), here, facts, given, ["runner", "status"]
-    )
-    assert run.workdir == str(home / "work")
-    assert run.argv[-2:] == ("runner", "status")
-    assert run.env == {"TERM": "xterm", "HOME": str(home), "PYTHONNOUSERSITE": "1",
-                       "SLURM_CONF": "/etc/slurm/slurm.conf", "SLIPWORKS_CLUSTER": "generic"}  # fmt: skip
-    targets = {bind.target: bind.read_only for bind in run.binds}
-    assert targets[str(tmp_path)] is False
-    assert str(home) not in targets, "it lies in a folder that is there already"
-    assert all(targets[each] for each in targets if each.startswith(HOST))
