@@ -32,13 +32,21 @@ class Ray(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Throughput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Asks for tokens per second from the log at the end; see throughput.py."""
+    """Asks for tokens per second from the log at the end.
+
+    trajectories  how many there are in a step.
+    """
 
     trajectories: int
 
 
 class Mount(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A folder or file of this machine, seen in the container at `target`."""
+    """A folder or file of this machine, seen in the container at another place.
+
+    source     its path; a relative one begins at the job file's folder.
+    target     where it is inside.
+    read_only  whether nothing inside may change it.
+    """
 
     source: str
     target: str
@@ -75,6 +83,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name        letters, digits and ._- ; begins the run folder's name.
     arch, image which container: an arch of ours (with `line`, `base`), or any image: an OCI reference, or the
                 path of a SIF. Not both; neither: the arch of the cluster's profile.
+    line, base  of an arch: the stack, and what it stands on; None: the arch's own.
     nodes, gpus how many nodes, and GPUs a node.
     run         the command, run on the first node once Ray is ready: a list of words, or a script for sh.
     workdir     where it runs, inside.
@@ -87,8 +96,12 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warn        seconds before that end at which the command gets SIGUSR2; None: not at all.
     code        checkouts of the user's own, as they are at submission: see Code.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
-    services    programs beside the command; artifacts: files that are kept. See launch.py.
-    restarts    how many jobs may go on where one failed, lost a node or ran out of time.
+    services    programs beside the command: see Service.
+    artifacts   files inside that are kept: see Artifact; text: the path alone.
+    throughput  tokens per second from the log at the end: see Throughput.
+    restarts    how many jobs may go on where one failed, lost a node or ran out of time. After a command that
+                failed by itself only once a step was made: SkyRL's mark in the log, or a new file in the run's
+                own `checkpoints`.
     keep_env    names and prefixes (`MY_*`) of the image's variables that Ray must get too.
     submits     the command may submit jobs: it gets `runner`, your home and the folders of your settings at
                 their own paths, and of the host, read-only, Slurm's client with its libraries.

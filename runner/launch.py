@@ -41,6 +41,9 @@ class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A program beside the command, in the container of one node or of all, ended with the job.
 
+    name          in messages and in the name of its log.
+    run           its command: a list of words, or one line for sh.
+    env           variables for it alone.
     nodes         "head" or "all".
     ready         "port:8000" (something listens), "http://127.0.0.1:8000/health" (answers 2xx), "file:/path",
                   or None: ready when it has been started. The command starts when all services are ready.
@@ -57,8 +60,11 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Artifact(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Files of node 0's container that are kept: `source` (absolute, `*` allowed) goes to the run's folder
-    `artifacts` when the command has ended, however it ended, and every `every` seconds before that."""
+    """Files of node 0's container that are kept in the run's folder `artifacts`.
+
+    source  an absolute path inside; `*` is allowed. Copied when the command has ended, however it ended.
+    every   seconds after which it is copied while the command runs, too; None: not before its end.
+    """
 
     source: str
     every: float | None = None
