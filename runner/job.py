@@ -83,8 +83,10 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name        letters, digits and ._- ; begins the run folder's name.
     arch, image which container: an arch of ours (with `line`, `base`), or any image: an OCI reference, or the
                 path of a SIF. Not both; neither: the arch of the cluster's profile.
-    line, base  of an arch: the stack, and what it stands on; None: the arch's own.
-    nodes, gpus how many nodes, and GPUs a node.
+    line        of an arch: the stack; None: the arch's own.
+    base        of an arch: what its image stands on; None: the arch's own.
+    nodes       how many.
+    gpus        of one node.
     run         the command, run on the first node once Ray is ready: a list of words, or a script for sh.
     workdir     where it runs, inside.
     env         variables for Ray and the command.

@@ -42,7 +42,7 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A program beside the command, in the container of one node or of all, ended with the job.
 
     name          in messages and in the name of its log.
-    run           its command: a list of words, or one line for sh.
+    run           its command: a list of words, or a script for sh.
     env           variables for it alone.
     nodes         "head" or "all".
     ready         "port:8000" (something listens), "http://127.0.0.1:8000/health" (answers 2xx), "file:/path",

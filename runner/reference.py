@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kit import errors, files, settings
-from runner import cli
+from runner import cli, reference_job
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HEAD = "<!-- Written by `make reference`. -->\n"
@@ -21,6 +21,7 @@ def pages() -> dict[str, str]:
     """File name -> text. Pure: the same on every machine and Python."""
     return {
         "commands.md": f"{HEAD}# Commands\n\n{_commands()}",
+        "job.md": f"{HEAD}# Keys of a job\n\n{reference_job.page()}",
         "exit-codes.md": f"{HEAD}# Exit codes\n\n{_exit_codes()}",
         "settings.md": f"{HEAD}# Settings\n\n{_settings()}",
     }
