@@ -3,8 +3,8 @@
 The answer on stdout is the run folder, which holds all that is known of the run. On this machine the job's
 log goes to stderr as it grows, and the exit code is the command's.
 
-Keys of a job, in its file or as key=value: name, run, arch or image, nodes, gpus (of a node), time, env, secrets,
-code, binds, checkpoints, restarts, services, artifacts, sbatch. All of them: docs/reference/job.md
+Keys of a job, in its file or as key=value: name, run, arch or image, nodes, gpus (of a node), time, env,
+secrets, code, binds, checkpoints, restarts, services, artifacts, sbatch. All of them: docs/reference/job.md
 """
 
 from __future__ import annotations
