@@ -46,8 +46,9 @@ def demand_yes(names: Sequence[str], yes: bool) -> None:
 def cancel(now: Now, slurm: Slurm | None) -> Cancelled:
     """Ends a run: the whole chain of its jobs, the last one first, so that none takes another's place.
 
-    Idempotent. The word that no attempt may follow is in the run folder before Slurm hears of it. Where Slurm
-    is not reached the nodes are asked through the run folder, and jobs that wait end when they start.
+    Idempotent. The word that no attempt may follow is in the run folder before Slurm hears of it, and Slurm
+    hears only of jobs that it has shown to be this run's. Where it shows none, or is not reached, the nodes
+    are asked through the run folder, and jobs that wait end when they start.
     """
     run = now.files.folder.root.name
     ids = tuple(row.id for row in reversed(now.rows) if row.kind != "ended")
@@ -58,15 +59,14 @@ def cancel(now: Now, slurm: Slurm | None) -> Cancelled:
     if now.files.local:
         _stop(now)
         return Cancelled(run=run, state=now.state, done=True)
-    if slurm is None:
+    if slurm is None or not ids:
         _stop(now)
-        say.say(f"note: Slurm is not reached: jobs of {run} that wait end as soon as they start")
+        lack = "is not reached" if slurm is None else "shows none of its jobs here"
+        say.say(f"note: Slurm {lack}: jobs of {run} that wait end as soon as they start")
         return Cancelled(run=run, state=now.state, done=True)
-    ids = ids or tuple(reversed(now.jobs))
     slurm.cancel(ids)
     if not any(row.kind == "active" for row in now.rows):  # else its script takes them away, in its time
-        for private in (now.files.folder.secrets, now.files.folder.token):
-            private.unlink(missing_ok=True)
+        now.files.folder.forget()
     return Cancelled(run=run, state=now.state, done=True, jobs=ids)
 
 

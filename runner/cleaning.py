@@ -53,7 +53,7 @@ def plan(folders: Sequence[RunFolder], older: float, watch: watching.Watch, *, w
     candidates = [each for each in folders if watching.settled(each, older) or _old(each, older)]
     for now in watch.states(candidates):
         # A run whose end nobody knows is left alone.
-        if not now.over or time.time() - (now.ended or now.files.made) < older:
+        if not now.over or not now.sure or time.time() - (now.ended or now.files.made) < older:
             continue
         folder = now.files.folder
         paths = (folder.root,) if whole else tuple(logs(folder))

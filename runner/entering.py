@@ -17,11 +17,12 @@ from containers import engine as engines
 from containers.engine import Bind, ContainerRun
 from kit import exact, process, settings
 from kit.errors import InvalidFileError, NotFoundError, SlipworksError, UnsupportedError
-from runner import attaching, slurm_rows, submission, watching
+from runner import attaching, run_states, slurm_rows, submission, watching
 from runner.chosen import Chosen
 from runner.run_files import RunFiles, Try
 from runner.run_states import Now
 from runner.runs import INSIDE, RunFolder
+from runner.slurm_rows import Slurm
 from slurm import clusters
 
 SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash; exec sh")
@@ -68,7 +69,9 @@ def step(files: RunFiles, last: Try, rank: int, argv: Sequence[str]) -> NoReturn
     """Becomes srun, with a step beside the job's own."""
     if rank >= len(last.hosts) or last.job is None:
         raise NotFoundError(f"which machine node {rank} is on is not known yet", "runner status")
-    way = slurm_rows.reach().client.way
+    slurm = slurm_rows.reach()
+    way = slurm.client.way
+    _demand_own(files, last.job, slurm)
     if not way.shared:
         raise UnsupportedError(
             f"there is no terminal by {way.name}: attach from a login node", f"ssh {way.name.split()[-1]}"
@@ -77,6 +80,17 @@ def step(files: RunFiles, last: Try, rank: int, argv: Sequence[str]) -> NoReturn
         files, last.job, last.hosts[rank], rank, argv, sys.stdin.isatty() and sys.stdout.isatty()
     )
     process.become(way.argv("srun", words), what="start a step", env=way.environment(os.environ))
+
+
+def _demand_own(files: RunFiles, job: str, slurm: Slurm) -> None:
+    """NotFoundError where this Slurm's job of that number is not the run's: it may be another cluster's."""
+    rows = run_states.own_rows(files.record, slurm.mine()) if files.record else ()
+    if job not in (row.id for row in rows):
+        cluster = files.record.cluster if files.record else "?"
+        raise NotFoundError(
+            f"the Slurm here has no job {job} of {files.folder.root.name}, which was submitted to {cluster}",
+            f"runner status {files.folder.run_id}",
+        )
 
 
 def step_words(

@@ -30,7 +30,7 @@ def merge(sources: list[Path], out: Path) -> list[dict[str, object]]:
     for source in sources:
         for line in source.read_bytes().splitlines():
             with contextlib.suppress(DecodeError):
-                found.append(json.decode(line))
+                found.append(json.decode(line, type=dict[str, object]))
     found.sort(key=lambda event: float(str(event.get("at", 0))))
     files.write(out, b"".join(json.encode(event) + b"\n" for event in found))
     return found

@@ -85,6 +85,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     everywhere   without Ray: the command runs on every node, and MASTER_ADDR leads to node 0.
     services, artifacts   see there.
     checkpoints  the folder of the job's checkpoints, inside; in SLIPWORKS_CHECKPOINTS for the command.
+    checkpoints_shared  other runs write there too.
     code         folders, inside, that come first on the import path of the command and of Ray's workers.
     interfaces   interface by purpose where they differ ("nccl", "gloo", "ray"); else `interface`.
     node_suffix  added to a node's short name for its name on the interface.
@@ -102,6 +103,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                  -1: none at all.
     datasets_key what a data set was tokenized for; None: read off the command (see fixes/datasets_cache.py).
     restarts     how many more attempts may follow this one.
+    secrets      names of the variables that secrets.json must have.
     path         folders at the end of PATH, of Ray and of the command.
     """
 
@@ -123,6 +125,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services: tuple[Service, ...] = ()
     artifacts: tuple[Artifact, ...] = ()
     checkpoints: str | None = None
+    checkpoints_shared: bool = False
     code: tuple[str, ...] = ()
     interfaces: dict[str, str] = {}
     node_suffix: str = ""
@@ -138,6 +141,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: dict[str, int] = {}
     datasets_key: str | None = None
     restarts: int = 0
+    secrets: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
 
 

@@ -127,7 +127,8 @@ class Node:
         self.events.mark("fixes applied", fixes=[fix.name for fix in applied])
         limits.take(self.launch.limits)
         self.env = variables.of_node(facts, self.launch, self.folder)
-        prerequisites.check(facts, self.launch, variables.of_command(self.env, self.launch))
+        command_env = variables.of_command(self.env, self.launch)
+        prerequisites.check(facts, self.launch, command_env, variables.secrets(self.folder))
         return facts
 
     def lead(self, facts: Facts) -> int:
@@ -141,8 +142,9 @@ class Node:
             self._set_master(master)
         self._serve(here)
         self.artifacts.start()
-        checkpoints = self.launch.checkpoints
-        self.steps = Steps(self.attempt.log(0), Path(checkpoints) if checkpoints else None)
+        # In a shared folder a new file may be another run's.
+        own = self.launch.checkpoints if not self.launch.checkpoints_shared else None
+        self.steps = Steps(self.attempt.log(0), Path(own) if own else None)
         code = self._run_command()
         if code in KILLED:
             self.heed_stop()

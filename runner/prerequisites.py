@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from kit.errors import LaunchError
@@ -12,14 +12,24 @@ from runner.facts import Facts
 from runner.launch import Launch
 
 
-def check(facts: Facts, launch: Launch, env: Mapping[str, str]) -> None:
-    """Everything; `env` is the command's."""
+def check(facts: Facts, launch: Launch, env: Mapping[str, str], secrets: Collection[str] = ()) -> None:
+    """Everything; `env` is the command's, `secrets` the names of those that are there."""
+    _check_secrets(facts, launch, secrets)
     _check_driver(facts, launch)
     _check_libraries(launch, env)
     if refusal := fixing.refusal(facts, launch):
         raise refusal
     for service in launch.services:
         services.check_form(service)
+
+
+def _check_secrets(facts: Facts, launch: Launch, secrets: Collection[str]) -> None:
+    if missing := [name for name in launch.secrets if name not in secrets]:
+        raise LaunchError(
+            f"node {facts.rank} ({facts.hostname}) finds no value of the job's secret {', '.join(missing)}: "
+            "secrets are removed from the run folder when a run is cancelled, or counts as over",
+            "runner submit …, which writes them anew",
+        )
 
 
 def _check_driver(facts: Facts, launch: Launch) -> None:

@@ -55,20 +55,24 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
 
 
 def submit(ready: Prepared, secrets: dict[str, str], queue: Queue) -> Record:
-    """Writes the run folder, submits the chain, and returns its record. Where nothing could be submitted no
-    secret is left."""
+    """Writes the run folder, submits the chain, and returns its record.
+
+    The record comes before the secrets, so that whatever ends this, `runner status` takes them away. Where
+    it was not Slurm that was asked last they are gone at once; from then on they go with the last job.
+    """
     folder = ready.at.run
     listed = [code.listed(each) for each in ready.job.checkouts]
     ready.at.make()
+    folder.make()
+    record = submitted.begin(folder, ready.job.name, ready.cluster, 1 + ready.job.restarts)
     try:
-        submission.write(folder, ready.job, ready.plan, ready.found.chosen, secrets, listed)
+        submission.fill(folder, ready.job, ready.plan, ready.found.chosen, listed)
         batching.write(ready.batch, folder, ready.found.image)
-        record = submitted.begin(folder, ready.job.name, ready.cluster, 1 + ready.job.restarts)
-        return submitted.submit(folder, record, queue)
-    except Exception:
-        for private in (folder.secrets, folder.token):
-            private.unlink(missing_ok=True)
+        submission.write_private(folder, ready.plan, secrets)
+    except BaseException as broken:
+        submitted.failed(folder, record, str(broken) or "it was interrupted")
         raise
+    return submitted.submit(folder, record, queue)
 
 
 def queue(site: Site) -> Queue:

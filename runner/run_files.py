@@ -14,8 +14,9 @@ from kit import exact
 from kit.errors import InvalidFileError
 from runner import moments, submitted
 from runner.meeting import Ended, Meeting
-from runner.runs import Attempt, RunFolder
+from runner.runs import Attempt, RunFolder, tail
 from runner.submitted import Record
+from runner.throughput import Throughput
 
 NAMED = re.compile(r".+-(\d{8}-\d{6})-([0-9a-f]{8})")
 """A run folder's name: the job's, when it was made, and the run's id."""
@@ -47,8 +48,9 @@ class Try(Struct, frozen=True, kw_only=True):
 
 
 class RunFiles(Struct, frozen=True, kw_only=True):
-    """One run. record: None for a run on the submitter's own machine. result: that one's exit code.
+    """One run. record: None for a run on the submitter's own machine. result: the exit code in result.json.
 
+    trajectories, throughput  what the job asks to be measured by, and what was measured.
     wrong  what of it cannot be read.
     """
 
@@ -62,6 +64,8 @@ class RunFiles(Struct, frozen=True, kw_only=True):
     has_result: bool = False
     result: int | None = None
     result_at: float | None = None
+    trajectories: int | None = None
+    throughput: Throughput | None = None
     tries: tuple[Try, ...] = ()
     wrong: str | None = None
 
@@ -74,11 +78,23 @@ class RunFiles(Struct, frozen=True, kw_only=True):
         return self.record is None
 
 
+class _Asked(Struct):
+    trajectories: int
+
+
+class _Result(Struct):
+    """result.json, as a launcher or settling.py leaves it."""
+
+    code: int | None = None
+    throughput: Throughput | None = None
+
+
 class _Job(Struct):
     """Of job.json what is shown; the rest may be private."""
 
     name: str = "?"
     nodes: int = 1
+    throughput: _Asked | None = None
 
 
 def is_run(path: Path) -> bool:
@@ -98,14 +114,15 @@ def read(folder: RunFolder) -> RunFiles:
         record = submitted.read(folder)
     except InvalidFileError as bad:
         wrong = bad.message
-    code, told = _result(folder.result)
+    result, told = _result(folder.result)
     finished = _text(folder.finished)
     begun = moments.since(record.begun) if record else None
     return RunFiles(
         folder=folder, name=job.name, nodes=job.nodes, record=record, wrong=wrong,
         made=begun or _when(folder.job) or _when(folder.root) or 0.0,
         finished=finished, finished_at=_when(folder.finished) if finished is not None else None,
-        has_result=told, result=code, result_at=_when(folder.result) if told else None,
+        has_result=told, result=result.code, result_at=_when(folder.result) if told else None,
+        trajectories=job.throughput.trajectories if job.throughput else None, throughput=result.throughput,
         tries=tuple(read_try(each) for each in folder.attempts()),
     )  # fmt: skip
 
@@ -132,7 +149,7 @@ def read_try(attempt: Attempt) -> Try:
 
 def _closed(log: Path) -> int | None:
     """The exit code that the batch script told last of all; None: it has not."""
-    found = _CLOSED.findall(_tail(log))
+    found = _CLOSED.findall(tail(log, _END))
     return int(found[-1]) if found else None
 
 
@@ -151,7 +168,7 @@ def _event(path: Path, *, first: bool) -> tuple[float | None, str | None]:
         with contextlib.suppress(OSError), path.open("rb") as file:
             return _parsed(file.readline())
         return None, None
-    whole = [line for line in _tail(path).splitlines() if line.endswith(b"}")]
+    whole = [line for line in tail(path, _END).splitlines() if line.endswith(b"}")]
     return _parsed(whole[-1]) if whole else (None, None)
 
 
@@ -162,20 +179,11 @@ def _parsed(line: bytes) -> tuple[float | None, str | None]:
     return None, None
 
 
-def _result(path: Path) -> tuple[int | None, bool]:
-    """The exit code, and whether there is a result at all."""
-    with contextlib.suppress(OSError, DecodeError):
-        found = json.decode(path.read_bytes())
-        code = found.get("code") if isinstance(found, dict) else None
-        return (code if isinstance(code, int) else None), True
-    return None, path.exists()
-
-
-def _tail(path: Path) -> bytes:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
-        return file.read()
-    return b""
+def _result(path: Path) -> tuple[_Result, bool]:
+    """What it says, and whether there is a result at all."""
+    with contextlib.suppress(OSError, DecodeError):  # of another form, too
+        return json.decode(path.read_bytes(), type=_Result), True
+    return _Result(), path.exists()
 
 
 def _text(path: Path) -> str | None:

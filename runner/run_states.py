@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from runner import submitted
 from runner.run_files import RunFiles, Try
+from runner.submitted import Record
 
 State = Literal[
     "submitting", "starting", "pending", "running", "ending",
@@ -38,7 +39,10 @@ MEANING = {
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """What Slurm says of one job. Times: seconds since 1970; code: its exit code once it has ended."""
+    """What Slurm says of one job. Times: seconds since 1970; code: its exit code once it has ended.
+
+    accounted  by the accounting, which keeps comments only where a site wants it.
+    """
 
     id: str
     state: str
@@ -50,6 +54,7 @@ class Row(Struct, frozen=True, kw_only=True):
     started: float | None = None
     ended: float | None = None
     code: int | None = None
+    accounted: bool = False
 
     @property
     def kind(self) -> Literal["waiting", "active", "ended"]:
@@ -64,6 +69,8 @@ class Now(Struct, frozen=True, kw_only=True):
 
     started  when its first attempt began; ended: when nothing more could come.
     rows     its Slurm jobs as far as Slurm knows them, in the order of the chain.
+    sure     whether its own Slurm was asked, or a file says for good that nothing more can come. Of a run
+             that is over and not sure nothing may be taken away.
     """
 
     files: RunFiles
@@ -73,6 +80,7 @@ class Now(Struct, frozen=True, kw_only=True):
     started: float | None = None
     ended: float | None = None
     rows: tuple[Row, ...] = ()
+    sure: bool = False
 
     @property
     def over(self) -> bool:
@@ -83,23 +91,44 @@ class Now(Struct, frozen=True, kw_only=True):
         return self.files.record.ids if self.files.record else ()
 
 
-def of(files: RunFiles, rows: Mapping[str, Row] | None, now: float) -> Now:
+def of(files: RunFiles, rows: Mapping[str, Row] | None, now: float, *, elsewhere: bool = False) -> Now:
     """The state of a run. rows: by job id; None: Slurm was not asked, or did not answer.
 
-    now: by the clock of the file system that the run lies on.
+    now: by the clock of the file system that the run lies on. elsewhere: the rows are of another cluster than
+    the run's, as far as their names tell. Such a Slurm, or one that has another's job by the id of one of the
+    run's, is believed only in what bears the run's comments.
     """
     record = files.record
-    mine = tuple(rows[id] for id in record.ids if id in rows) if record and rows is not None else ()
+    mine = own_rows(record, rows) if record and rows is not None else ()
+    strange = elsewhere or bool(record and rows and any(id in rows for id in record.ids))
+    asked = rows is not None and (bool(mine) or not strange)
     if record is None:
         state, why, code = _here(files, now)
-    elif rows is None:
-        state, why, code = _by_files(files, now)
-    else:
+    elif asked:
         state, why, code = _by_slurm(files, mine)
+    else:
+        lack = "Slurm was not asked" if rows is None else f"the Slurm here is not that of {record.cluster}"
+        state, why, code = _by_files(files, now, lack)
     begun = [at for at in (*(each.begun for each in files.tries), *(each.started for each in mine)) if at]
     return Now(
         files=files, state=state, why=why, code=code, rows=mine, started=min(begun, default=None),
         ended=_ended_at(files, mine) if state in ENDED else None,
+        sure=_is_sure(files, asked),
+    )  # fmt: skip
+
+
+def _is_sure(files: RunFiles, asked: bool) -> bool:
+    if files.record is None:
+        return files.wrong is None  # else it may be no run of this machine's
+    return asked or files.finished is not None or files.record.state == "failed"
+
+
+def own_rows(record: Record, rows: Mapping[str, Row]) -> tuple[Row, ...]:
+    """Those that are jobs of this run: ids alone are given anew, and by other clusters too."""
+    found = ((each, rows[each.id]) for each in record.jobs if each.id in rows)
+    return tuple(
+        row for each, row in found
+        if row.comment == each.comment or (row.accounted and not row.comment and row.name == record.name)
     )  # fmt: skip
 
 
@@ -148,8 +177,8 @@ def _by_slurm(files: RunFiles, mine: tuple[Row, ...]) -> Found:
     return _concluded(files, mine)
 
 
-def _by_files(files: RunFiles, now: float) -> Found:
-    """A run of jobs where Slurm cannot be asked."""
+def _by_files(files: RunFiles, now: float, lack: str) -> Found:
+    """A run of jobs where Slurm cannot be asked, for the reason `lack`."""
     if early := _unsubmitted(files):
         return early
     last, record = files.last, files.record
@@ -160,11 +189,11 @@ def _by_files(files: RunFiles, now: float) -> Found:
         if files.finished is not None or _is_ending(last):
             return "ending", files.finished or last.asked or "", None
         return "running", _doing(last), None
-    if last and last.code is not None and last.job == (record.ids[-1] if record.ids else None):
+    if last and _ended_itself(last) and last.job == (record.ids[-1] if record.ids else None):
         return _concluded(files, ())
     if last:
-        return "unknown", f"attempt {last.number} {_left(last)}; Slurm was not asked what follows", None
-    return "unknown", "submitted; Slurm was not asked", None
+        return "unknown", f"attempt {last.number} {_left(last)}; {lack}, which knows what follows", None
+    return "unknown", f"submitted; {lack}", None
 
 
 def _unsubmitted(files: RunFiles) -> Found | None:
@@ -175,7 +204,7 @@ def _unsubmitted(files: RunFiles) -> Found | None:
         return ("cancelled" if files.finished == CANCELLED else "failed"), why, None
     if record.state == "submitting" and not record.jobs:
         if submitted.abandoned(record):
-            return "unknown", "the submission broke off, and Slurm has not been asked for its jobs", None
+            return "unknown", "the submission broke off, and it is not known yet what Slurm has of it", None
         return "submitting", "", None
     return None
 
@@ -225,6 +254,11 @@ def _ended_at(files: RunFiles, mine: tuple[Row, ...]) -> float | None:
 
 def _is_ending(last: Try) -> bool:
     return last.code is not None or last.word is not None or last.asked is not None
+
+
+def _ended_itself(last: Try) -> bool:
+    """Whether an attempt ended without being asked to: Slurm puts no such job back into its queue."""
+    return last.code is not None and last.code <= 128 and last.asked is None
 
 
 def _lives(last: Try, now: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ INSIDE = "/slipworks-run"
 """Where the run folder is seen inside the job's containers."""
 
 TAIL = 15  # lines of a log that an error quotes
+END = 64 << 10  # bytes at the end of a log in which they are looked for
 
 
 class Attempt(Struct, frozen=True):
@@ -141,6 +143,11 @@ class RunFolder(Struct, frozen=True):
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(mode=0o700)
 
+    def forget(self) -> None:
+        """Removes what is private, the secrets and Ray's token: for when no attempt may need them again."""
+        for private in (self.secrets, self.token):
+            private.unlink(missing_ok=True)
+
     @property
     def run_id(self) -> str:
         return self.root.name.rpartition("-")[2]
@@ -152,9 +159,16 @@ def named(runs: Path, name: str) -> RunFolder:
 
 
 def last_lines(log: Path) -> str:
-    """The last lines of a log, indented."""
-    try:
-        lines = log.read_bytes().decode("utf-8", "replace").splitlines()
-    except OSError:
+    """The last lines of a log, indented; of a huge one no more than its end is read."""
+    if not log.exists():
         return f"  (there is no {log.name})"
+    lines = tail(log).decode("utf-8", "replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-TAIL:])
+
+
+def tail(path: Path, size: int = END) -> bytes:
+    """The last `size` bytes of a file; of one that cannot be read, none."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read(size)
+    return b""

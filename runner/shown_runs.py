@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from runner import throughput
 from runner.moments import lasted, local, utc
 from runner.run_files import Try
 from runner.run_states import Now, Row
 from runner.tables import Section
+from runner.throughput import Throughput
 
 HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "TOOK", "WHAT")
 PAST_HEADS = ("RUN", "STATE", "JOB", "NODES", "STARTED", "ENDED", "TOOK", "WHY")
@@ -57,6 +59,7 @@ class RunShown(Struct, frozen=True, kw_only=True):
     started: str | None
     ended: str | None
     finished: str | None = None
+    throughput: Throughput | None = None
     jobs: tuple[JobShown, ...] = ()
     attempts: tuple[AttemptShown, ...] = ()
 
@@ -68,7 +71,8 @@ def whole(now: Now) -> RunShown:
         run=files.folder.root.name, id=files.folder.run_id, name=files.name, folder=str(files.folder.root),
         cluster=files.record.cluster if files.record else "local", state=now.state, why=now.why,
         code=now.code, nodes=files.nodes, submitted=utc(files.made), started=utc(now.started),
-        ended=utc(now.ended), finished=files.finished, jobs=tuple(_job(id, rows.get(id)) for id in now.jobs),
+        ended=utc(now.ended), finished=files.finished, throughput=files.throughput,
+        jobs=tuple(_job(id, rows.get(id)) for id in now.jobs),
         attempts=tuple(_attempt(now, each) for each in files.tries),
     )  # fmt: skip
 
@@ -164,6 +168,8 @@ def sections(now: Now, at: float) -> list[Section]:
     if now.files.wrong:
         top.append(("damaged", now.files.wrong))
     found: list[Section] = [(told.run or told.name, top)]
+    if told.throughput:
+        found.append(("throughput", throughput.rows(told.throughput)))
     if told.jobs:
         found.append(("jobs", [(each.id, _job_line(each)) for each in told.jobs]))
     for each, shown in zip(now.files.tries, told.attempts, strict=True):

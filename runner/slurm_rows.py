@@ -15,7 +15,12 @@ from slurm.client import Client
 
 
 class Slurm(Queue, Protocol):
-    """What is asked of Slurm's client. All raise SlipworksErrors."""
+    """What is asked of Slurm's client. All raise SlipworksErrors.
+
+    cluster  whose this is, as records name it; None: not known.
+    """
+
+    cluster: str | None
 
     def mine(self) -> Mapping[str, Row]:
         """This user's jobs by id: those that wait or run, and those that ended some minutes ago."""
@@ -31,8 +36,8 @@ class Slurm(Queue, Protocol):
 class Asked:
     """Slurm, asked by its client."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, client: Client, cluster: str | None = None) -> None:
+        self.client, self.cluster = client, cluster
 
     def mine(self) -> Mapping[str, Row]:
         return {each.id: of_queued(each) for each in self.client.jobs()}
@@ -55,17 +60,19 @@ def reach() -> Asked:
     """Slurm as it is reached from here; MissingToolError, quickly, where it is not."""
     from slurm import client
 
-    return Asked(client.find(logins(), os.environ))
+    name, logins = here()
+    return Asked(client.find(logins, os.environ), name)
 
 
-def logins() -> tuple[str, ...]:
-    """The login nodes of the cluster that this is, where that can be told."""
+def here() -> tuple[str | None, tuple[str, ...]]:
+    """The cluster that this is, and its login nodes; where that cannot be told, neither."""
     from runner import site
 
     try:
-        return site.chosen(lenient=True).cluster.login
+        found = site.chosen(lenient=True)
     except SlipworksError:
-        return ()
+        return None, ()
+    return found.name, found.cluster.login
 
 
 def of_queued(job: Queued) -> Row:
@@ -84,5 +91,5 @@ def of_past(job: Past) -> Row:
     return Row(
         id=job.id, state=job.state.split()[0] if job.state else "", name=job.name, nodes=job.nodes,
         comment=job.comment, submitted=job.submitted, started=job.started, ended=job.ended,
-        code=128 + number if number else int(code) if code.isdecimal() else None,
+        code=128 + number if number else int(code) if code.isdecimal() else None, accounted=True,
     )  # fmt: skip

@@ -70,9 +70,10 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
         services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
         code=code.inside(job.checkouts), node_suffix=cluster.node_suffix, ray_cpus=cluster.ray_cpus,
-        interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()}, fabric=cluster.fabric,
-        driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None, keep=job.keep_env,
-        restarts=job.restarts,
+        interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()},
+        fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
+        keep=job.keep_env, restarts=job.restarts, secrets=job.secrets,
+        checkpoints_shared=bool(job.saved and job.saved.shared),
     )  # fmt: skip
 
 
@@ -142,14 +143,26 @@ def write(
     folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, values: dict[str, str],
     listed: Sequence[code.Listed] = (),
 ) -> None:  # fmt: skip
-    """Makes the run folder and all that a node needs in it: the job's code as it is now, too."""
+    """Makes the run folder and all that a node needs in it."""
     folder.make()
+    fill(folder, job, plan, chosen, listed)
+    write_private(folder, plan, values)
+
+
+def fill(
+    folder: RunFolder, job: Job, plan: Launch, chosen: Chosen, listed: Sequence[code.Listed] = ()
+) -> None:
+    """Puts into the run folder what a node needs but for the secrets; the job's code as it is now, too."""
     files.write(folder.job, exact.encode(job), mode=0o600)
     files.write(folder.image, exact.encode(chosen))
     for number, each in enumerate(listed):
         taken = code.take(each, folder.code, number)
         say.say(f"code/{number}: {taken.told}")
     launches.write(plan, folder.launch)
+
+
+def write_private(folder: RunFolder, plan: Launch, values: dict[str, str]) -> None:
+    """The secrets, and a token for Ray: what RunFolder.forget removes."""
     if values:
         files.write(folder.secrets, exact.encode(values), mode=0o600)
     if plan.ray:
@@ -187,8 +200,7 @@ def run(
             if measured.steps:
                 throughput.show(measured)
     finally:
-        folder.secrets.unlink(missing_ok=True)
-        folder.token.unlink(missing_ok=True)
+        folder.forget()
         merge(sorted(attempt.folder.glob("events-*.jsonl")), folder.events)
         files.write(folder.result, json.format(json.encode(result)))
     return code

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import getpass
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from kit import exact, files, say
-from kit.errors import InvalidFileError, LaunchError, SlipworksError
+from kit.errors import InvalidFileError, LaunchError, NetworkError, SlipworksError
+from runner import submitter
 from runner.runs import RunFolder
 
 COMMENT = "slipworks"
-PATIENCE = 900.0  # seconds after which a submission on another machine counts as broken off
+PATIENCE = 900.0  # seconds in which a submitter that is not seen may live, or Slurm may still take a job
 CHAIN = "chain"
 """The file of the run folder with the ids of its jobs, one a line: the script cancels the rest by it."""
 
@@ -31,7 +31,8 @@ class Queue(Protocol):
     """What is asked of Slurm."""
 
     def submit(self, script: Path, options: Sequence[str], arguments: Sequence[str] = ()) -> str:
-        """The id of the job that sbatch made; `arguments` are the script's."""
+        """The id of the job that sbatch made; `arguments` are the script's. NetworkError: no answer came, so
+        there may be a job."""
 
     def commented(self, prefix: str) -> Mapping[str, str]:
         """Comment -> job id of this user's jobs whose comment begins so, as far as Slurm remembers."""
@@ -48,9 +49,10 @@ class Member(Struct, frozen=True, kw_only=True):
 class Record(Struct, frozen=True, kw_only=True):
     """A run's submission.
 
-    host, pid  of the process that submits.
+    host, pid, namespace, started  the process that submits: see submitter.py.
+    begun   when that began; once all is written, when it began to ask Slurm.
     state   "submitting": begun, and not known to have ended; "submitted": `jobs` are in Slurm's hands;
-            "failed": none is, for the reason `why`.
+            "failed": none is, for the reason `why`, and no secret is left.
     wanted  how many jobs the chain was to have; `why` also says why it has fewer.
     """
 
@@ -61,6 +63,8 @@ class Record(Struct, frozen=True, kw_only=True):
     host: str
     pid: int
     begun: str
+    namespace: str = ""
+    started: int | None = None
     wanted: int = 1
     state: Literal["submitting", "submitted", "failed"] = "submitting"
     jobs: tuple[Member, ...] = ()
@@ -72,10 +76,11 @@ class Record(Struct, frozen=True, kw_only=True):
 
 
 def begin(folder: RunFolder, name: str, cluster: str, wanted: int) -> Record:
-    """The record of a submission that is about to be made, written."""
+    """The record of a submission that is about to be made, written. It comes before any secret does."""
+    own = submitter.own()
     record = Record(
-        run_id=folder.run_id, name=name, cluster=cluster, user=_user(), host=platform.node(), pid=os.getpid(),
-        begun=_now(), wanted=wanted,
+        run_id=folder.run_id, name=name, cluster=cluster, user=_user(), host=own.host, pid=own.pid,
+        namespace=own.namespace, started=own.started, begun=_now(), wanted=wanted,
     )  # fmt: skip
     _write(folder, record)
     return record
@@ -96,17 +101,22 @@ def submit(folder: RunFolder, record: Record, queue: Queue) -> Record:
 
     A job that Slurm took though sbatch failed (it gave up waiting for the answer) is found by its comment and
     counts. What sbatch refuses is raised if no job of the run is there; a chain that is only shorter is told.
+    Where nobody can tell whether there is a job, the record stays "submitting", to be healed.
     """
+    if read(folder) != record:
+        raise LaunchError(f"{folder.root.name} was given up meanwhile", "runner submit …")
+    record = replace(record, begun=_now())
+    _write(folder, record)
     for place in range(len(record.jobs), record.wanted):
         comment = f"{COMMENT}:{record.run_id}:{place}"
         try:
             id = queue.submit(folder.script, _options(comment, record), [str(place + 1)])
-        except SlipworksError as refused:
-            found = _asked(queue, comment)
-            if comment not in found:
-                record = _refused(folder, record, refused)
+        except SlipworksError as failure:
+            taken = _taken(folder, queue, comment, failure)
+            if taken is None:
+                record = _refused(folder, record, failure)
                 break
-            id = found[comment]
+            id = taken
         record = _with(folder, record, Member(id=id, comment=comment, at=_now()))
     if record.state == "submitting":
         record = replace(record, state="submitted")
@@ -114,20 +124,29 @@ def submit(folder: RunFolder, record: Record, queue: Queue) -> Record:
     return record
 
 
+def failed(folder: RunFolder, record: Record, why: str) -> Record:
+    """The record of a submission of which no job is in Slurm's hands, written; its secrets are gone."""
+    folder.forget()
+    record = replace(record, state="failed", why=why)
+    _write(folder, record)
+    return record
+
+
 def abandoned(record: Record) -> bool:
     """Whether a submission was broken off: its process is gone, or nobody can still be at it."""
     if record.state != "submitting":
         return False
-    if record.host == platform.node():
-        return not Path(f"/proc/{record.pid}").exists()
-    age = datetime.now(UTC) - datetime.fromisoformat(record.begun)
-    return age.total_seconds() > PATIENCE
+    alive = submitter.Submitter(
+        host=record.host, pid=record.pid, namespace=record.namespace, started=record.started
+    ).alive
+    return _settled(record) if alive is None else not alive
 
 
-def healed(folder: RunFolder, record: Record, queue: Queue) -> Record:
+def healed(folder: RunFolder, record: Record, queue: Queue, *, there: bool = True) -> Record:
     """The record with the jobs that Slurm has of it, where whoever submitted broke off; written if changed.
 
-    Submits nothing: a chain that was cut stays short.
+    Submits nothing: a chain that was cut stays short. That a job is not there counts only after PATIENCE,
+    for a slow Slurm takes it later than sbatch waits; and only if this Slurm is the record's own (`there`).
     """
     if not abandoned(record):
         return record
@@ -138,10 +157,23 @@ def healed(folder: RunFolder, record: Record, queue: Queue) -> Record:
     ]
     jobs = tuple(sorted((*record.jobs, *lost), key=lambda each: int(each.comment.rpartition(":")[2])))
     why = f"the submission broke off after {len(jobs)} of {record.wanted} jobs"
-    whole = len(jobs) == record.wanted
-    record = replace(record, jobs=jobs, state="submitted" if jobs else "failed", why=None if whole else why)
-    _write(folder, record)
-    return record
+    if len(jobs) == record.wanted:
+        now = replace(record, jobs=jobs, state="submitted")
+    elif not _settled(record) or not (there or found):
+        now = replace(record, jobs=jobs)
+    elif not jobs:
+        return failed(folder, record, why)
+    else:
+        now = replace(record, jobs=jobs, state="submitted", why=why)
+    if now != record:
+        _write(folder, now)
+    return now
+
+
+def _settled(record: Record) -> bool:
+    """Whether nothing can come any more of what was asked of Slurm, or of who asked."""
+    latest = max(datetime.fromisoformat(at) for at in (record.begun, *(each.at for each in record.jobs)))
+    return (datetime.now(UTC) - latest).total_seconds() > PATIENCE
 
 
 def _options(comment: str, record: Record) -> list[str]:
@@ -152,17 +184,28 @@ def _options(comment: str, record: Record) -> list[str]:
     return options
 
 
-def _asked(queue: Queue, comment: str) -> Mapping[str, str]:
+def _taken(folder: RunFolder, queue: Queue, comment: str, failure: SlipworksError) -> str | None:
+    """The id of a job that Slurm took though sbatch failed; None: it took none. LaunchError: nobody knows."""
     try:
-        return queue.commented(comment)
+        found = queue.commented(comment)
     except SlipworksError:
-        return {}
+        _leave(folder, failure)
+    if comment not in found and isinstance(failure, NetworkError):
+        _leave(folder, failure)
+    return found.get(comment)
+
+
+def _leave(folder: RunFolder, failure: SlipworksError) -> NoReturn:
+    raise LaunchError(
+        f"{failure.message}; whether Slurm has taken the job is not known, and nothing is submitted again",
+        f"runner status {folder.run_id}, which asks Slurm for it",
+    ) from failure
 
 
 def _refused(folder: RunFolder, record: Record, refused: SlipworksError) -> Record:
     """Raises it where nothing was submitted; else a shorter chain is better than none."""
     if not record.jobs:
-        _write(folder, replace(record, state="failed", why=refused.message))
+        failed(folder, record, refused.message)
         raise refused
     left = record.wanted - len(record.jobs)
     say.say(f"warning: {left} of {record.wanted - 1} restarts could not be submitted: {refused.message}")

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 
 from kit import exact
+from kit.errors import InvalidFileError
 from runner.facts import Facts
 from runner.launch import Launch
 from runner.runs import Attempt, RunFolder
@@ -31,14 +32,21 @@ def step(attempt: Attempt, rank: int) -> dict[str, str]:
     return {}
 
 
+def secrets(folder: RunFolder) -> dict[str, str]:
+    """The job's secrets by name; none once they are gone. InvalidFileError for a file that cannot be read."""
+    try:
+        return exact.decode(folder.secrets.read_bytes(), dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):  # which would quote what is in it
+        raise InvalidFileError(f"cannot read {folder.secrets}", "runner submit …") from None
+
+
 def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
     """For all that runs: the container's, the scheduler's, the job's, its secrets, each over the former.
 
     The job's own code comes first on Python's import path, here and so in Ray's workers.
     """
-    secrets: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError):
-        secrets = exact.decode(folder.secrets.read_bytes(), dict[str, str])
     said = {name: facts.step[name] for name in FROM_STEP if name in facts.step}
     own = {
         "SLIPWORKS_RUN": str(folder.root),
@@ -48,7 +56,7 @@ def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
     if launch.checkpoints:
         own["SLIPWORKS_CHECKPOINTS"] = launch.checkpoints
     container = {name: value for name, value in facts.env.items() if name not in launch.drop}
-    made = {**container, **said, **launch.env, **secrets, **own}
+    made = {**container, **said, **launch.env, **secrets(folder), **own}
     made = _before(made, "PYTHONPATH", launch.code)
     made = _behind(made, "PATH", launch.path)
     return _behind(made, "LD_LIBRARY_PATH", launch.library_path)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from kit import say
 from kit.errors import NotFoundError, SlipworksError
-from runner import run_files, run_states, slurm_rows, submitted
+from runner import run_files, run_states, settling, slurm_rows, submitted
 from runner.run_files import RunFiles
 from runner.run_states import Now, Row
 from runner.runs import RunFolder
@@ -57,14 +57,21 @@ class Watch:
         return self._rows
 
     def states(self, folders: Sequence[RunFolder]) -> list[Now]:
-        """The states of runs. A broken submission is healed; what has ended keeps no secret."""
+        """The states of runs. A broken submission is healed; what has ended is settled: see settling.py."""
         found = [self._healed(run_files.read(each)) for each in folders]
         rows = self.rows if any(_open(each) for each in found) else {}
-        made = [run_states.of(each, rows, time.time()) for each in found]
+        made = [self._of(each, rows) for each in found]
         made = self._looked_up(made)
         for each in made:
-            _forget(each)
+            settling.settle(each)
         return made
+
+    def elsewhere(self, files: RunFiles) -> bool:
+        """Whether a run's jobs are, as far as names tell, another Slurm's than the one that is asked here."""
+        return bool(files.record and self._slurm and self._slurm.cluster != files.record.cluster)
+
+    def _of(self, files: RunFiles, rows: Mapping[str, Row] | None) -> Now:
+        return run_states.of(files, rows, time.time(), elsewhere=self.elsewhere(files))
 
     def state(self, folder: RunFolder) -> Now:
         return self.states([folder])[0]
@@ -105,7 +112,8 @@ class Watch:
         if record is None or not submitted.abandoned(record) or self.slurm is None:
             return files
         try:
-            return replace(files, record=submitted.healed(files.folder, record, self.slurm))
+            there = not self.elsewhere(files)
+            return replace(files, record=submitted.healed(files.folder, record, self.slurm, there=there))
         except SlipworksError as away:
             say.say(f"note: {files.folder.root.name} could not be healed: {away.message}")
             return files
@@ -120,7 +128,7 @@ class Watch:
         except SlipworksError:
             return states
         rows = {**(past or {}), **(self._rows or {})}
-        return [run_states.of(each.files, rows, time.time()) if _wordless(each) else each for each in states]
+        return [self._of(each.files, rows) if _wordless(each) else each for each in states]
 
 
 def settled(folder: RunFolder, older: float) -> bool:
@@ -141,7 +149,7 @@ def long_over(now: Now) -> bool:
 
 def others(rows: Mapping[str, Row], known: Sequence[Now], runs: Path) -> list[Row]:
     """This user's jobs that wait or run and are of none of the runs in `runs`, by id."""
-    ours = {id for each in known for id in each.jobs}
+    ours = {row.id for each in known for row in each.rows}
     ids = {each.name.rpartition("-")[2] for each in runs.glob("*-*")}
     return sorted(
         (row for row in rows.values()
@@ -176,10 +184,3 @@ def _wordless(now: Now) -> bool:
     if told or not now.jobs:
         return False
     return now.state == "lost" or (now.state == "failed" and last is not None and last.asked is not None)
-
-
-def _forget(now: Now) -> None:
-    """Takes away what no script was left to take away: of jobs that ended before they began, as a rule."""
-    if now.over and not now.files.local:
-        for private in (now.files.folder.secrets, now.files.folder.token):
-            private.unlink(missing_ok=True)

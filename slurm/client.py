@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kit import process
-from kit.errors import HostError, LaunchError, MissingToolError, SlipworksError
+from kit.errors import HostError, LaunchError, MissingToolError, NetworkError, SlipworksError
 from kit.process import Result
 from slurm import answers, config
 from slurm.answers import PartitionState, Past, Queued
@@ -45,7 +45,8 @@ class Client:
     def submit(self, script: Path, options: Sequence[str] = (), arguments: Sequence[str] = ()) -> str:
         """The id of the new job; `arguments` are the script's. LaunchError where Slurm refuses it.
 
-        Nothing of a job that this may run in is passed on. On a time-out the job may be there all the same.
+        Nothing of a job that this may run in is passed on. NetworkError where no answer came in time: the job
+        may be there all the same.
         """
         words = ["--parsable", *self._identity(), *options, str(script), *arguments]
         said = self._run("sbatch", words, "submit the job", SUBMIT).out
@@ -136,7 +137,7 @@ class Client:
         dated = dict([answers.TIMES]) if program in answers.DATED else {}
         done = process.run(
             self.way.argv(program, words), what=f"{what} (by {self.way.name})", env=self._environment | dated,
-            timeout=seconds, check=False, error=LaunchError, errors="surrogateescape",
+            timeout=seconds, check=False, error=NetworkError, errors="surrogateescape",
         )  # fmt: skip
         if check and done.code:
             raise _failure(what, self.way, done)
@@ -234,5 +235,9 @@ def _failure(what: str, way: Way, done: Result) -> SlipworksError:
     lines = [line.strip() for line in (done.err + done.out).splitlines() if line.strip()]
     said = " / ".join(lines[-2:]) or f"exit code {done.code}"
     hint = next((hint for words, hint in _HINTS.items() if words in said.lower()), None)
-    kind = HostError if "munge" in said.lower() or "ssh:" in said else LaunchError
+    kind: type[SlipworksError] = LaunchError
+    if "munge" in said.lower() or "ssh:" in said:
+        kind = HostError
+    elif "timed out" in said.lower():
+        kind = NetworkError
     return kind(f"could not {what} by {way.name}: {said}", hint)

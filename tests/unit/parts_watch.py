@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from kit import say
 from kit.errors import LaunchError
 from runner import cli, submitted
 from runner.meeting import Ended, Meeting
@@ -82,14 +83,19 @@ def attempt(
     return meeting
 
 
-def row(id: str, state: str, **more: object) -> Row:
-    return Row(id=id, state=state, **more)  # type: ignore[arg-type]
+def row(id: str, state: str, of: str = ID, **more: object) -> Row:
+    """A job. From 10 on it is one of the run `of`: the first of its chain, and so on."""
+    comment = f"slipworks:{of}:{int(id) - 10}" if int(id) >= 10 else ""
+    return Row(**{"id": id, "state": state, "comment": comment, **more})  # type: ignore[arg-type]
 
 
 class Slurm:
-    """Slurm as a test has it. A None for rows: it does not answer."""
+    """Slurm as a test has it, of the cluster that records name. away: it does not answer."""
 
-    def __init__(self, *rows: Row, past: Sequence[Row] | None = None, away: bool = False) -> None:
+    def __init__(
+        self, *rows: Row, past: Sequence[Row] | None = None, away: bool = False, cluster: str = "generic"
+    ) -> None:
+        self.cluster: str | None = cluster
         self.rows = {each.id: each for each in rows}
         self.accounts = past
         self.away = away
@@ -118,7 +124,8 @@ class Slurm:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's runs; no Slurm is here."""
+    """The user's runs; no Slurm is here, and nothing was told yet."""
+    monkeypatch.setattr(say, "_said", set())
     monkeypatch.setenv("SLIPWORKS_RUNS", str(tmp_path / "my runs"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("SLIPWORKS_CLUSTER", "local")

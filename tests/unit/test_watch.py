@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.errors import EXIT_CODES, UnknownNameError, UsageError
-from runner import run_names
+from runner import run_names, submitter
 from runner.meeting import Ended
 from runner.watching import Watch
 from tests.unit.parts_watch import OLD, Reached, Slurm, attempt, reached, record, row, run, runs, typed
@@ -56,7 +56,8 @@ def test_status_lists_what_counts(runs: Path, capsys: pytest.CaptureFixture[str]
     old.result.write_text('{"code": 0}')
     os.utime(old.result, (OLD, OLD))
     slurm = reached(Slurm(
-        row("10", "PENDING", reason="Priority"), row("11", "PENDING", reason="Dependency"),
+        row("10", "PENDING", "aaaaaaaa", reason="Priority"),
+        row("11", "PENDING", "aaaaaaaa", reason="Dependency"),
         row("5", "RUNNING", name="notebook", nodes="n4"),
     ))  # fmt: skip
     code, out, err = typed(capsys, "status")
@@ -112,7 +113,8 @@ def test_a_broken_submission_is_healed(
     import platform
 
     folder = run(runs)
-    record(folder, state="submitting", wanted=1, host=platform.node())
+    here = submitter.own().namespace
+    record(folder, state="submitting", wanted=1, host=platform.node(), namespace=here)
     reached(Slurm(row("10", "PENDING", reason="Priority", comment="slipworks:0badcafe:0")))
     assert "pending: Priority" in typed(capsys, "status", "last")[1]
     assert json.loads(folder.submission.read_bytes())["jobs"][0]["id"] == "10"
