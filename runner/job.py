@@ -102,8 +102,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
     restarts    how many jobs may go on where one failed, lost a node or ran out of time. After a command that
-                failed by itself only once a step was made: SkyRL's mark in the log, or a new file in the run's
-                own `checkpoints`.
+                failed by itself only once a step was made: SkyRL's mark in the log, or a new file in the
+                run's own `checkpoints`.
     keep_env    names and prefixes (`MY_*`) of the image's variables that Ray must get too.
     submits     the command may submit jobs: it gets `runner`, your home and the folders of your settings at
                 their own paths, and of the host, read-only, Slurm's client with its libraries.

@@ -16,8 +16,8 @@ TABLES: tuple[type[Any], ...] = (
     job.Job, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact, job.Throughput,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""
-HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error that names
-its line and what may have been meant. Each key can be given or changed at submission, too:
+HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error
+that names its line and what may have been meant. Each key can be given or changed at submission, too:
 `runner submit job.yaml nodes=4 env.LR=1e-6 'code=[~/src]'`.
 """
 

@@ -40,15 +40,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="print the fixes that may apply, with their reasons, and stop"
     )
-    parser.add_argument("--json", action="store_true", help="the answer as JSON: run folder and job ids")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="the answer as JSON: run folder and job ids; of a dry run the script",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     import time
 
+    from kit.errors import UsageError
     from runner import job as jobs
     from runner import runs, site
 
+    if args.explain and args.json:
+        raise UsageError("--explain has no form in JSON", "runner submit JOB --explain")
     began = time.time()
     job = jobs.load(args.job, args.override)
     looked_at = args.dry_run or args.explain  # on any machine, which need not have the cluster's folders
@@ -84,7 +91,7 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
         from slurm import script
 
         ready = queueing.prepared(job, here, folder, dry=True)
-        say.answer(script.render(ready.batch).rstrip("\n"))
+        _dry_answer("script", script.render(ready.batch).rstrip("\n"), args.json)
         return 0
     settings.writable("runs")
     settings.writable("cache")
@@ -107,7 +114,7 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
 
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
     if args.dry_run:
-        return _dry(job, at, here)
+        return _dry(job, at, here, args.json)
     settings.writable("runs")
     settings.writable("cache")
     secrets = jobs.secret_values(job)
@@ -125,9 +132,9 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
         _answer(folder, (), args.json)
 
 
-def _dry(job: Job, at: Places, here: Site) -> int:
+def _dry(job: Job, at: Places, here: Site, as_json: bool) -> int:
     """Prints each node's command; an image that was not built yet goes by the name that it will have."""
-    from kit import say, shell
+    from kit import shell
     from runner import chosen, images, planning, submission
 
     able = images.runs(here.settings.engine)
@@ -138,9 +145,17 @@ def _dry(job: Job, at: Places, here: Site) -> int:
         reference = images.reference_of(images.planned(wanted), able)
         image = chosen.Chosen(reference=reference, engine=able.name)
     more = submission.further(job, at, image)
-    for argv in submission.argvs(job, at.run, able, image.reference, at.scratch, more):
-        say.answer(shell.line(argv))
+    argvs = submission.argvs(job, at.run, able, image.reference, at.scratch, more)
+    _dry_answer("commands", "\n".join(map(shell.line, argvs)), as_json)
     return 0
+
+
+def _dry_answer(what: str, text: str, as_json: bool) -> None:
+    from msgspec import json
+
+    from kit import say
+
+    say.answer(json.encode({what: text}).decode() if as_json else text)
 
 
 def _image(job: Job, here: Site) -> tuple[Engine, Chosen]:
