@@ -217,3 +217,13 @@ def test_render_check_fails_on_drift(
     code, lines = failure(capsys, "image", "render", "--check")
     assert code == EXIT_CODES["DriftError"]
     assert "gh200/Containerfile" in lines[0] and lines[1] == "hint: make render"
+
+
+def test_msgspec_does_without_typing_extensions_and_others_still_get_it() -> None:
+    """Whose import costs more than msgspec's own."""
+    probe = (
+        "import sys; from runner import cli; cli._import_msgspec(); from kit import settings\n"
+        "assert 'typing_extensions' not in sys.modules\n"
+        "import typing_extensions; assert typing_extensions.__file__"
+    )
+    subprocess.run([sys.executable, "-c", probe], check=True)
