@@ -6,7 +6,8 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from kit.errors import LaunchError
+from kit.errors import InvalidFileError, LaunchError, MissingToolError, SlipworksError, UnsupportedError
+from runner.meeting import Late
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -37,6 +38,25 @@ class Died(LaunchError):
 
 class CommandFailed(Died):
     """The job's command ended badly on a node that is not the first."""
+
+
+class Lost(Died):
+    """Another node gives no sign of life any more."""
+
+
+class Hopeless(Died):
+    """Another node could not begin, and would not in another attempt."""
+
+
+def hopeless(failure: SlipworksError) -> bool:
+    """Whether what kept a node from beginning would keep the next attempt's from it, too.
+
+    So it is for all that is wrong with the job, its image or a driver; not for what died, was silent
+    or came too late, nor for a full disk or a network that was away.
+    """
+    if isinstance(failure, Died | Late):
+        return isinstance(failure, Hopeless)
+    return isinstance(failure, LaunchError | MissingToolError | InvalidFileError | UnsupportedError)
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ray: RayPlan | None = None
     interface: str | None = None
     scratch: str | None = None
-    silence: float = 30.0
+    silence: float = 20.0
     grace: float = 10.0
     attended: bool = False
     everywhere: bool = False

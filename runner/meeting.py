@@ -5,6 +5,7 @@ No node asks a controller, and no clock is compared with another machine's. File
     joined-<k>   node k has joined Ray
     ready-<k>    the services of node k are ready
     alive-<who>  a counter that grows while the writer lives; silence is measured on the reader's own clock
+    fetching-<k> the image is on its way to node k: it gives signs of life, but has not begun
     ended-<k>    node k has ended, with its exit code and the reason; ended-0 ends the job
     stop         all nodes are asked to end
     warning      the time limit is near
@@ -38,11 +39,17 @@ STALL = 5.0  # seconds: a reader that could not look for longer has been stalled
 
 
 class Ended(Struct, frozen=True, omit_defaults=True):
-    """How a node ended. `why` is empty for a good end. `command`: its command failed, not the node."""
+    """How a node ended. `why` is empty for a good end. `command`: its command failed, not the node.
+    `hopeless`: it could not begin, and would not in another attempt."""
 
     code: int
     why: str = ""
     command: bool = False
+    hopeless: bool = False
+
+
+class Late(LaunchError):
+    """What was awaited did not come in time."""
 
 
 class _Heard(Struct):
@@ -80,6 +87,10 @@ class Meeting:
 
     def ready(self, rank: int) -> bool:
         return self._has(f"ready-{rank}")
+
+    def fetching(self, rank: int) -> bool:
+        """Whether a node still gets the image."""
+        return self._has(f"fetching-{rank}")
 
     def end(self, rank: int, ended: Ended) -> None:
         """Says how a node ended; what was said first stays."""
@@ -180,22 +191,40 @@ class Pulse:
                 return
 
 
+class Limit:
+    """Seconds for waiting, perhaps for several things in turn; those in which `held` is true do not count."""
+
+    def __init__(self, seconds: float, held: Callable[[], bool] = lambda: False) -> None:
+        self.seconds = seconds
+        self._held = held
+        self._looked = time.monotonic()
+        self._counted = 0.0
+
+    def over(self) -> bool:
+        now = time.monotonic()
+        if not self._held():
+            self._counted += now - self._looked
+        self._looked = now
+        return self._counted > self.seconds
+
+
 def wait(
     probe: Callable[[], T | None],
     *,
     awaited: str,
-    seconds: float,
+    seconds: float | Limit,
     check: Callable[[], None],
     wake: int | None = None,
 ) -> T:
     """What `probe` returns as soon as it is not None.
 
-    LaunchError after `seconds`; until then says what is awaited after 5, 10, 20 s (not if they are infinite).
+    Late after `seconds`; until then says what is awaited after 5, 10, 20 s (not if they are infinite).
     `check` is called each turn and raises when waiting has become pointless. Turns grow to a hundredth of the
     time waited, between TURN and SLOWEST. `wake`: a descriptor that becomes readable when it happens.
     """
     began = time.monotonic()
-    tell = 5.0 if seconds < float("inf") else seconds
+    limit = seconds if isinstance(seconds, Limit) else Limit(seconds)
+    tell = 5.0 if limit.seconds < float("inf") else limit.seconds
     turn = select.poll()
     if wake is not None:
         turn.register(wake, select.POLLIN)
@@ -205,8 +234,8 @@ def wait(
             return found
         check()
         waited = time.monotonic() - began
-        if waited > seconds:
-            raise LaunchError(f"waited {seconds:.3g} s for {awaited}")
+        if limit.over():
+            raise Late(f"waited {limit.seconds:.3g} s for {awaited}")
         if waited > tell:
             say.say(f"waiting for {awaited} ({waited:.0f} s)")
             tell *= 2

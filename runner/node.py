@@ -23,12 +23,12 @@ from runner import facts as facts_
 from runner import launch as launch_
 from runner.artifacts import Artifacts
 from runner.attaching import Door, address
-from runner.ends import CommandFailed, Died, HeadEnded, Stopped
+from runner.ends import CommandFailed, Died, HeadEnded, Lost, Stopped
 from runner.events import Events
 from runner.facts import Facts
 from runner.launch import Launch, RayPlan
 from runner.leftovers import Leftovers
-from runner.meeting import Ended, Meeting, Pulse, wait
+from runner.meeting import Ended, Late, Limit, Meeting, Pulse, wait
 from runner.peers import Peers
 from runner.program import Program
 from runner.rays import Ray
@@ -39,6 +39,7 @@ from runner.steps import KILLED, Steps
 HEED = 2.0  # seconds for a stop to be heard that may be why something died
 COPY = 120.0  # seconds for the artifacts once the command has ended
 LAST_COPY = 5.0  # the same on a node that must end
+ALONE = 5.0  # seconds at most that a command has to end once another node is lost
 
 
 def run(root: Path, attempt: int, rank: int) -> int:
@@ -51,7 +52,7 @@ def run(root: Path, attempt: int, rank: int) -> int:
         try:
             ended = _lived(node)
         except SlipworksError as failure:
-            ended = Ended(failure.code, failure.message, isinstance(failure, CommandFailed))
+            ended = Ended(failure.code, failure.message, isinstance(failure, CommandFailed), node.hopeless)
             raise
         except Exception as unforeseen:
             ended = Ended(1, f"{type(unforeseen).__name__}: {unforeseen}")
@@ -89,6 +90,8 @@ class Node:
         self.command: Program | None = None
         self.steps: Steps | None = None
         self.warned = False
+        self.hopeless = False
+        self.grace = launch.grace
         self.env: dict[str, str] = {}
         self.leftovers = Leftovers()
         self.events.mark("node started")
@@ -99,14 +102,19 @@ class Node:
     def live(self) -> int:
         """The node's life up to its end, which `clear` is. Returns the command's exit code, 0 on a worker."""
         with ports.held(f"{self.launch.run_id}-{self.rank}") as base:
-            facts = self.look(base)
             try:
+                facts = self.look(base)
                 with Door(address(self.launch.run_id, self.rank), lambda: self.env, self.launch.workdir):
                     return self.lead(facts) if self.rank == 0 else self.follow(facts)
-            except Died as failure:
-                self.heed_stop()
+            except SlipworksError as failure:
+                if isinstance(failure, Died):
+                    self.heed_stop()
+                if isinstance(failure, Lost):
+                    self.grace = min(self.grace, ALONE)
                 if isinstance(failure, CommandFailed):
                     self._conclude(failure.code)
+                else:
+                    self._despair(failure)
                 raise
 
     def look(self, port_base: int) -> Facts:
@@ -155,7 +163,7 @@ class Node:
     def follow(self, facts: Facts) -> int:
         """A worker: joins the head and stays until that has ended, which raises HeadEnded."""
         plan = self.launch.ray
-        within = plan.ready_within if plan else self.peers.within
+        within = self._limit(plan.ready_within if plan else self.peers.within)
         head = wait(self.meeting.head, awaited="the head's address", seconds=within, check=self.check)
         if plan:
             self._bring_up(plan, head)
@@ -196,6 +204,16 @@ class Node:
         if code:
             self.tell("the command failed before its first step: it is not tried again")
 
+    def _despair(self, failure: SlipworksError) -> None:
+        """Says that no other attempt need run, where it could not begin either."""
+        if self.command or not ends.hopeless(failure) or self.meeting.stopped() is not None:
+            return
+        self.hopeless = True
+        if self.rank == 0 and not self.folder.finished.exists():
+            why = failure.message.partition("\n")[0]
+            files.write(self.folder.finished, f"it could not begin: {why}\n")
+            self.tell("another attempt could not begin either: it is not tried again")
+
     def _set_master(self, master: str) -> None:
         host, _, port = master.rpartition(":")
         self.env |= {"MASTER_ADDR": host, "MASTER_PORT": port}
@@ -231,15 +249,17 @@ class Node:
 
     def _await_nodes(self, probe: Callable[[int], bool], to: str, seconds: float) -> None:
         """Until `probe` is true of every other node; LaunchError naming the one that is late."""
-        until = time.monotonic() + seconds
+        limit = self._limit(seconds)
         for rank in self.peers.others:
             try:
-                wait(partial(_true, probe, rank), awaited=f"node {rank} to {to}",
-                     seconds=max(0.0, until - time.monotonic()), check=self.check)  # fmt: skip
-            except Died:
-                raise
-            except LaunchError as late:
-                raise LaunchError(self.peers.failed(rank, late.message)) from late
+                wait(partial(_true, probe, rank), awaited=f"node {rank} to {to}", seconds=limit,
+                     check=self.check)  # fmt: skip
+            except Late as late:
+                raise Late(self.peers.failed(rank, late.message)) from late
+
+    def _limit(self, seconds: float) -> Limit:
+        """For what other nodes must do; while one of them still gets its image, it does not run down."""
+        return Limit(seconds, lambda: any(map(self.meeting.fetching, self.peers.others)))
 
     def _run_command(self) -> int:
         self.tell("running the command")
@@ -260,8 +280,8 @@ class Node:
         """Ends all that this node has started, and removes what it leaves; Ray's logs may stay."""
         self.leftovers.note(family.descendants(os.getpid()))
         if self.command and self.command.code() is None:
-            self.tell(f"ending the command, which has {self.launch.grace:g} s")
-            self.command.end(self.launch.grace)
+            self.tell(f"ending the command, which has {self.grace:g} s")
+            self.command.end(self.grace)
         if self.ray:
             self.ray.kill()
         family.end(grace=3.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 
-from runner.ends import CommandFailed, Died, HeadEnded, Stopped
+from runner import variables
+from runner.ends import CommandFailed, Died, HeadEnded, Hopeless, Lost, Stopped
 from runner.launch import Launch
 from runner.meeting import Ended, Meeting
 from runner.runs import Attempt, last_lines
@@ -47,9 +48,9 @@ class Peers:
         if ended is None:
             silent = self._silent(rank)
             if silent:
-                raise Died(self.failed(rank, silent))
+                raise Lost(self.failed(rank, silent))
             return
-        kind = CommandFailed if ended.command else Died
+        kind = CommandFailed if ended.command else Hopeless if ended.hopeless else Died
         raise kind(self.failed(rank, _said(ended)))
 
     def _silent(self, rank: int) -> str | None:
@@ -62,8 +63,22 @@ class Peers:
         return None
 
     def failed(self, rank: int, why: str) -> str:
-        """The sentence that names a node, with the last lines of its log."""
-        return f"node {rank} failed: {why}\nits last lines:\n{last_lines(self.attempt.log(rank))}"
+        """The sentence that names a node and its machine, with the last lines of its log."""
+        host = self._host(rank)
+        name = f"node {rank} ({host})" if host else f"node {rank}"
+        return f"{name} failed: {why}\nits last lines:\n{last_lines(self.attempt.log(rank))}"
+
+
+    def _host(self, rank: int) -> str | None:
+        """As Slurm calls it; None without Slurm."""
+        if host := variables.step(self.attempt, rank).get("SLURMD_NODENAME"):
+            return host
+        try:
+            lines = self.attempt.slurm.read_text().splitlines()
+        except OSError:
+            return None
+        hosts = next((line.removeprefix("hosts=").split() for line in lines if line.startswith("hosts=")), [])
+        return hosts[rank] if rank < len(hosts) else None
 
 
 def _said(ended: Ended) -> str:

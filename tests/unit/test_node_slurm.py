@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit import files, process
 from kit.errors import LaunchError
+from runner import meeting as meeting_
+from runner.launch import Service
 from runner.meeting import Ended, Meeting
 from runner.runs import RunFolder
 from tests.unit.parts_node import alone, ended, events, job, seen, start, text
@@ -197,3 +201,97 @@ def test_a_word_that_was_said_first_stays(folder: RunFolder) -> None:
     files.write(folder.finished, "cancelled\n")
     job(folder, "true")
     assert alone(folder)[0] == 0 and folder.finished.read_text() == "cancelled\n"
+
+
+def given_up(folder: RunFolder) -> str | None:
+    return folder.finished.read_text() if folder.finished.exists() else None
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "why"),
+    [
+        ("no-such-program", {}, "the image has no `no-such-program` on its PATH"),
+        ("true", {"preload": ("/no/lib.so",)}, "LD_PRELOAD names /no/lib.so, which is not in the image"),
+        ("true", {"services": (Service(name="it", run="sleep 99", ready="file:/none", ready_within=0.3),)},
+         "the service it on node 0 was not ready within 0.3 s"),
+        ("true", {"services": (Service(name="it", run="exit 3", ready="file:/none"),)}, None),
+        ("true", {"nodes": 2, "ray": None, "services": (Service(name="it", run="sleep 99"),),
+                  "silence": 1.0}, None),
+    ],
+)  # fmt: skip
+def test_what_could_not_begin_is_not_tried_again(
+    folder: RunFolder, command: str, more: dict[str, Any], why: str | None
+) -> None:
+    """But for what died or was silent, which another attempt may not meet."""
+    if more.get("nodes"):
+        files.write(folder.attempt(1).meeting / "alive-1", "1")
+    job(folder, command, interface="lo", **more)
+    code, log = alone(folder)
+    assert code
+    told = given_up(folder)
+    assert (told is None) == (why is None), log
+    assert why is None or (told or "").startswith(f"it could not begin: {why}")
+    ended = Meeting(folder.attempt(1).meeting).ended(0)
+    assert ended and ended.hopeless is (why is not None)
+
+
+def test_another_node_that_could_not_begin_ends_the_chain_too(folder: RunFolder) -> None:
+    job(folder, "sleep", "1000", nodes=2, interface="lo", everywhere=True)
+    files.write(folder.attempt(1).step(1), b"SLURMD_NODENAME=c002\0")
+    meeting = folder.attempt(1).meeting
+    services = (Service(name="it", run="sleep 99"),)
+    job(folder, "true", nodes=2, interface="lo", services=services)
+    files.write(meeting / "ended-1", '{"code":20,"why":"no podman there","hopeless":true}')
+    code, log = alone(folder)
+    assert code == LaunchError.code and "node 1 (c002) failed: no podman there" in log
+    assert given_up(folder) == "it could not begin: node 1 (c002) failed: no podman there\n"
+
+
+def test_a_node_is_named_with_its_machine_before_it_has_come(folder: RunFolder) -> None:
+    from runner import peers
+
+    launch = job(folder, "true", nodes=3, everywhere=True)
+    files.write(folder.attempt(1).slurm, "job_id=7\nnodes=3\nhosts=c001 c002 c003\n")
+    watched = peers.Peers(folder.attempt(1), Meeting(folder.attempt(1).meeting), 0, launch)
+    assert watched.failed(2, "gone").startswith("node 2 (c003) failed: gone\n")
+
+
+def test_a_node_that_gets_its_image_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, fetching = [0.0], [False]
+    monkeypatch.setattr(meeting_.time, "monotonic", lambda: now[0])
+    limit = meeting_.Limit(10.0, lambda: fetching[0])
+
+    def over_after(seconds: float) -> bool:
+        now[0] += seconds
+        return limit.over()
+
+    assert not over_after(6)
+    fetching[0] = True
+    assert not over_after(1) and not over_after(1000)
+    fetching[0] = False
+    assert not over_after(4), "the time in which it got the image does not count"
+    assert over_after(1)
+
+
+def test_the_head_waits_while_a_nodes_image_is_fetched(folder: RunFolder) -> None:
+    from runner import node as nodes
+
+    launch = job(folder, "true", nodes=3)
+    node = nodes.Node(folder, folder.attempt(1), 0, launch)
+    files.write(folder.attempt(1).meeting / "fetching-2", "")
+    limit = node._limit(0.0)
+    time.sleep(0.01)
+    assert not limit.over()
+    (folder.attempt(1).meeting / "fetching-2").unlink()
+    seen(limit.over)
+
+
+def test_a_lost_nodes_peers_end_fast(folder: RunFolder) -> None:
+    """What waits for a dead node cannot end its work in order."""
+    deaf = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    job(folder, "sh", "-c", deaf, nodes=2, interface="lo", everywhere=True, silence=1.0, grace=60.0)
+    files.write(folder.attempt(1).meeting / "alive-1", "1")
+    began = time.monotonic()
+    code, log = alone(folder)
+    assert code == LaunchError.code and "ending the command, which has 5 s" in log
+    assert time.monotonic() - began < 30
