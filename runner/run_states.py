@@ -99,7 +99,7 @@ def of(files: RunFiles, rows: Mapping[str, Row] | None, now: float, *, elsewhere
     run's, is believed only in what bears the run's comments.
     """
     record = files.record
-    mine = own_rows(record, rows) if record and rows is not None else ()
+    mine = own_rows(record, rows, elsewhere) if record and rows is not None else ()
     strange = elsewhere or bool(record and rows and any(id in rows for id in record.ids))
     asked = rows is not None and (bool(mine) or not strange)
     if record is None:
@@ -123,12 +123,16 @@ def _is_sure(files: RunFiles, asked: bool) -> bool:
     return asked or files.finished is not None or files.record.state == "failed"
 
 
-def own_rows(record: Record, rows: Mapping[str, Row]) -> tuple[Row, ...]:
-    """Those that are jobs of this run: ids alone are given anew, and by other clusters too."""
+def own_rows(record: Record, rows: Mapping[str, Row], elsewhere: bool = False) -> tuple[Row, ...]:
+    """Those that are jobs of this run: ids alone are given anew, and by other clusters too.
+
+    A name serves where the accounting keeps no comments, but not elsewhere, where people call jobs the same.
+    """
     found = ((each, rows[each.id]) for each in record.jobs if each.id in rows)
     return tuple(
         row for each, row in found
-        if row.comment == each.comment or (row.accounted and not row.comment and row.name == record.name)
+        if row.comment == each.comment
+        or (row.accounted and not row.comment and not elsewhere and row.name == record.name)
     )  # fmt: skip
 
 

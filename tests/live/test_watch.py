@@ -195,7 +195,7 @@ def test_what_scancel_ends_is_told_by_the_accounting(desk: Desk, slurm: Slurm) -
         def mine(self) -> Mapping[str, Row]:
             return {}
 
-    asked = Forgetful(Client(Own(), desk.env))
+    asked = Forgetful(Client(Own(), desk.env), "generic")
     until(lambda: bool(asked.past(600, record.ids)), "the accounting", 60)
     assert Watch(lambda: asked).state(folder).why == "in Slurm"
 

@@ -70,6 +70,7 @@ def test_the_accounting_may_have_no_comments(folder: RunFolder) -> None:
     kept = record(folder, "10")
     past = row("10", "TIMEOUT", comment="", name="j", accounted=True)
     assert own_rows(kept, {"10": past}) == (past,)
+    assert own_rows(kept, {"10": past}, elsewhere=True) == (), "there the name is another job's"
     for other in ({"name": "k"}, {"comment": "slipworks:deadbeef:0"}, {"accounted": False}):
         said = {"name": "j", "comment": "", "accounted": True} | other
         assert own_rows(kept, {"10": row("10", "TIMEOUT", **said)}) == ()
