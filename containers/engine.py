@@ -45,7 +45,8 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     workdir   absolute; must exist in the image or be bound. None: the image's, / in a SIF.
     name      of the container, where the engine names them.
     gpus      all GPUs that this process may use.
-    elsewhere the command is for another machine: no daemon of this one is asked.
+    elsewhere the command is for another machine: no daemon of this one is asked, and nothing of this one is
+              in it. What only that machine can tell is for whoever runs it (see slurm/templates).
     temporary whoever runs the command adds a mount at /tmp.
     stdin     the caller's standard input goes inside; terminal: it is a terminal, and so it is inside.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
@@ -92,7 +93,7 @@ class Engine(Protocol):
     def run_argv(self, run: ContainerRun) -> list[str]:
         """The command that does it. Pure apart from what was found out about this host."""
 
-    def remove_argv(self, names: Sequence[str]) -> list[str]:
+    def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         """The command that ends and removes the containers of these names, if they are there. Pure.
 
         For a client that was ended before its container ran: it leaves what it made so far. Empty where an

@@ -45,7 +45,7 @@ def batch(
         nodes=job.nodes,
         container=words,
         rank_token=token,
-        remove=engine.remove_argv([run.name] if run.name else []),
+        remove=engine.remove_argv([run.name] if run.name else [], elsewhere=True),
         modules=cluster.modules,
         words_at=_first_mount(words),
         present=present,
@@ -89,7 +89,7 @@ def _fetching(folder: RunFolder, chosen: Chosen) -> tuple[list[str], list[str]]:
     """How a node asks its engine for the image, and gets it; nothing for a file that all nodes see."""
     if chosen.engine == "apptainer" or chosen.name is None:
         return [], []
-    command = engines.get(chosen.engine).remove_argv(["x"])
+    command = engines.get(chosen.engine).remove_argv(["x"], elsewhere=True)
     prefix = command[: command.index("rm")]
     if chosen.archive:
         return [*prefix, "image", "inspect", chosen.reference], [*prefix, "load", "--input", chosen.archive]

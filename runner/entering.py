@@ -37,6 +37,11 @@ for name in "${@:2:$1}"; do
     ! command -v module >/dev/null || module load "$name" >&2 || exit 20
 done
 shift $(($1 + 1))
+if [ "$1" = apptainer ] && [ "$EUID" -eq 0 ]; then
+    while read -r name value; do [ "$name" != CapEff: ] || break; done </proc/self/status
+    read -r last </proc/sys/kernel/cap_last_cap
+    [ $((16#$value)) -eq $(((1 << (last + 1)) - 1)) ] || export APPTAINER_USERNS=1 # as the node's own has it
+fi
 exec "$@"
 """
 

@@ -13,15 +13,13 @@ from msgspec import Struct
 
 from kit.errors import InvalidFileError
 from kit.shell import quote
+from slurm import fabric
 
 if TYPE_CHECKING:
     import jinja2
 
 Options = dict[str, str | int | bool]
 """sbatch's long options without dashes -> value; True: an option without a value; False: left out."""
-
-FABRIC = "/slipworks-fabric"
-"""The folder inside in which the node's own libraries of its network lie (see slurm.fabric.Fabric)."""
 
 
 class Present(Struct, frozen=True):
@@ -44,9 +42,9 @@ class Batch(Struct, frozen=True, kw_only=True):
     remove     the engine's command that removes what a killed client left on a node; with `rank_token` too.
     rank_token a text that stands for the rank in `container` and `remove`; no value of the user's holds it.
     words_at   how many words of `container` come before those that a node adds of its own: for each file that
-               matches a glob of `fabric` --mount=type=bind,source=FILE,target=FABRIC/NAME,ro; for each that
-               matches one of `devices` --device=FILE. A glob without a match adds nothing. Mounts of
-               `container` that may lie in those come behind.
+               matches a glob of `fabric` --mount=type=bind,source=FILE,target=FOLDER/NAME,ro (FOLDER: see
+               slurm.fabric); for each that matches one of `devices` --device=FILE. A glob without a match
+               adds nothing. Mounts of `container` that may lie in those come behind.
     present    more of them, in this order, where the node has them.
     submits    jobs are submitted from inside: the folder of the node's own slurm.conf, too.
     temporary  each node makes a folder of its own, 0700, on its own disk ($SLURM_TMPDIR, $TMPDIR or /tmp):
@@ -89,6 +87,9 @@ LONGEST_DIRECTIVE = 8000
 LONGEST_SCRIPT = 4 << 20
 """Bytes that sbatch takes, unless the site has another max_script_size."""
 
+PODMAN_FLAGS = ' ${podman_flags[@]+"${podman_flags[@]}"}'
+"""Of podman's commands: what a node decides (see podman.j2)."""
+
 _OPTION = re.compile(r"[a-z][a-z0-9_-]+")
 _PLAIN = re.compile(r"[A-Za-z0-9@%_+=:,./-]+")
 
@@ -102,6 +103,8 @@ def render(batch: Batch) -> str:
     _check(batch)
     rank = batch.rank_token
     words = [_word(word, rank) for word in batch.container]
+    if words[0] == "podman":
+        words[0] += PODMAN_FLAGS
     text = _template().render(
         directives=[directive(name, value) for name, value in batch.options.items() if value is not False],
         run=_word(str(batch.run)),
@@ -109,7 +112,8 @@ def render(batch: Batch) -> str:
         restarts=batch.restarts,
         patience=round(batch.patience),
         engine=_word(batch.container[0]),
-        podman="podman" in batch.container[:4],  # perhaps behind `env -u NAME`
+        podman=batch.container[0] == "podman",
+        apptainer=batch.container[0] == "apptainer",
         head=words[: batch.words_at],
         tail=words[batch.words_at :],
         remove=_line(batch.remove, rank),
@@ -118,7 +122,7 @@ def render(batch: Batch) -> str:
         modules=[_word(module) for module in batch.modules],
         fabric=[_word(pattern) for pattern in batch.fabric],
         devices=[_word(pattern) for pattern in batch.devices],
-        fabric_folder=FABRIC,
+        fabric_folder=fabric.FOLDER,
         temporary=batch.temporary,
         present=[_present(each) for each in batch.present],
         submits=batch.submits,
@@ -200,7 +204,8 @@ def _present(each: Present) -> str:
 
 
 def _line(words: Iterable[str], token: str) -> str:
-    return " ".join(_word(word, token) for word in words)
+    line = " ".join(_word(word, token) for word in words)
+    return line.replace("podman", f"podman{PODMAN_FLAGS}", 1) if line.startswith("podman ") else line
 
 
 def _word(value: str, token: str | None = None) -> str:

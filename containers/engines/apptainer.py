@@ -163,7 +163,8 @@ class Apptainer:
             f"--home={env.pop('HOME')}",
             f"--pwd={run.workdir or '/'}",
         ]
-        if self.on.root and not self.on.every_capability:
+        # Elsewhere the node decides, and says so by APPTAINER_USERNS.
+        if self.on.root and not self.on.every_capability and not run.elsewhere:
             say.once("note: root lacks capabilities here: apptainer runs in a user namespace")
             argv.append("--userns")
         if not run.temporary and not any(bind.target == "/tmp" for bind in run.binds):
@@ -176,7 +177,7 @@ class Apptainer:
             argv.append("--nv")
         return [*argv, run.image, *run.argv]
 
-    def remove_argv(self, names: Sequence[str]) -> list[str]:
+    def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []
 
 

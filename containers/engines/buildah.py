@@ -77,7 +77,7 @@ class Buildah:
     def run_argv(self, run: ContainerRun) -> list[str]:
         raise UnsupportedError("buildah keeps images and does not run them", "ENGINE=podman")
 
-    def remove_argv(self, names: Sequence[str]) -> list[str]:
+    def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []
 
     def _ask(self, *words: str) -> str:

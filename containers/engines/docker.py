@@ -111,7 +111,7 @@ class Docker:
                 argv.append("--ulimit=memlock=-1:-1")
         return [*argv, run.image, *run.argv]
 
-    def remove_argv(self, names: Sequence[str]) -> list[str]:
+    def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return ["docker", "rm", "--force", *names]
 
     def _rootless(self) -> bool:

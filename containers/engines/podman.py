@@ -24,7 +24,9 @@ class Podman(Buildah):
     DRIVER = "--format={{.Store.GraphDriverName}}"
     ID: Sequence[str] = ("image", "inspect", "--format={{.Id}}")
 
-    def command(self) -> list[str]:
+    def command(self, elsewhere: bool = False) -> list[str]:
+        if elsewhere:  # a job has no session with systemd
+            return ["podman", "--cgroup-manager", "cgroupfs"]
         return [*super().command(), *host.podman_flags(self.on)]
 
     def check(self) -> str:
@@ -37,17 +39,14 @@ class Podman(Buildah):
         return super().check()
 
     def run_argv(self, run: ContainerRun) -> list[str]:
-        command = self.command()
-        if run.elsewhere and "--cgroup-manager" not in command:  # a job has no session with systemd
-            command += ["--cgroup-manager", "cgroupfs"]
         argv = [
-            *command,
+            *self.command(run.elsewhere),
             "run",
             "--rm",
             "--pull=never",
             "--network=host",
             "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
-            *host.podman_run_flags(self.on),
+            *([] if run.elsewhere else host.podman_run_flags(self.on)),
         ]
         # Without root, the container's root is the caller. keep-id would copy a 20 GB image to change owners.
         argv += ["--entrypoint=", *docker_words(run)]
@@ -57,8 +56,8 @@ class Podman(Buildah):
             argv.append("--device=nvidia.com/gpu=all")
         return [*argv, run.image, *run.argv]
 
-    def remove_argv(self, names: Sequence[str]) -> list[str]:
-        return [*self.command(), "rm", "--force", "--time=0", "--ignore", *names]
+    def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
+        return [*self.command(elsewhere), "rm", "--force", "--time=0", "--ignore", *names]
 
 
 ENGINE = Podman

@@ -21,6 +21,7 @@ NETWORK = '#!/bin/sh\n[ "$1 $2 $3" = "-f -c %T" ] && echo nfs || exec /usr/bin/s
 TRY = """
 set -u
 rank=0 host=n1 run=$HOME
+locks=()
 say() { echo "$*"; }
 fail() { echo "failed: $*"; exit "$1"; }
 %s
@@ -34,7 +35,9 @@ leave_podman
 """
 
 
-FUNCTIONS = (Path(script.__file__).parent / "templates/podman.j2").read_text()
+TEMPLATES = Path(script.__file__).parent / "templates"
+PODMAN = (TEMPLATES / "podman.j2").read_text()
+FUNCTIONS = (TEMPLATES / "folders.j2").read_text() + PODMAN
 
 
 def tried(user: User, **env: str) -> dict[str, str]:
@@ -101,4 +104,4 @@ def test_what_the_user_chose_is_left_alone(ordinary_user: User, with_network: st
 def test_scripts_for_podman_have_it_and_no_others() -> None:
     for engine, has in (("podman", True), ("apptainer", False)):
         made = Batch(options={}, run=Path("/run"), nodes=1, container=[engine, "run", "x"], rank_token="@")
-        assert (FUNCTIONS in render(made)) is has
+        assert (PODMAN in render(made)) is has

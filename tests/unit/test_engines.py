@@ -227,8 +227,22 @@ def test_podman_in_a_job_asks_no_systemd_for_a_scope() -> None:
     run = ContainerRun(image="x", argv=("true",), elsewhere=True)
     argv = Podman(on=plain_host()).run_argv(run)
     assert argv[:4] == ["podman", "--cgroup-manager", "cgroupfs", "run"]
-    odd = Podman(on=plain_host(systemd=False)).run_argv(run)
-    assert odd.count("--cgroup-manager") == 1
+
+
+def test_nothing_of_this_host_is_in_a_command_for_another(capsys: pytest.CaptureFixture[str]) -> None:
+    from containers.engines.apptainer import Apptainer
+    from containers.engines.podman import Podman
+
+    run = ContainerRun(image="x", argv=("true",), elsewhere=True)
+    odd = plain_host(
+        runtime_dir="stale", systemd=False, cgroups="hybrid", runtimes=("runc",), root=True, capabilities=0,
+        every_capability=False, mqueue=False, init="/usr/bin/catatonit",
+    )  # fmt: skip
+    for kind in (Podman, Apptainer):
+        here, there = kind(on=odd), kind(on=plain_host())
+        assert here.run_argv(run) == there.run_argv(run)
+        assert here.remove_argv(["x"], elsewhere=True) == there.remove_argv(["x"], elsewhere=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_no_value_of_an_env_file_reaches_argv(tmp_path: Path) -> None:

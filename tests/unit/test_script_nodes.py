@@ -1,0 +1,130 @@
+"""What a node's part of the batch script decides there, run by bash with stand-ins for the rest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from msgspec import json
+
+from runner.meeting import Ended, Meeting
+from tests.unit.parts_script import ENGINE, RANK, Cluster, until
+
+WORDS = ("podman", "--cgroup-manager", "cgroupfs", "run", "--mount=x", "image", "node")
+"""Of a container, as Podman.run_argv has it for another machine; a node's own come before --mount."""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    return Cluster(tmp_path, tmp_path / "a run, it's")
+
+
+def test_a_missing_engine_ends_the_chain(cluster: Cluster) -> None:
+    assert cluster.finish(cluster.batch(container=("no-such-engine", "node"), restarts=2))[0] == 20
+    told = (cluster.run / "finished").read_text()
+    assert told.startswith("it could not begin: node 0 (n1) has no no-such-engine on its PATH")
+    assert json.decode(cluster.attempt("meeting/ended-0").read_bytes(), type=Ended).hopeless
+
+
+def test_a_missing_module_ends_the_chain(cluster: Cluster) -> None:
+    cluster.program("module", "#!/bin/sh\nexit 1\n")
+    (cluster.run / "chain").write_text("7\n8\n")
+    assert cluster.finish(cluster.batch(modules=("cuda",), restarts=1))[0] == 20
+    assert "it could not begin: n1 cannot load the module cuda" in (cluster.run / "finished").read_text()
+    assert (cluster.record / "scancel").read_text() == "8\n"
+
+
+def test_what_may_be_better_another_time_does_not(cluster: Cluster) -> None:
+    assert cluster.finish(cluster.batch(have=("false",), fetch=("false",), restarts=2))[0] == 40
+    assert not (cluster.run / "finished").exists()
+    assert "hopeless" not in cluster.attempt("meeting/ended-0").read_text()
+
+
+def test_signs_of_life_while_the_image_comes(cluster: Cluster) -> None:
+    """Until the runner inside gives them, over the same file."""
+    cluster.program("fetch", '#!/bin/sh\nuntil [ -e "$RECORD/image" ]; do sleep 0.05; done\n')
+    cluster.container('await go; printf 000000000999 >"$RECORD/taken"; printf 000000000999 1<>alive-0; '
+                      'read -r -t 2.5 <> <(:); cp alive-0 "$RECORD/last"; ended 0')  # fmt: skip
+    job = cluster.start(cluster.batch(have=("false",), fetch=("fetch",)))
+    meeting = Meeting(cluster.attempt("meeting"))
+    until(lambda: meeting.fetching(0) and meeting.lives("0"), "the first sign")
+    alive = cluster.attempt("meeting/alive-0")
+    for _ in range(2):
+        before = alive.read_text()
+        until(lambda before=before: alive.read_text() != before, "another sign")  # type: ignore[misc]
+    (cluster.record / "image").touch()
+    until(lambda: cluster.words("engine-0"), "the container")
+    assert not cluster.attempt("meeting/fetching-0").exists()
+    before = alive.read_text()
+    until(lambda: alive.read_text() != before, "a sign while the container begins")
+    cluster.attempt("meeting/go").touch()
+    assert job.communicate(timeout=60) and job.returncode == 0
+    assert (cluster.record / "last").read_text() == "000000000999", "the script has left it to the container"
+
+
+class TestLeftovers:
+    @pytest.fixture
+    def folders(self, cluster: Cluster) -> dict[str, Path]:
+        names = {
+            "killed": "slipworks-6-0.aBcDeF", "podmans": "slipworks-podman-6-1.aBcDeF",
+            "locked": "slipworks-5-0.aBcDeF", "other": "slipworks-6-0.aB", "mine": "slipworks-cache.aBcDeF",
+        }  # fmt: skip
+        made = {key: cluster.record / name for key, name in names.items()}
+        for each in made.values():
+            each.mkdir()
+            (each / "file").touch()
+        return made
+
+    def test_of_killed_jobs_are_removed_and_no_others(
+        self, cluster: Cluster, folders: dict[str, Path]
+    ) -> None:
+        (cluster.record / "slipworks-4-0.aBcDeF").symlink_to(folders["mine"])
+        held = subprocess.Popen(["flock", str(folders["locked"]), "sleep", "100"], start_new_session=True)
+        try:
+            until(lambda: subprocess.run(["flock", "-n", folders["locked"], "true"]).returncode, "the lock")
+            assert cluster.finish(cluster.batch(temporary=True))[0] == 0
+        finally:
+            os.killpg(held.pid, 9)
+            held.wait()
+        assert {key for key, each in folders.items() if each.exists()} == {"locked", "other", "mine"}
+        assert (folders["mine"] / "file").exists()
+        assert f"removing {folders['killed']}" in cluster.attempt("node-0.log").read_text()
+
+    def test_a_node_parts_own_is_held(self, cluster: Cluster) -> None:
+        """Another job of this user begins on the same node meanwhile."""
+        cluster.container('await go; ls -d "$RECORD"/slipworks-7-0.* >"$RECORD/seen"; ended 0')
+        job = cluster.start(cluster.batch(temporary=True))
+        until(lambda: cluster.words("engine-0"), "the container")
+        (folder,) = cluster.record.glob("slipworks-7-0.*")
+        assert subprocess.run(["flock", "-n", folder, "true"]).returncode == 1
+        cluster.attempt("meeting/go").touch()
+        assert job.communicate(timeout=30) and job.returncode == 0
+        assert (cluster.record / "seen").read_text().strip() == str(folder) and not folder.exists()
+
+
+class TestPodman:
+    @pytest.fixture
+    def podman(self, cluster: Cluster) -> Cluster:
+        cluster.program("podman", ENGINE)
+        return cluster
+
+    def test_a_node_decides_what_it_needs(self, podman: Cluster) -> None:
+        code, said = podman.finish(podman.batch(container=WORDS, words_at=4), HOME=str(podman.record))
+        assert code == 0, said
+        words = podman.words("engine-0")
+        assert words[-7:] == ["--mount=x", "image", "node", "--attempt", "1", "--rank", "0"]
+        own = words[words.index("run") + 1 : -7]
+        assert own[0] in ("--ipc=host", "--volume=/dev/shm:/dev/shm")
+
+    def test_one_that_is_not_there_is_told(self, cluster: Cluster) -> None:
+        """Whatever the machine knows that the job was submitted from."""
+        container = ("no-podman", *WORDS[1:])
+        assert cluster.finish(cluster.batch(container=container, words_at=4))[0] == 20
+
+    def test_what_is_left_is_removed_by_the_same_podman(self, podman: Cluster) -> None:
+        podman.container("kill -KILL $$")
+        remove = ("podman", "--cgroup-manager", "cgroupfs", "rm", f"x-{RANK}")
+        podman.finish(podman.batch(container=WORDS, words_at=4, remove=remove), HOME=str(podman.record))
+        assert podman.words("engine-0")[-5:][-2:] == ["rm", "x-0"]
