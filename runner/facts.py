@@ -105,8 +105,6 @@ def gather(
 
     `suffix` is the site's (Launch.node_suffix): the node's short name with it is looked up.
     """
-    listing = _nvidia("-L")
-    driver, bus_ids = _asked("driver_version", "pci.bus_id") if listing else ((), ())
     return Facts(
         rank=rank,
         nodes=nodes,
@@ -118,22 +116,33 @@ def gather(
         temporary=temporary(env),
         env=dict(env),
         port_base=port_base,
-        gpus=listing,
-        driver=driver[0] if driver else None,
-        ray=python_packages.version("ray", env),
-        ray_client=python_packages.version("grpcio", env) is not None,
         step=dict(step or {}),
-        bus_ids=bus_ids,
-        vllm=python_packages.version("vllm", env),
-        vllm_uuids=python_packages.vllm_takes_uuids(env),
-        nccl=python_packages.nccl(env),
         foreign=foreign(env),
         limits=limits.here(),
         fabric=fabric.names(),
         fabric_wrong=fabric.wrong(python_packages.folders(env), env),
         devices=tuple(sorted(str(path) for pattern in NETWORK for path in Path("/dev").glob(pattern))),
         alias=_alias(suffix),
+        **_gpus(),
+        **_packages(env),
     )
+
+
+def _gpus() -> dict[str, Any]:
+    listing = _nvidia("-L")
+    driver, bus_ids = _asked("driver_version", "pci.bus_id") if listing else ((), ())
+    return {"gpus": listing, "driver": driver[0] if driver else None, "bus_ids": bus_ids}
+
+
+def _packages(env: Mapping[str, str]) -> dict[str, Any]:
+    """What the image's Python has."""
+    return {
+        "ray": python_packages.version("ray", env),
+        "ray_client": python_packages.version("grpcio", env) is not None,
+        "vllm": python_packages.version("vllm", env),
+        "vllm_uuids": python_packages.vllm_takes_uuids(env),
+        "nccl": python_packages.nccl(env),
+    }
 
 
 def foreign(env: Mapping[str, str], root: Path = Path("/")) -> tuple[str, ...]:

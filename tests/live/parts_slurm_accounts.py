@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tests.live.parts_slurm_net import APART
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.live.parts_slurm_daemons import Daemons
 
 DATABASE = (
@@ -22,6 +24,19 @@ DATABASE = (
 
 def start(daemons: Daemons, cluster: str) -> list[str]:
     """Starts both; gives the lines of slurm.conf. The cluster's name is registered by slurmctld itself."""
+    folder = _start_database(daemons)
+    port = _start_accounting(daemons, folder)
+    return [
+        "AccountingStorageType=accounting_storage/slurmdbd",
+        "AccountingStorageHost=127.0.0.1",
+        f"AccountingStoragePort={port}",
+        f"AccountingStoragePass={daemons.folder / 'munge/socket'}",
+        "JobAcctGatherType=jobacct_gather/none",
+    ]
+
+
+def _start_database(daemons: Daemons) -> Path:
+    """Its folder, with the socket."""
     from tests.live.parts_slurm_daemons import until
 
     folder = daemons.folder / "database"
@@ -35,6 +50,13 @@ def start(daemons: Daemons, cluster: str) -> list[str]:
     files = [f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
     daemons.spawn("mariadbd", [*APART, "mariadbd", *where, *files])
     until((folder / "socket").exists, "the database's socket", 60, daemons.logs)
+    return folder
+
+
+def _start_accounting(daemons: Daemons, folder: Path) -> int:
+    """slurmdbd on that database; its port."""
+    from tests.live.parts_slurm_daemons import until
+
     host, port = socket.gethostname(), daemons.base + 1
     config = daemons.folder / "slurmdbd.conf"
     given = {
@@ -56,13 +78,7 @@ def start(daemons: Daemons, cluster: str) -> list[str]:
     names = [f"{name}={value}" for name, value in env.items()]
     daemons.spawn("slurmdbd", [*APART, "env", *names, "slurmdbd", "-D"])
     until(lambda: _answers(port), "slurmdbd's port", 60, daemons.logs)
-    return [
-        "AccountingStorageType=accounting_storage/slurmdbd",
-        "AccountingStorageHost=127.0.0.1",
-        f"AccountingStoragePort={port}",
-        f"AccountingStoragePass={daemons.folder / 'munge/socket'}",
-        "JobAcctGatherType=jobacct_gather/none",
-    ]
+    return port
 
 
 def _answers(port: int) -> bool:

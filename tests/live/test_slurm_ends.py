@@ -152,10 +152,10 @@ def test_a_node_that_dies_ends_the_job_by_name(user: Login, rank: int) -> None:
     killed = time.monotonic()
     try:
         other = folder.attempt(1).log(1 - rank)
-        until(lambda: f"node {rank} failed: " in other.read_text(), "the other node's word", 60,
+        until(lambda: f"node {rank} ({dead}) failed: " in other.read_text(), "the other node's word", 60,
               lambda: logs(folder))  # fmt: skip
-        story = other.read_text().partition(f"node {rank} failed: ")[2]
-        assert "no sign of life for 30 s" in story and f"the last word of {rank}" in story, story
+        story = other.read_text().partition(f"node {rank} ({dead}) failed: ")[2]
+        assert "no sign of life for 20 s" in story and f"the last word of {rank}" in story, story
         slurm.quiet()
         assert json.decode((folder.attempt(1).meeting / f"ended-{1 - rank}").read_bytes())["code"] == 50
         if rank == 0:  # the script went with it: Slurm ends the job once it takes the node for dead
