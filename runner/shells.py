@@ -93,7 +93,9 @@ def container(
     """The shell's container. The user's home, this folder and those of the settings are at their own paths,
     as in slurm_inside. users: see there."""
     env = {name: environment[name] for name in _PASSED if name in environment}
-    env |= slurm_inside.variables(here, facts, environment)
+    own = slurm_inside.variables(here, facts, environment)
+    # These are words of a command that anybody sees; an index may be named with a password.
+    env |= {name: value for name, value in own.items() if name != "SLIPWORKS_TORCH_INDEX" or "@" not in value}
     wanted = slurm_inside.client_binds(facts, users) if facts else []
     binds = [each for each in wanted if each.source.exists()]
     return ContainerRun(

@@ -108,11 +108,13 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
 
 
 def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, began: float) -> int:
-    from kit import settings
+    from kit import say, settings
     from runner import code, submission
     from runner import job as jobs
 
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
+    if job.submits:
+        say.say("note: there is no Slurm here, so the job's `submits` gives it nothing")
     if args.dry_run:
         return _dry(job, at, here, args.json)
     settings.writable("runs")

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from containers.engine import Bind
+from containers.engines.apptainer import Apptainer
 from kit import settings
 from kit.errors import MissingToolError
-from runner import chosen, queueing, runs, shells, site, slurm_inside
+from runner import chosen, cli, images, queueing, runs, shells, site, slurm_inside
 from runner.chosen import Chosen, Found
 from runner.job import Job, Mount
 from runner.site import Site
 from slurm import host_client
 from slurm.client import HOST
+from tests.golden.commands import USER
 
 
 def test_a_shell_has_the_users_folders_and_the_hosts_client(
@@ -31,7 +33,7 @@ def test_a_shell_has_the_users_folders_and_the_hosts_client(
     monkeypatch.chdir(home / "work")
     here = site.chosen({"cluster": "generic"})
     facts = host_client.facts("/usr/bin", {}, debian, debian)
-    given = {"SECRET": "s", "SLURM_JOB_ID": "1", "TERM": "xterm"}
+    given = {"SECRET": "s", "SLURM_JOB_ID": "1", "TERM": "xterm", "SLIPWORKS_TORCH_INDEX": "https://me:pw@i"}
     run = shells.container(
         Chosen(reference="x.sif", engine="apptainer"), here, facts, given, ["runner", "status"]
     )
@@ -110,6 +112,16 @@ def test_a_job_that_submits_has_what_its_user_has(here: Site, tmp_path: Path) ->
 def test_other_jobs_have_nothing_of_it(here: Site, tmp_path: Path) -> None:
     ready = queueing.prepared(job(), here, runs.named(tmp_path / "runs", "j"), dry=False)
     assert (ready.batch.present, ready.batch.submits, ready.plan.env, ready.plan.path) == ((), False, {}, ())
+
+
+def test_on_this_machine_there_is_nothing_to_submit_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(images, "runs", lambda name: Apptainer(None, USER))
+    path = tmp_path / "job.yaml"
+    path.write_text("name: j\nimage: a.example/b:c\nsubmits: true\nrun: 'true'\n")
+    assert cli.main(["submit", str(path), "--cluster", "local", "--dry-run"]) == 0
+    assert "note: there is no Slurm here" in capsys.readouterr().err
 
 
 def test_without_a_client_such_a_job_is_refused_before_it_waits(
