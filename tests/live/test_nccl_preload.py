@@ -17,9 +17,11 @@ LIBRARY = f"/usr/lib/{platform.machine()}-linux-gnu/libBrokenLocale.so.1"  # of 
 LOOK = """
 import os, pathlib, ray
 def has(pid): return "libBrokenLocale" in pathlib.Path(f"/proc/{pid}/maps").read_text()
-ray.init(log_to_driver=False)
+ray.init(log_to_driver=False, runtime_env={"env_vars": {"OWN": "trainers have"}})
 @ray.remote
-def look(): return has("self"), has(os.getppid()), pathlib.Path(f"/proc/{os.getppid()}/comm").read_text()
+def look():
+    assert os.environ["OWN"] == "trainers have"
+    return has("self"), has(os.getppid()), pathlib.Path(f"/proc/{os.getppid()}/comm").read_text()
 worker, parent, name = ray.get(look.remote())
 print(f"SEEN driver {has('self')} worker {worker} {name.strip()} {parent}")
 print("VLLM", os.environ["VLLM_NCCL_SO_PATH"])
