@@ -97,12 +97,13 @@ class RunFolder(Struct, frozen=True):
 
     @property
     def events(self) -> Path:
-        """All events in the order of time, written when the job has ended."""
+        """All events in the order of time, written when the job has ended; on Slurm by who looks first then:
+        see settling.py. So is the result."""
         return self.root / "events.jsonl"
 
     @property
     def result(self) -> Path:
-        """Exit code and, where the job asks for it, throughput."""
+        """Exit code and, where the job asks for it, throughput; on Slurm state and last attempt, too."""
         return self.root / "result.json"
 
     @property
