@@ -37,6 +37,7 @@ for name in "${@:2:$1}"; do
     ! command -v module >/dev/null || module load "$name" >&2 || exit 20
 done
 shift $(($1 + 1))
+[ -w "${XDG_RUNTIME_DIR-}" ] || unset XDG_RUNTIME_DIR
 if [ "$1" = apptainer ] && [ "$EUID" -eq 0 ]; then
     while read -r name value; do [ "$name" != CapEff: ] || break; done </proc/self/status
     read -r last </proc/sys/kernel/cap_last_cap

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
+from containers import host
 from runner.meeting import Ended, Meeting
 from tests.unit.parts_script import ENGINE, RANK, Cluster, until
 
@@ -110,13 +111,15 @@ class TestPodman:
         cluster.program("podman", ENGINE)
         return cluster
 
-    def test_a_node_decides_what_it_needs(self, podman: Cluster) -> None:
+    def test_a_node_decides_what_it_needs_as_we_do_here(self, podman: Cluster) -> None:
         code, said = podman.finish(podman.batch(container=WORDS, words_at=4), HOME=str(podman.record))
         assert code == 0, said
         words = podman.words("engine-0")
         assert words[-7:] == ["--mount=x", "image", "node", "--attempt", "1", "--rank", "0"]
-        own = words[words.index("run") + 1 : -7]
-        assert own[0] in ("--ipc=host", "--volume=/dev/shm:/dev/shm")
+        here = host.facts()
+        assert sorted(words[words.index("run") + 1 : -7]) == sorted(host.podman_run_flags(here))
+        runtime = ["--runtime", "runc"] if "runc" in host.podman_flags(here) else []
+        assert words[: words.index("run")] == ["podman", *runtime, "--cgroup-manager", "cgroupfs"]
 
     def test_one_that_is_not_there_is_told(self, cluster: Cluster) -> None:
         """Whatever the machine knows that the job was submitted from."""
