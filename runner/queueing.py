@@ -35,6 +35,7 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     """
     cluster = site.cluster
     _demand_account(job, site, dry)
+    _tell_of_restarts(job)
     asked = batching.asked(job, cluster, folder)
     for note in asked.notes:
         say.say(note)
@@ -103,6 +104,15 @@ def _demand_account(job: Job, site: Site, dry: bool) -> None:
         f"{site.name} takes no job without an account, and none is set",
         f'account = "…" below [clusters.{site.name}] in {settings.user_file()}, or sbatch.account=…',
     )
+
+
+def _tell_of_restarts(job: Job) -> None:
+    """Without checkpoints of its own a command has only SkyRL's words to show that it got anywhere."""
+    if job.restarts and (job.saved is None or job.saved.shared is not None):
+        say.say(
+            f"note: restarts: {job.restarts} without `checkpoints: true`: they come after lost nodes and "
+            "time-outs; after a command that failed by itself only if its log has SkyRL's `Started: 'step'`"
+        )
 
 
 def _warn_of_driver(job: Job, site: Site, floor: str | None) -> None:

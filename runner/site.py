@@ -52,6 +52,7 @@ def chosen(flags: Mapping[str, Any] | None = None, *, lenient: bool = False) -> 
     asked = settings.load(flags, cluster={})
     found = detected(asked)
     profile = clusters.profile(found.sure(), asked.settings.clusters, str(settings.user_file()))
+    profile = clusters.accounted(profile)
     own = _values(profile, lenient)
     settings.follow(lambda: own)
     sourced = settings.load(flags)

@@ -177,6 +177,19 @@ def profile(name: str, own: OWN = MappingProxyType({}), file: str | None = None)
     return Profile(name=name, cluster=cluster, sources=sources)
 
 
+ACCOUNT = "SBATCH_ACCOUNT"
+
+
+def accounted(profile: Profile, environment: Mapping[str, str] = os.environ) -> Profile:
+    """With the account of sbatch's own variable, over that of a file, as sbatch has it. Not within a job,
+    whose variable may be of its batch script, and not where there is no Slurm."""
+    account = environment.get(ACCOUNT)
+    if not account or "SLURM_JOB_ID" in environment or profile.cluster.scheduler != "slurm":
+        return profile
+    cluster = structs.replace(profile.cluster, account=account)
+    return structs.replace(profile, cluster=cluster, sources={**profile.sources, "account": ACCOUNT})
+
+
 def folder(profile: Profile, name: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """The folder `name` (scratch, cache, runs) of a cluster, its $NAMES and ~ expanded; None: not said.
 

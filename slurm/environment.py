@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-# What a job is told of itself, and what sets options of Slurm's programs. A JWT of a job ends with the job.
+JOB, TOKEN = "SLURM_JOB_ID", "SLURM_JWT"
+# What a job is told of itself, and what sets options of Slurm's programs.
 _TOLD = re.compile(r"(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|SLURMD|PMI|PMIX|OMPI)_")
 _KEPT = frozenset({"SLURM_CONF", "SLURM_CLUSTERS"})
 
@@ -45,12 +46,18 @@ _PRIVATE = re.compile(r"PASS|TOKEN|SECRET|KEY|CREDENTIAL|_PEM", re.IGNORECASE)  
 
 def passed(environment: Mapping[str, str]) -> dict[str, str]:
     """What goes along. Nothing in it is a password, as far as names and addresses tell."""
-    return {
+    return token(environment) | {
         name: value
         for name, value in environment.items()
         if (name in NAMES or (name.startswith(BEGINNINGS) and not _PRIVATE.search(name)))
         and not (name.lower().endswith("_proxy") and "@" in value)  # http://me:password@proxy:3128
     }
+
+
+def token(environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's own token, where a site's programs ask for one (auth/jwt). A job's ends with the job; and
+    in the job that is submitted the script forgets this one."""
+    return {name: environment[name] for name in (TOKEN,) if name in environment and JOB not in environment}
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from kit import shell
 from slurm.answers import DATED, TIMES
-from slurm.environment import passed, scrubbed
+from slurm.environment import passed, scrubbed, token
 
 # Of a container's environment, that of a client which runs on behalf of the host.
 _PASSED = ("HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TERM", "SLURM_CONF", "SLURM_CLUSTERS")
@@ -41,7 +41,8 @@ def as_host(environment: Mapping[str, str]) -> dict[str, str]:
 
     A job gets the environment of its submission: the image's PATH and library paths mean nothing outside.
     """
-    return {name: environment[name] for name in _PASSED if name in environment} | {"PATH": HOST_PATH}
+    told = {name: environment[name] for name in _PASSED if name in environment}
+    return told | token(environment) | {"PATH": HOST_PATH}
 
 
 class Own(Struct, frozen=True):

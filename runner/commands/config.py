@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     found = site.detected(asked)
     loaded, rows = asked, {}
     if found.name:
-        profile = clusters.profile(found.name, asked.settings.clusters)
+        profile = clusters.accounted(clusters.profile(found.name, asked.settings.clusters))
         for name, source in profile.sources.items():
             rows[f"clusters.{profile.name}.{name}"] = (getattr(profile.cluster, name), source)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ from msgspec.structs import replace
 from kit import exact, settings
 from kit.errors import InvalidFileError, LaunchError, NotFoundError, UsageError
 from kit.settings import Settings, Sourced
-from runner import chosen, launch, queueing, runs, submission, submitted
+from runner import chosen, cli, launch, queueing, runs, submission, submitted
 from runner.chosen import Chosen, Found
 from runner.job import Checkpoints, Code, Job, Mount
 from runner.runs import RunFolder
 from runner.site import Site
+from runner.site import chosen as chosen_site
 from slurm import clusters
 from slurm.clusters import Cluster, Driver, Profile
 
@@ -83,9 +85,36 @@ def test_no_account_is_refused_and_told_by_a_dry_run(
     assert theirs.batch.options["account"] == "us"
 
 
+def test_the_account_of_sbatchs_variable_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    there = chosen_site({"cluster": "vista"}, lenient=True)
+    assert (there.cluster.account, there.profile.sources["account"]) == ("mine", "SBATCH_ACCOUNT")
+    assert cli.main(["config", "--cluster", "vista"]) == 0
+    assert re.search(r"clusters\.vista\.account +mine  \(SBATCH_ACCOUNT\)", capsys.readouterr().out)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert chosen_site({"cluster": "vista"}, lenient=True).cluster.account is None
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert chosen_site({"cluster": "local"}).cluster.account is None
+
+
 def replace_account(there: Site, account: str) -> Site:
     cluster = replace(there.cluster, account=account)
     return replace(there, profile=replace(there.profile, cluster=cluster))
+
+
+@pytest.mark.parametrize(
+    ("restarts", "checkpoints", "told"),
+    [(2, False, True), (2, Checkpoints(shared="a"), True), (2, True, False), (0, False, False)],
+)
+def test_restarts_that_may_never_come_are_told(
+    tmp_path: Path, folder: RunFolder, capsys: pytest.CaptureFixture[str],
+    restarts: int, checkpoints: bool | Checkpoints, told: bool,
+) -> None:  # fmt: skip
+    queueing.prepared(job(restarts=restarts, checkpoints=checkpoints), site(tmp_path), folder, dry=True)
+    assert capsys.readouterr().err.count("without `checkpoints: true`") == told
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,15 @@ def test_what_a_job_was_told_is_left_behind() -> None:
     assert as_host(given) == {"HOME": "/home/me", "SLURM_CONF": "/c", "PATH": HOST_PATH}
 
 
+def test_a_users_own_token_gets_to_slurms_programs_but_not_that_of_a_job() -> None:
+    """auth/jwt: whoever has no munge is known by it."""
+    given = {"SLURM_JWT": "t", "SBATCH_ACCOUNT": "a"}
+    assert Own().environment(given) == {"SLURM_JWT": "t"}
+    assert as_host(given) == {"SLURM_JWT": "t", "PATH": HOST_PATH}
+    assert Remote("login").environment(given) == {}
+    assert Own().environment({**given, "SLURM_JOB_ID": "1"}) == {}
+
+
 def test_nothing_private_goes_along() -> None:
     """The controller writes a job's environment to its disk, and every node gets it."""
     needed = {
