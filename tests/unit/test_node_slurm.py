@@ -258,7 +258,7 @@ def test_a_node_is_named_with_its_machine_before_it_has_come(folder: RunFolder) 
 
 def test_a_node_that_gets_its_image_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now, fetching = [0.0], [False]
-    monkeypatch.setattr(meeting_.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("runner.meeting.time.monotonic", lambda: now[0])
     limit = meeting_.Limit(10.0, lambda: fetching[0])
 
     def over_after(seconds: float) -> bool:
