@@ -1,0 +1,66 @@
+"""What the README and docs point to is there, and what they show can be run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from runner import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def dead(page: Path) -> list[str]:
+    found = []
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" in link:
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    assert dead(page) == []
+
+
+def test_dead_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text("# A b\n[x](none.md) [y](#a-b) [z](#c) [w](https://example.org)\n")
+    assert dead(page) == ["none.md", "#c"]
+
+
+def test_the_job_of_the_how_to_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/how-to/submit-a-job.md").read_text()
+    job = tmp_path / "job.yaml"
+    job.write_text(text.split("```yaml\n")[1].split("```")[0])
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    assert cli.main(["submit", str(job), "--cluster", "vista", "--dry-run", "sbatch.account=A1"]) == 0
+    assert "#SBATCH --job-name=hello" in capsys.readouterr().out
+
+
+def test_every_key_that_the_how_to_lists_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs/how-to/submit-a-job.md").read_text()
+    listed = re.findall(r"^\| `(\w+): (.+?)` \|", text, re.MULTILINE)
+    assert len(listed) > 8
+    (tmp_path / "src/my-trainer").mkdir(parents=True)
+    data = [f"{key}: {value}\n".replace("~/", f"{tmp_path}/").replace("/scratch/me/data", str(tmp_path))
+            for key, value in listed]  # fmt: skip
+    job = tmp_path / "job.yaml"
+    job.write_text("name: j\narch: cpu\nrun: 'true'\ntime: '60'\n" + "".join(data))
+    assert cli.main(["submit", str(job), "--cluster", "generic", "--explain"]) == 0, capsys.readouterr().err
