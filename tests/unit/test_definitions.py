@@ -452,7 +452,10 @@ def test_a_wrong_name_in_an_arch_names_its_file(tmp_path: Path, wrong: str, mean
             "unknown kind 'registr' in {}, table [a]: expected one of bootstrap, registry",
         ),
         ('[a]\nkind = "registry"\nreferenc = "x"\n', "unknown key 'referenc' in {}, table [a]: "),
-        ('[a]\nkind = "registry"\nreference = 1\n', "{}, table [a]: found a whole number for reference, expected text"),
+        (
+            '[a]\nkind = "registry"\nreference = 1\n',
+            "{}, table [a]: found a whole number for reference, expected text",
+        ),
         ('[a]\nkind = "bootstrap"\n[a.debian]\nsuit = "x"\n', "unknown key 'suit' in {}, table [a.debian]: "),
     ],
 )
