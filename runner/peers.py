@@ -68,7 +68,6 @@ class Peers:
         name = f"node {rank} ({host})" if host else f"node {rank}"
         return f"{name} failed: {why}\nits last lines:\n{last_lines(self.attempt.log(rank))}"
 
-
     def _host(self, rank: int) -> str | None:
         """As Slurm calls it; None without Slurm."""
         if host := variables.step(self.attempt, rank).get("SLURMD_NODENAME"):
