@@ -49,7 +49,7 @@ class Told(Struct):
 def interpreter(user: User) -> str:
     """This Python, or the system's of the same version where this one lies in another user's home."""
     for program in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
-        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):  # noqa: PTH
+        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):
             return program
     need(False, f"{sys.executable} is closed to ordinary users")
     raise AssertionError
@@ -60,7 +60,9 @@ class Login:
 
     def __init__(self, slurm: Slurm, user: User | None, cache: Path | None, **settings: str) -> None:
         self.slurm, self.user, self.settings = slurm, user, dict(settings)
-        self.runs = slurm.shared / f"{user.name if user else 'root'}'s runs"
+        self.name = user.name if user else "root"
+        self.cache = cache or images.store().root.parent
+        self.runs = slurm.shared / f"{self.name}'s runs"
         if cache:
             self.settings["SLIPWORKS_CACHE"] = str(cache)
 
@@ -87,7 +89,7 @@ class Login:
         place.mkdir(exist_ok=True)
         place.chmod(0o755)
         (place / "job.yaml").write_text(job)
-        told = self.type("submit", str(place / "job.yaml"), *words, "--json", **env)
+        told = self.type("submit", str(place / "job.yaml"), *words, "--json", terminal=False, **env)
         assert told.code == 0, told.err
         return told
 

@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
-import sys
-import sysconfig
-from functools import partial
 from pathlib import Path
 
 import pytest
-from msgspec import Struct, json
+from msgspec import json
 
-from containers import sif
 from containers.engines.apptainer import Apptainer
-from kit import shell
 from runner import images, submitted
 from runner.images import Made
 from runner.runs import RunFolder
 from tests.live.needs import need
-from tests.live.parts_cpu import plan_of, stocked
+from tests.live.parts_cpu import plan_of
 from tests.live.parts_engines import User
+from tests.live.parts_jobs import Login, logs
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
 from tests.live.parts_slurm_daemons import until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
-MAIN = "import sys; from runner.cli import main; sys.exit(main())"
-PACKAGES = (Path(__file__).parents[2], Path(sysconfig.get_path("purelib")))
 SECRET = "s3cret-$(touch x)'\"\n\N{SNOWMAN}"
-
-
-class Told(Struct):
-    """What `runner submit` said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def folder(self) -> RunFolder:
-        return RunFolder(Path(json.decode(self.out)["run"]))
-
-    @property
-    def jobs(self) -> list[int]:
-        return [int(each) for each in json.decode(self.out)["jobs"]]
-
-
-def interpreter(user: User) -> str:
-    """This Python, or the system's of the same version where this one lies in another user's home."""
-    for program in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
-        if user.do(partial(os.access, os.path.realpath(program), os.X_OK)):
-            return program
-    need(False, f"{sys.executable} is closed to ordinary users")
-    raise AssertionError
-
-
-class Login:
-    """A user on the login node of a cluster."""
-
-    def __init__(self, slurm: Slurm, user: User, cache: Path) -> None:
-        self.slurm, self.user, self.cache = slurm, user, cache
-        self.runs = slurm.shared / "the user's runs"
-
-    def type(self, *words: str, terminal: bool = False, **env: str) -> Told:
-        """A command of the runner, typed by the user; at a terminal, where asked for."""
-        mine = {
-            "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_CACHE": str(self.cache), "HOME": str(self.user.folder),
-            "SLIPWORKS_RUNS": str(self.runs), "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
-        }  # fmt: skip
-        argv = [interpreter(self.user), "-c", MAIN, *words]
-        if terminal:
-            argv = ["script", "--quiet", "--return", "--command", shell.line(argv), "/dev/null"]
-        done = self.slurm.run(*argv, user=self.user.name, env=mine | env, check=False)
-        assert "Traceback" not in done.stderr, done.stderr
-        return Told(done.returncode, done.stdout, done.stderr)
-
-    def submit(self, job: str, *words: str, **env: str) -> Told:
-        """A job file's text, submitted from a folder of the user's own."""
-        place = self.slurm.shared / "job's place"
-        place.mkdir(exist_ok=True)
-        place.chmod(0o755)
-        (place / "job.yaml").write_text(job)
-        told = self.type("submit", str(place / "job.yaml"), *words, "--json", terminal=False, **env)
-        assert told.code == 0, told.err
-        return told
-
-    def ended(self, told: Told, seconds: float = 240) -> str:
-        """The state of the first job once it has ended, and what all logs say in an assertion's message."""
-        return self.slurm.wait_for(told.jobs[0], seconds=seconds)
-
-
-def logs(folder: RunFolder) -> str:
-    """All that was said on the way."""
-    found = sorted([*folder.root.glob("*.out"), *folder.root.glob("attempt-*/*.log")])
-    return "\n".join(f"--- {each}\n{each.read_text(errors='replace')}" for each in found)
 
 
 @pytest.fixture(scope="module")
@@ -105,26 +32,15 @@ def cluster(slurm_like: Starter) -> Slurm:
 
 
 @pytest.fixture(scope="module")
-def login(cluster: Slurm, cpu: Made, ordinary_user: User) -> Login:
-    """The user has the cpu image as a SIF, in a cache on the file system that all nodes see."""
-    need(shutil.which("apptainer"), "apptainer is not installed")
-    cache, source = cluster.shared / "the user's cache", images.store()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLIPWORKS_CACHE", str(cache))
-        words = sif.squash().replace("-Xcompression-level 8", "-Xcompression-level 1")
-        patch.setattr(sif, "squash", lambda: words)
-        stocked(images.store(), cpu, source, copied=True)
-        images.make("cpu", format="sif")
-    for path in (cache, *cache.rglob("*")):
-        shutil.chown(path, ordinary_user.name)
-    return Login(cluster, ordinary_user, cache)
+def login(cluster: Slurm, cached_sif: Path, ordinary_user: User) -> Login:
+    return Login(cluster, ordinary_user, cached_sif)
 
 
 def test_an_unbuilt_image_is_refused_and_named_by_a_dry_run(
     login: Login, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     login.runs.mkdir(exist_ok=True)
-    shutil.chown(login.runs, login.user.name)
+    shutil.chown(login.runs, login.name)
     job = login.slurm.shared / "unbuilt.yaml"
     job.write_text("name: j\narch: h100\nrun: 'true'\n")
     told = login.type("submit", str(job), "--dry-run")
@@ -157,7 +73,7 @@ def test_one_node_without_ray(login: Login) -> None:
     assert not any(b"s3cret" in each for each in held)
     record = submitted.read(folder)
     assert record and record.state == "submitted" and record.ids == (str(told.jobs[0]),)
-    assert record.user == login.user.name and record.cluster == "generic"
+    assert record.user == login.name and record.cluster == "generic"
     chosen = json.decode(folder.image.read_bytes())
     assert chosen["digest"].startswith("sha256:") and chosen["reference"].endswith(".sif")
     kept = login.runs.parent / "checkpoints" / folder.root.name / "kept"
@@ -200,7 +116,7 @@ def test_a_fork_overrides_a_module_of_an_installed_package_on_two_nodes(login: L
     (fork.parent / ".gitignore").write_text("*.bin\n")
     (fork.parent / "weights.bin").write_text("x")
     for path in (fork.parents[1], *fork.parents[1].rglob("*")):
-        shutil.chown(path, login.user.name)
+        shutil.chown(path, login.name)
     told = login.submit(FORK)
     # What is changed after the submission is not what runs.
     (fork / "macos.py").write_text("raise RuntimeError\n")
@@ -281,7 +197,7 @@ def test_a_shell_in_a_running_container_from_the_login_node(login: Login) -> Non
     until(lambda: "running" in logs(told.folder), "the command", 120, lambda: logs(told.folder))
     said = login.type("attach", "held", "--node", "1", "--", "sh", "-c",
                       'echo "$A_VALUE on $SLIPWORKS_RANK, $(id -un)"; cat; exit 9')  # fmt: skip
-    assert (said.code, said.out) == (9, f"it's here on 1, {login.user.name}\n"), (said, logs(told.folder))
+    assert (said.code, said.out) == (9, f"it's here on 1, {login.name}\n"), (said, logs(told.folder))
     said = login.type("attach", "held", "--", "sh", "-c", "tty; echo $SLIPWORKS_RANK; exit 5", terminal=True)
     assert said.code == 5 and "/dev/pts/" in said.out and "\n0\n" in said.out, said
     assert "running\n" in login.type("logs", "held", "--node", "1").out
