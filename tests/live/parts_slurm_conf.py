@@ -86,9 +86,10 @@ def general(layout: Layout, cluster: str) -> list[str]:
         "MinJobAge": 300,
         "KillWait": 3,
         "InactiveLimit": 0,
-        # Shorter than anywhere else, so that a node's death is noticed within 15 s.
+        # Shorter than anywhere else, so that a node's death is noticed within 25 s; but the controller of
+        # Slurm 24.11 lets a question lie for 5 s now and then.
         "SlurmdTimeout": 5,
-        "MessageTimeout": 3,
+        "MessageTimeout": 6,
         "TCPTimeout": 2,
     }
     # Switched off, to be switched on when a job needs them.
