@@ -80,6 +80,22 @@ def test_scancel_leaves_nothing(user: Login) -> None:
     assert "attempt 1 ended with exit code 143" in logs(told.folder)
 
 
+def test_scancel_lets_the_command_end_in_order(user: Login) -> None:
+    """Slurm's TERM goes to every process of a step: to those, too, by which the image is mounted."""
+    told = user.submit(
+        "name: gone\narch: cpu\nray: false\ncheckpoints: true\n"
+        "run: |\n  trap 'ls /opt/stack/bin | wc -l >/checkpoints/orderly; exit 3' TERM\n"
+        "  echo up; while :; do sleep 0.2; done\n"
+    )
+    said(told.folder, "\nup\n", 60)
+    user.slurm.run("scancel", str(told.jobs[0]))
+    assert user.ended(told, 60) == "CANCELLED"
+    user.slurm.quiet()
+    saved = list(told.folder.root.parent.parent.rglob("checkpoints/*/orderly"))
+    assert len(saved) == 1 and int(saved[0].read_text()) > 10, logs(told.folder)
+    assert "ending: " in logs(told.folder)
+
+
 def test_requeue_begins_a_new_attempt(user: Login, timed: Told) -> None:
     told = user.submit(
         "name: again\narch: cpu\nray: false\nsecrets: [A_KEY]\n"
