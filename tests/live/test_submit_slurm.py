@@ -163,10 +163,7 @@ def test_podman_gets_the_image_on_the_node(login: Login) -> None:
     said = logs(told.folder)
     assert state == "COMPLETED", said
     assert "rank 0 of 1" in said and "getting the image" in said, said
-    # A rootless podman keeps one process for its namespace, which only the end of a cgroup would end.
-    # Podman 5 has catatonit be that process.
-    left = [each for name in login.slurm.nodes for each in login.slurm.processes(name)]
-    assert set(left) <= {"podman", "catatonit -P"}, left
+    login.slurm.quiet()  # the process, too, that holds the namespace of a rootless podman
 
 
 def test_a_chain_ends_with_its_success(login: Login) -> None:
