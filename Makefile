@@ -89,5 +89,5 @@ kit:
 	@./setup.sh kit
 
 requirements.lock: pyproject.toml
-	@UV_CUSTOM_COMPILE_COMMAND='make requirements.lock' .venv/bin/uv pip compile pyproject.toml --group dev --universal \
-		--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links -q -o $@
+	@UV_CUSTOM_COMPILE_COMMAND='make requirements.lock' .venv/bin/uv pip compile pyproject.toml --group dev --group datasets \
+		--universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links -q -o $@

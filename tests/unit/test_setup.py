@@ -157,6 +157,7 @@ def test_the_lock_fits_the_project_and_holds_only_hashes() -> None:
     blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in block for block in blocks)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    for wanted in (*project["project"]["dependencies"], *project["dependency-groups"]["dev"]):
+    groups = project["dependency-groups"].values()
+    for wanted in (*project["project"]["dependencies"], *(each for group in groups for each in group)):
         requirement = Requirement(wanted)
         assert requirement.specifier.contains(locked[requirement.name]), f"make requirements.lock: {wanted}"
