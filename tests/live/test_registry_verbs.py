@@ -54,7 +54,7 @@ def test_push_pull_and_sif(
     assert ran(capsys, "pull", target)[1] == "mine"  # it is there, under the name that it has
     store = images.store()
     got = images.named("mine")
-    assert got.digest == images.Store(first.root).find("c" * 64, "oci").digest  # type: ignore[union-attr]
+    assert got.digest == Store(first.root).find("c" * 64, "oci").digest  # type: ignore[union-attr]
     assert store.damaged(got) == [] and store.opened(got)[0].layers[1].media_type == oci.ZSTD
     other = next(arch for arch in ("amd64", "arm64") if arch != HERE.arch)
     code, _, err = ran(capsys, "pull", target, "--platform", other)
