@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,10 +68,22 @@ class Net:
         return [*net, *SPACES, "--uts", "sh", "-ec", HOST, "sh", *given]
 
     def remove(self) -> None:
+        """Also what tests left that were killed; their processes may go on, without a network.
+
+        A namespace ends some time after its name has gone, and not before its last process. So the links are
+        deleted by themselves, and with each its other end: their names are free when this returns.
+        """
+        for link in self.links():
+            ip("link", "delete", link, check=False)  # it may be going with its namespace just now
         there = Path("/run/netns")
         for space in there.glob(f"{self.mark}-*") if there.exists() else ():
             ip("netns", "delete", space.name, check=False)
-        ip("link", "delete", self.mark, check=False)
+        assert not self.links(), f"links are left: {self.links()}"
+
+    def links(self) -> list[str]:
+        """Those of its links that are this machine's: the bridge, and the outer ends of its hosts'."""
+        ours = re.compile(rf"{self.mark}(v\d+)?")
+        return [name for _, name in socket.if_nameindex() if ours.fullmatch(name)]
 
 
 def ip(*words: str, check: bool = True) -> None:
