@@ -25,7 +25,7 @@ Starter = Callable[..., "Slurm"]
 class Slurm(Struct, kw_only=True):
     """A running Slurm.
 
-    conf    its slurm.conf; env: this process's environment without SLURM_*, and with SLURM_CONF of it.
+    conf    its slurm.conf; env: what its users log in with, SLURM_CONF among it.
     nodes   names; each is a slurmd whose processes are alone in a process and mount namespace of their own.
     shared  a folder that all nodes and users reach and may write to; scripts and logs go there by default.
     """
@@ -182,8 +182,7 @@ def _ready(running: Daemons) -> Slurm:
     shared = running.folder / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    env = {name: value for name, value in os.environ.items() if not daemons.SLURMS.match(name)}
-    env["SLURM_CONF"] = str(running.conf)
+    env = daemons.ENVIRONMENT | {"SLURM_CONF": str(running.conf)}
     made = Slurm(
         folder=running.folder, conf=running.conf, env=env, nodes=running.nodes, shared=shared, daemons=running
     )

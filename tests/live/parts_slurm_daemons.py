@@ -19,7 +19,12 @@ from tests.live.parts_slurm_conf import FIRST, Layout, Shape
 from tests.live.parts_slurm_net import APART, LIVES, Net
 
 PROGRAMS = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm", "munged": "munge"}
-SLURMS = re.compile(r"SLURM|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|PMI")
+NOT_THEIRS = re.compile(
+    r"SLURM|SBATCH|SRUN|SQUEUE|SACCT|SCANCEL|SINFO|PMI|CONTAINERS_|DOCKER_|XDG_RUNTIME_DIR"
+)
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not NOT_THEIRS.match(name)}
+"""What daemons start with, and users log in with: as these tests were started, whatever fixtures set since;
+without what is of another Slurm, or of one user's engines."""
 BLOCK = 64  # ports that one Slurm may use
 LOWEST, BLOCKS = 17000, 128  # below the ports that the kernel hands out for outgoing connections
 
@@ -99,11 +104,11 @@ class Daemons:
 
     def spawn(self, name: str, argv: Sequence[str]) -> subprocess.Popen[bytes]:
         """Starts a daemon whose output goes to log/<name>."""
-        env = {key: value for key, value in os.environ.items() if not SLURMS.match(key)}
         with (self.folder / "log" / name).open("ab") as log:
             self._running[name] = subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
         return self._running[name]
 
     def alive(self, name: str) -> bool:
