@@ -93,7 +93,8 @@ class Client:
     ) -> tuple[Past, ...] | None:
         """This user's jobs of the last `seconds`, oldest first. None: there is no accounting here.
 
-        The accounting may lag some seconds behind.
+        The accounting may lag some seconds behind: slurmctld tells it of starts every 5 s, and a job that has
+        ended before then is without its name and comment for so long.
         """
         words = answers.history_words(seconds=seconds, states=states, ids=ids, user=self._user())
         try:

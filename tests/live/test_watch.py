@@ -183,7 +183,7 @@ def test_a_run_that_waits_and_one_that_fails(desk: Desk, slurm: Slurm) -> None:
 def test_what_scancel_ends_is_told_by_the_accounting(desk: Desk, slurm: Slurm) -> None:
     """Without the queue's word, as it is some minutes after the end."""
     folder = submit(desk, FOREVER)
-    desk.until(folder, "running")
+    until(lambda: "it's here" in logs(folder), "the command", 60, lambda: logs(folder))
     record = submitted.read(folder)
     assert record
     slurm.run("scancel", record.ids[0])
@@ -196,7 +196,13 @@ def test_what_scancel_ends_is_told_by_the_accounting(desk: Desk, slurm: Slurm) -
             return {}
 
     asked = Forgetful(Client(Own(), desk.env), "generic")
-    until(lambda: bool(asked.past(600, record.ids)), "the accounting", 60)
+
+    def accounted() -> bool:
+        # slurmctld tells of starts every 5 s: until then a job has no name there, and is nobody's.
+        row = (asked.past(600, record.ids) or {}).get(record.ids[0])
+        return row is not None and (row.name, row.kind) == ("watched", "ended")
+
+    until(accounted, "the accounting", 60, lambda: str(asked.past(600, record.ids)))
     assert Watch(lambda: asked).state(folder).why == "in Slurm"
 
 
