@@ -13,6 +13,10 @@ PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others a moment later."""
 
 
+class BlobsMissingError(NetworkError):
+    """A registry takes no manifest because it lacks blobs that it had: they can be brought again."""
+
+
 def refusal(host: str, what: str, code: int, retry_after: str | None = None) -> SlipworksError | None:
     """The error for an answer that says nothing about `what`, only about us or the registry."""
     if code in (401, 403):
@@ -34,6 +38,8 @@ def failure(host: str, what: str, code: int, words: str) -> SlipworksError:
     """The error for any other answer that is no success."""
     if code == 404:
         return NotFoundError(f"{what} does not exist{words}", "check the name and the tag")
+    if "BLOB_UNKNOWN" in words:
+        return BlobsMissingError(f"{host} lacks blobs of {what}{words}")
     return UnsupportedError(f"{host} refused {what} with {code}{words}")
 
 

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from kit.errors import InvalidFileError, UnsupportedError
+from image_cache.unfit import ForeignLayerError, SchemaOneError, TooManyLayersError, WrongPlatformError
+from kit.errors import InvalidFileError
 from kit.nouns import Platform, check_digest
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ def kind_of(raw: bytes, where: str) -> str:
     """
     table = _decoded(raw, dict[str, Any], where)
     if table.get("schemaVersion") != 2:
-        raise UnsupportedError(
+        raise SchemaOneError(
             f"{where} has manifest schema {table.get('schemaVersion')}, which no registry should serve any "
             "more; expected schema 2 or OCI",
             "push the image again with a current docker or podman",
@@ -146,7 +147,7 @@ def _decoded(raw: bytes, kind: type[T], where: str) -> T:
 def layer_type(media_type: str, where: str) -> str:
     """The OCI name of a layer's media type."""
     if media_type not in LAYER_TYPES:
-        raise UnsupportedError(
+        raise ForeignLayerError(
             f"{where} has a layer of type {media_type!r}: expected tar, tar+gzip or tar+zstd"
         )
     return LAYER_TYPES[media_type]
@@ -162,7 +163,7 @@ def choose(manifests: Sequence[Descriptor], platform: Platform, where: str) -> l
     unstated = [one for one in images if not one.platform]
     if not mine and not unstated:
         there = ", ".join(sorted({spelled(one.platform or {}) for one in images})) or "nothing"
-        raise UnsupportedError(f"{where} has no image for {platform}: it has {there}")
+        raise WrongPlatformError(f"{where} has no image for {platform}: it has {there}")
     return mine or unstated
 
 
@@ -178,7 +179,7 @@ def spelled(stated: Mapping[str, Any]) -> str:
 def check_platform(config: Mapping[str, Any], platform: Platform, where: str) -> None:
     """The config is the last word on what an image is for."""
     if not _is(config, platform):
-        raise UnsupportedError(f"{where} is an image for {spelled(config)}: expected {platform}")
+        raise WrongPlatformError(f"{where} is an image for {spelled(config)}: expected {platform}")
 
 
 def diff_ids(config: Mapping[str, Any], where: str) -> list[str]:
@@ -226,7 +227,9 @@ def appended(
     """
     ids = [*diff_ids(base, "the image"), *(one.diff_id for one in artifacts)]
     if len(ids) > MOST_LAYERS:
-        raise UnsupportedError(f"the image would have {len(ids)} layers: engines take {MOST_LAYERS} at most")
+        raise TooManyLayersError(
+            f"the image would have {len(ids)} layers: engines take {MOST_LAYERS} at most"
+        )
     inner = dict(base.get("config") or {})
     if labels:
         inner["Labels"] = {**(inner.get("Labels") or {}), **labels}

@@ -58,6 +58,7 @@ class Registry:
         self.host = host
         self.api = references.api(host, insecure)
         self.pause = pause
+        self.quota: str | None = None
         self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
         self._counting = threading.Lock()
         self._host = httpx.URL(self.api).host
@@ -77,6 +78,14 @@ class Registry:
             named: str | None = answer.headers.get("Docker-Content-Digest")
         return named or digest(self.manifest(reference)[0])
 
+    def look(self, reference: Reference) -> tuple[str, str] | None:
+        """The same with the media type."""
+        with self._manifest("HEAD", reference) as answer:
+            if answer.status_code == 404:
+                return None
+            named, kind = answer.headers.get("Docker-Content-Digest"), answer.headers.get("Content-Type", "")
+        return named or digest(self.manifest(reference)[0]), kind
+
     def manifest(self, reference: Reference) -> tuple[bytes, str]:
         """The bytes of a manifest or index, and its media type. HashMismatchError when a digest was asked for
         and these are not its bytes."""
@@ -90,17 +99,26 @@ class Registry:
     def image(self, reference: Reference, platform: Platform) -> tuple[bytes, oci.Manifest]:
         """The manifest of a platform, through an index where there is one. The config has the last word.
         UnsupportedError, naming what there is, when there is none for the platform."""
+        raw, _, _ = self.opened(reference, platform)
+        return raw, oci.manifest(raw, f"{reference}")
+
+    def opened(self, reference: Reference, platform: Platform) -> tuple[bytes, bytes, str]:
+        """The same manifest, its config and its digest; each document is fetched once."""
         raw, kind = self.manifest(reference)
         if kind in (oci.INDEX, oci.DOCKER_LIST):
             chosen = oci.choose(oci.index(raw, f"{reference}").manifests, platform, f"{reference}")[0]
             reference = Reference(self.host, reference.repository, None, chosen.digest)
             raw, kind = self.manifest(reference)
-        manifest = oci.manifest(raw, f"{reference}")
-        config = b"".join(self.blob(reference.repository, manifest.config))
-        if digest(config) != manifest.config.digest:
-            raise HashMismatchError(f"{self.host} sent {digest(config)} for the config of {reference}")
+        config = self.small_blob(reference.repository, oci.manifest(raw, f"{reference}").config)
         oci.check_platform(oci.config(config, f"{reference}"), platform, f"{reference}")
-        return raw, manifest
+        return raw, config, digest(raw)
+
+    def small_blob(self, repository: str, blob: Descriptor) -> bytes:
+        """A config: checked against its digest."""
+        raw = b"".join(self.blob(repository, blob))
+        if digest(raw) != blob.digest:
+            raise HashMismatchError(f"{self.host} sent {digest(raw)} for {repository}@{blob.digest}")
+        return raw
 
     def _manifest(self, method: str, of: Reference) -> AbstractContextManager[httpx.Response]:
         url = f"{self.api}/{of.repository}/manifests/{of.wanted}"
