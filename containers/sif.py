@@ -49,6 +49,7 @@ class Making(Struct, frozen=True, kw_only=True):
     source  a definition or an image; flags go before it
     epoch   no file of the image is newer
     packed  bytes of the image's layers, for what must be free; 0: not known
+    at_once how many are made at the same time here: each gets its part of the machine
     """
 
     what: str
@@ -58,6 +59,7 @@ class Making(Struct, frozen=True, kw_only=True):
     flags: Sequence[str] = ()
     base: str | None = None
     packed: int = 0
+    at_once: int = 1
     context: Mapping[str, str] = {}
 
 
@@ -70,8 +72,8 @@ def make(making: Making, out: Path, update: Update) -> None:
     epoch, out = max(making.epoch, EARLIEST), out.absolute()
     with files.beside(out) as made, _room(making, out) as folder:
         argv = [
-            "apptainer", "build", "--force", *making.flags, f"--mksquashfs-args={squash()}", str(made),
-            making.source,
+            "apptainer", "build", "--force", *making.flags,
+            f"--mksquashfs-args={squash(making.at_once)}", str(made), making.source,
         ]  # fmt: skip
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch), "APPTAINER_TMPDIR": str(folder)}
         try:
@@ -85,10 +87,11 @@ def make(making: Making, out: Path, update: Update) -> None:
         files.settle(made, out)
 
 
-def squash() -> str:
-    """mksquashfs's share of this machine; and zstd where it has it: packed faster than gzip, and smaller."""
-    memory = min(max(share.memory() // 4, MEMORY[0]), MEMORY[1])
-    words = f"-processors {share.cpus()} -mem {memory >> 20}M -all-root"
+def squash(at_once: int = 1) -> str:
+    """What mksquashfs gets of this machine, where so many run; and zstd where it has it: packed faster than
+    gzip, and smaller."""
+    memory = min(max(share.memory() // 4 // at_once, MEMORY[0]), MEMORY[1])
+    words = f"-processors {max(1, share.cpus() // at_once)} -mem {memory >> 20}M -all-root"
     able = process.run(["mksquashfs", "-help"], what="ask mksquashfs", check=False)
     return words + (" -comp zstd -Xcompression-level 8" if "zstd" in able.out + able.err else "")
 

@@ -73,9 +73,29 @@ def pull(
     """
     wanted = Reference.parse(reference)
     client = registry or Registry(wanted.host)
-    raw, manifest = client.image(wanted, platform)
-    key = key or key_of({"pulled": digest(raw)})
-    name = name or f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
+    raw, _ = client.image(wanted, platform)
+    return bring(wanted, raw, platform, store, client, progress, key=key or key_of_pulled(raw), name=name)
+
+
+def key_of_pulled(raw: bytes) -> str:
+    """The key of an image that is known by its manifest alone."""
+    return key_of({"pulled": digest(raw)})
+
+
+def bring(
+    wanted: Reference,
+    raw: bytes,
+    platform: Platform,
+    store: Store,
+    client: Registry,
+    progress: Progress = lambda line: None,
+    *,
+    key: str,
+    name: str | None = None,
+) -> Image:
+    """What `pull` does once the platform's manifest is there, as the registry sent it."""
+    manifest = oci.manifest(raw, f"{wanted}")
+    name = name or name_of(wanted, platform, key)
     store.records.check_free(key, name, "oci")  # before gigabytes are moved
     layers = tuple(_as_oci(layer, f"{wanted}") for layer in manifest.layers)
     config = Descriptor(oci.CONFIG, manifest.config.digest, manifest.config.size)
@@ -85,13 +105,18 @@ def pull(
             pieces = client.blob(wanted.repository, blob)
             store.put_blob(_told(pieces, blob, "pulling", progress), blob.media_type, blob.digest)
 
-    def bring() -> Image:
+    def take() -> Image:
         _each(list({blob.digest: blob for blob in (config, *layers)}.values()), fetch)
         same = manifest.media_type == oci.MANIFEST
         bytes_ = raw if same else oci.encode(oci.Manifest(config, layers))
         return store.put_manifest(bytes_, key=key, name=name, platform=platform)
 
-    return ensure(store, key, "oci", bring)
+    return ensure(store, key, "oci", take)
+
+
+def name_of(wanted: Reference, platform: Platform, key: str) -> str:
+    """What an image is called in the store where nobody says otherwise."""
+    return f"{wanted.repository.rpartition('/')[2]}-{platform.arch}-{key[:12]}"
 
 
 def _as_oci(layer: Descriptor, where: str) -> Descriptor:

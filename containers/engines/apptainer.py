@@ -54,9 +54,10 @@ class Apptainer:
             raise HostError(f"apptainer needs /dev/fuse: it is {self.on.fuse}", "sudo chmod 666 /dev/fuse")
         return found[0]
 
-    def convert(self, image: Image, out: Path, update: Update) -> None:
+    def convert(self, image: Image, out: Path, update: Update, *, at_once: int = 1) -> None:
         """A SIF of an OCI image of the store, of any platform: nothing of the image is run.
 
+        at_once  how many are converted at the same time here: each gets its part of the machine.
         Its variables, labels, entrypoint and command become the SIF's. Equal images give equal bytes, as far
         as containers/sif.py says.
         """
@@ -72,6 +73,7 @@ class Apptainer:
                 # The cache would keep a second copy of every layer, as a rule in the home folder.
                 flags=(f"--arch={image.platform.arch}", "--disable-cache"),
                 packed=packed_size(image),
+                at_once=at_once,
             )
             sif.make(making, out, update)
 

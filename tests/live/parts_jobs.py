@@ -154,7 +154,7 @@ def stock(cache: Path, cpu: Made, user: User) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLIPWORKS_CACHE", str(cache))
         words = sif.squash().replace("-Xcompression-level 8", "-Xcompression-level 1")
-        patch.setattr(sif, "squash", lambda: words)
+        patch.setattr(sif, "squash", lambda at_once=1: words)
         stocked(images.store(), cpu, source, copied=True)
         images.make("cpu", format="sif")
     for path in (cache, *cache.rglob("*")):
