@@ -75,6 +75,12 @@ class NoSpaceError(SlipworksError):
     code = 22
 
 
+class HeldError(SlipworksError):
+    """Another process, maybe on another host, does this now; the message names it."""
+
+    code = 23
+
+
 class NetworkError(SlipworksError):
     """The other side could not be reached, or did not answer in time. Says nothing about existence."""
 
@@ -117,6 +123,12 @@ class VerifyError(SlipworksError):
     code = 42
 
 
+class PrebuildError(SlipworksError):
+    """A prebuild went to its end, but some of its images could not be made; all others are there."""
+
+    code = 43
+
+
 class LaunchError(SlipworksError):
     """A job could not be brought up: a node, Ray or a service did not become ready."""
 
@@ -127,8 +139,8 @@ EXIT_CODES: dict[str, int] = {
     kind.__name__: kind.code
     for kind in (
         UsageError, UnknownNameError, InvalidFileError, UnsupportedError, HashMismatchError, UnpinnedError,
-        MissingToolError, HostError, NoSpaceError, NetworkError, AuthError, NotFoundError, QuotaError,
-        BuildError, DriftError, VerifyError, LaunchError,
+        MissingToolError, HostError, NoSpaceError, HeldError, NetworkError, AuthError, NotFoundError, QuotaError,
+        BuildError, DriftError, VerifyError, PrebuildError, LaunchError,
     )
 }  # fmt: skip
 """Class name to exit code, for the reference page and for the test that no two classes share one."""
