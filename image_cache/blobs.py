@@ -82,10 +82,10 @@ class Blobs:
                     while rest:
                         rest = rest[file.write(rest) :]
 
-    def put_plain(self, tar: Iterable[bytes]) -> tuple[Descriptor, str]:
+    def put_plain(self, tar: Iterable[bytes], level: int = streams.LEVEL) -> tuple[Descriptor, str]:
         """A plain tar as a packed blob, and its diff_id, in one pass. Equal tars, equal blobs."""
         plain = streams.Hash()
-        blob = self.put_blob(streams.packed(tar, plain), oci.ZSTD, large=True)
+        blob = self.put_blob(streams.packed(tar, plain, level), oci.ZSTD, large=True)
         return blob, plain.digest
 
     def put_layer_file(self, path: Path, look: Look | None = None) -> tuple[Descriptor, str]:

@@ -137,12 +137,14 @@ class Store(Catalogue):
             raise HashMismatchError(f"{file} holds a tar that hashes to {found}: expected {diff_id}")
         return self.artifacts.put(key, blob, found, name)
 
-    def put_tar(self, key: str, pieces: Iterable[bytes], *, name: str = "") -> Artifact:
+    def put_tar(
+        self, key: str, pieces: Iterable[bytes], *, name: str = "", level: int = streams.LEVEL
+    ) -> Artifact:
         """A layer from the pieces of its plain tar, however they are cut: packed and hashed while they come,
-        in one pass and in little memory. Equal tars give equal blobs. What `pieces` raises passes through,
-        and nothing was put then.
+        in one pass and in little memory. Equal tars give equal blobs at one level. What `pieces` raises
+        passes through, and nothing was put then.
         """
-        blob, diff_id = self.put_plain(streams.tar_only(pieces, f"the layer {name or key[:12]}"))
+        blob, diff_id = self.put_plain(streams.tar_only(pieces, f"the layer {name or key[:12]}"), level)
         return self.artifacts.put(key, blob, diff_id, name)
 
     def write_docker_archive(self, image: Image, out: Path) -> None:

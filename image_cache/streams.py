@@ -38,11 +38,11 @@ MOST_CORES = 8  # beyond, the hash of the plain tar is what takes the time
 
 
 @functools.cache
-def packing() -> str:
+def packing(level: int = LEVEL) -> str:
     """What decides the bytes that come out."""
     from importlib import metadata
 
-    return f"zstd {LEVEL} in frames of {FRAME}, by zstandard {metadata.version('zstandard')}"
+    return f"zstd {level} in frames of {FRAME}, by zstandard {metadata.version('zstandard')}"
 
 
 class Hash:
@@ -82,10 +82,10 @@ def pieces(file: BinaryIO | GzipFile, size: int = PIECE) -> Iterator[bytes]:
         yield piece
 
 
-def packed(plain: Iterable[bytes], seen: Hash) -> Iterator[bytes]:
+def packed(plain: Iterable[bytes], seen: Hash, level: int = LEVEL) -> Iterator[bytes]:
     """zstd, packed by all the cores that this process may use, and the same bytes with any number of them.
 
-    The stream is one frame for each FRAME bytes, at a fixed level: frames can be packed side by side, and
+    The stream is one frame for each FRAME bytes, at one level: frames can be packed side by side, and
     readers of zstd read their sequence as one file (RFC 8878, section 3.1). `seen` hashes what goes in. Equal
     bytes are promised for one version of the zstd library: packing() names it.
     """
@@ -95,7 +95,7 @@ def packed(plain: Iterable[bytes], seen: Hash) -> Iterator[bytes]:
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         for block in seen.beside(_blocks(plain)):
-            waiting.append(pool.submit(_frame, block))
+            waiting.append(pool.submit(_frame, block, level))
             if len(waiting) > cores:
                 yield waiting.popleft().result()
         while waiting:
@@ -119,12 +119,12 @@ def _blocks(plain: Iterable[bytes]) -> Iterator[bytes]:
 _packers = threading.local()
 
 
-def _frame(block: bytes) -> bytes:
+def _frame(block: bytes, level: int) -> bytes:
     packer: ZstdCompressor | None = getattr(_packers, "one", None)  # a packer serves one thread at a time
-    if packer is None:
+    if packer is None:  # the threads are those of one `packed`, which has one level
         import zstandard
 
-        packer = _packers.one = zstandard.ZstdCompressor(level=LEVEL)
+        packer = _packers.one = zstandard.ZstdCompressor(level=level)
     return packer.compress(block)
 
 
