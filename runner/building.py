@@ -236,12 +236,20 @@ def _noted(
             return _read_while_put(store, work, lambda look: put(look=look))
 
     def find() -> Artifact | None:
-        found = store.artifact(key)
-        if not found or store.note(found.diff_id, record.TAKEN) is None:
-            return None
-        return found if not whole or digest_file(found.path) == found.digest else None
+        found = _found(store, key)
+        return found if found is None or not whole or digest_file(found.path) == found.digest else None
 
     return once_only(store, key, "layer", find, build)
+
+
+def layer_found(spec: LayerSpec, platform: Platform, store: Store) -> Artifact | None:
+    """The same where the store has it; builds nothing."""
+    return _found(store, layer.key(spec, platform))
+
+
+def _found(store: Store, key: str) -> Artifact | None:
+    found = store.artifact(key)
+    return found if found and store.note(found.diff_id, record.TAKEN) is not None else None
 
 
 def _pulled_files(spec: LayerSpec, store: Store, update: Callable[[str], None]) -> layer.Files | None:
