@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import msgspec
 from msgspec import Struct
 
+from image_cache.places.origin import Origin
 from image_cache.prebuild import rows
-from image_cache.references import Reference
 from kit.errors import InvalidFileError
 from kit.suggest import nearest, unknown
 
@@ -125,7 +125,7 @@ def _lacking(dataset: _Dataset, row: Mapping[str, Any], where: str) -> InvalidFi
 
 def _entry(text: str, names: Any, where: str, spelled: str | None = None) -> Entry:
     try:
-        base = str(Reference.parse(text))
+        base = str(Origin.parse(text))
     except InvalidFileError as bad:
         raise InvalidFileError(f"{where}: {bad.message}", bad.hint) from bad
     said = spelled or text

@@ -1,0 +1,176 @@
+"""Many threads at one list of images, in order: fed from the journal, ended in order, at most so many at once.
+
+The main thread alone hears of signals. When one comes, nothing new is begun, what is under way may end within
+GRACE seconds, and then the signal's exception goes on its way; a thread that is still at work is left behind
+(it holds nothing that a kill would harm, see journal.py).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from image_cache.prebuild import planning
+from image_cache.prebuild.journal import NEVER, Journal, Work
+from image_cache.prebuild.schema import ErrorClass, Row
+from kit.errors import NetworkError, NoSpaceError, SlipworksError
+from kit.say import say
+
+GRACE = 15.0
+TICK = 0.5
+OUTAGE = 30.0  # seconds that all images wait when nothing answers any more
+PATIENCE = 1800.0  # seconds of nothing but failures that pass: then the run ends, and says so
+
+Result = tuple[Row, BaseException | None]
+
+
+class Crew:
+    """jobs: threads. do: makes one image, and writes down that it did; raises what went wrong.
+    pause_of: seconds that a place told us to stay away for, None where it said nothing.
+    told: hears how many are done, how many of them failed, and what else is to be said."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        work: Work,
+        do: Callable[[Row], None],
+        *,
+        jobs: int,
+        told: Callable[[int, int, str], None] = lambda done, failed, note: None,
+        pause_of: Callable[[str], float | None] = lambda place: None,
+        wait: bool = True,
+    ) -> None:
+        self.journal, self.work, self.do, self.jobs = journal, work, do, jobs
+        self.told, self.pause_of, self.wait = told, pause_of, wait
+        self.done = self.failed = 0
+        self._waiting: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._under_way: set[int] = set()
+        self._answered = time.monotonic()  # when something last went well
+        self._unanswered = 0  # failures that pass, since then
+        self._note = ""
+
+    def run(self) -> None:
+        """Until no image is due any more in this run. NoSpaceError and, after PATIENCE seconds in which nothing
+        but passing failures came, NetworkError end it early."""
+        for number in range(self.jobs):
+            threading.Thread(target=self._at_work, name=f"prebuild-{number}", daemon=True).start()
+        try:
+            while self._feed():
+                self._collect()
+        except (KeyboardInterrupt, SystemExit):
+            self._end_in_order()
+            raise
+        finally:
+            for _ in range(self.jobs):
+                self._waiting.put(None)
+
+    def _at_work(self) -> None:
+        while (row := self._waiting.get()) is not None:
+            try:
+                self.do(row)
+            except BaseException as failure:
+                self._results.put((row, failure))
+            else:
+                self._results.put((row, None))
+
+    def _feed(self) -> bool:
+        """Gives the threads something to do; False when there is nothing any more."""
+        if len(self._under_way) > self.jobs + self.jobs // 2:
+            return True
+        room = 2 * self.jobs - len(self._under_way)
+        # Those that are under way stay open in the journal, and come first: asked for and passed over.
+        due = self.journal.next(self.work, time.time(), room + len(self._under_way))
+        for row in [row for row in due if row.id not in self._under_way][:room]:
+            self._under_way.add(row.id)
+            self._waiting.put(row)
+        return bool(self._under_way) or self.journal.next_due(self.work) is not None
+
+    def _collect(self) -> None:
+        """Waits for a result, a little while; then takes all that are there."""
+        if not self._under_way and (due := self.journal.next_due(self.work)):
+            time.sleep(min(TICK, max(0.0, due - time.time())))
+            self._tell(waiting=due - time.time())
+            return
+        try:
+            self._take(*self._results.get(timeout=TICK))
+            while True:
+                self._take(*self._results.get_nowait())
+        except queue.Empty:
+            self._tell()
+
+    def _take(self, row: Row, failure: BaseException | None) -> None:
+        self._under_way.discard(row.id)
+        if failure is None:
+            self.done += 1
+            self._answered, self._unanswered = time.monotonic(), 0
+            return
+        if isinstance(failure, NoSpaceError):
+            raise failure
+        kind = planning.error_class(failure)
+        if kind == "quota" and self.wait:
+            self._come_back(row, failure)
+        elif (seconds := planning.pause(kind, row.tries + 1)) is not None:
+            self._again(row, kind, failure, seconds)
+        else:
+            self._give_up(row, kind, failure)
+
+    def _come_back(self, row: Row, failure: BaseException) -> None:
+        """The place has had enough of us: nothing of it is due for a while. That is no try of the image."""
+        seconds = self.pause_of(row.place) or planning.QUOTA_PAUSE
+        self.journal.change(row, tries=row.tries, error_class="quota", error=message(failure))
+        self.journal.put_off(row.place, time.time() + seconds)
+        self._note = f"{row.place} wants us to wait {planning.span(seconds)}"
+        self._answered = time.monotonic()
+
+    def _again(self, row: Row, kind: ErrorClass, failure: BaseException, seconds: float) -> None:
+        self._unanswered += kind == "transient"
+        if self._unanswered > 3 * self.jobs:
+            if time.monotonic() - self._answered > PATIENCE:
+                raise NetworkError(
+                    f"nothing went well for {planning.span(PATIENCE)}, at last: {message(failure)}",
+                    "run it again when the registry answers: it goes on where it was",
+                )
+            seconds = max(seconds, OUTAGE)
+        # During an outage an image's tries are not used up.
+        tries = row.tries if self._unanswered > 3 * self.jobs else row.tries + 1
+        due = time.time() + seconds
+        self.journal.change(row, tries=tries, due=due, error_class=kind, error=message(failure))
+
+    def _give_up(self, row: Row, kind: ErrorClass, failure: BaseException) -> None:
+        self.done += 1
+        self.failed += 1
+        self.journal.change(
+            row, state=planning.state_after(failure, looking=self.work == "look"), look=0, due=NEVER,
+            error_class=kind, error=message(failure), ended=time.time(),
+        )  # fmt: skip
+
+    def _end_in_order(self) -> None:
+        if not self._under_way:
+            return
+        say(f"ending: {len(self._under_way)} images are under way (once more to end at once)")
+        while not self._waiting.empty():
+            self._under_way.discard(getattr(self._waiting.get(), "id", 0))
+        end = time.monotonic() + GRACE
+        while self._under_way and time.monotonic() < end:
+            try:
+                self._take(*self._results.get(timeout=TICK))
+            except queue.Empty:
+                continue
+
+    def _tell(self, waiting: float = 0.0) -> None:
+        note = self._note if waiting > 1 else ""
+        self.told(self.done, self.failed, note)
+
+
+def message(failure: BaseException) -> str:
+    """On one line; of what nobody foresaw with its place in the code."""
+    if isinstance(failure, SlipworksError):
+        return failure.message.replace("\n", " ")
+    trace, place = failure.__traceback__, ""
+    while trace:
+        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(failure).__name__}: {failure} ({place})".replace("\n", " ")
