@@ -114,6 +114,7 @@ def stream(
             sink.close()
     source = child.stderr if sink else child.stdout
     assert source is not None
+    _streaming.add(child)
     try:
         for raw in source:
             line = _text(raw).rstrip("\r\n")
@@ -123,9 +124,21 @@ def stream(
     except BaseException:
         end_group(child)
         raise
+    finally:
+        _streaming.discard(child)
     if check and code:
         raise _failure(what, command[0], code, list(tail), error)
     return code
+
+
+_streaming: set[subprocess.Popen[bytes]] = set()
+
+
+def end_streams(grace: float = 2.0) -> None:
+    """Ends what `stream` runs in any thread of this process, so that the threads come to an end: to them it
+    has failed. For a process that is interrupted; its main thread alone would be told."""
+    for child in list(_streaming):
+        end_group(child, grace)
 
 
 def start(

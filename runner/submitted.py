@@ -54,6 +54,7 @@ class Record(Struct, frozen=True, kw_only=True):
     state   "submitting": begun, and not known to have ended; "submitted": `jobs` are in Slurm's hands;
             "failed": none is, for the reason `why`, and no secret is left.
     wanted  how many jobs the chain was to have; `why` also says why it has fewer.
+    task    the run's number in a job array, from 1, whose job is named by the comment `array`; 0: in none.
     """
 
     run_id: str
@@ -69,18 +70,22 @@ class Record(Struct, frozen=True, kw_only=True):
     state: Literal["submitting", "submitted", "failed"] = "submitting"
     jobs: tuple[Member, ...] = ()
     why: str | None = None
+    task: int = 0
+    array: str | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
         return tuple(each.id for each in self.jobs)
 
 
-def begin(folder: RunFolder, name: str, cluster: str, wanted: int) -> Record:
+def begin(
+    folder: RunFolder, name: str, cluster: str, wanted: int, *, task: int = 0, array: str | None = None
+) -> Record:
     """The record of a submission that is about to be made, written. It comes before any secret does."""
     own = submitter.own()
     record = Record(
         run_id=folder.run_id, name=name, cluster=cluster, user=_user(), host=own.host, pid=own.pid,
-        namespace=own.namespace, started=own.started, begun=_now(), wanted=wanted,
+        namespace=own.namespace, started=own.started, begun=_now(), wanted=wanted, task=task, array=array,
     )  # fmt: skip
     _write(folder, record)
     return record
@@ -124,6 +129,32 @@ def submit(folder: RunFolder, record: Record, queue: Queue) -> Record:
     return record
 
 
+def submit_array(script: Path, runs: Sequence[tuple[RunFolder, Record]], queue: Queue) -> tuple[Record, ...]:
+    """Submits runs as the tasks of one job array, whose script this is, and returns their records, written.
+
+    As with `submit`, a job that Slurm took though sbatch failed counts. What sbatch refuses is raised.
+    """
+    first, record = runs[0]
+    comment = record.array or ""
+    try:
+        id = queue.submit(script, [f"--comment={comment}"])
+    except SlipworksError as failure:
+        taken = _taken(first, queue, comment, failure)
+        if taken is None:
+            for folder, each in runs:
+                failed(folder, each, failure.message)
+            raise
+        id = taken.partition("_")[0]
+    return tuple(_member_of(folder, each, id) for folder, each in runs)
+
+
+def _member_of(folder: RunFolder, record: Record, id: str) -> Record:
+    member = Member(id=f"{id}_{record.task}", comment=record.array or "", at=_now())
+    record = replace(record, jobs=(member,), state="submitted")
+    _write(folder, record)
+    return record
+
+
 def failed(folder: RunFolder, record: Record, why: str) -> Record:
     """The record of a submission of which no job is in Slurm's hands, written; its secrets are gone."""
     folder.forget()
@@ -150,6 +181,8 @@ def healed(folder: RunFolder, record: Record, queue: Queue, *, there: bool = Tru
     """
     if not abandoned(record):
         return record
+    if record.array:
+        return _healed_task(folder, record, queue, record.array, there)
     found = queue.commented(f"{COMMENT}:{record.run_id}:")
     known = {each.comment for each in record.jobs}
     lost = [
@@ -168,6 +201,15 @@ def healed(folder: RunFolder, record: Record, queue: Queue, *, there: bool = Tru
     if now != record:
         _write(folder, now)
     return now
+
+
+def _healed_task(folder: RunFolder, record: Record, queue: Queue, array: str, there: bool) -> Record:
+    """Of an array every task bears the same comment."""
+    if id := queue.commented(array).get(array):
+        return _member_of(folder, record, id.partition("_")[0])
+    if not there or not _settled(record):
+        return record
+    return failed(folder, record, "the submission broke off before there was a job")
 
 
 def _settled(record: Record) -> bool:

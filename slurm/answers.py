@@ -82,7 +82,7 @@ _QUEUED = {
 }  # fmt: skip
 # The name comes last: it alone may hold a line break.
 _PAST = {
-    "id": "JobIDRaw", "user": "User", "state": "State", "exit_code": "ExitCode", "partition": "Partition",
+    "id": "JobID", "user": "User", "state": "State", "exit_code": "ExitCode", "partition": "Partition",
     "account": "Account", "nodes": "NodeList", "submitted": "Submit", "started": "Start", "ended": "End",
     "comment": "Comment", "name": "JobName",
 }  # fmt: skip
@@ -93,8 +93,9 @@ _NOTHING = ("(null)", "N/A", "None assigned", "Unknown", "None")
 
 
 def queue_words(*, ids: Sequence[str] = (), user: str | None = None) -> list[str]:
-    """For squeue: jobs in every state that it still knows of. user None: the caller's, whoever that is."""
-    words = ["--noheader", "--states=all", f"--format={UNIT.join(_QUEUED.values())}{RECORD}"]
+    """For squeue: jobs in every state that it still knows of, each task of an array by itself (ID_TASK). user
+    None: the caller's, whoever that is."""
+    words = ["--noheader", "--array", "--states=all", f"--format={UNIT.join(_QUEUED.values())}{RECORD}"]
     if ids:
         return [*words, f"--jobs={','.join(ids)}"]
     return [*words, f"--user={user}" if user else "--me"]

@@ -55,6 +55,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     restarts   how many jobs may follow the first one. sbatch gets the script's argument K for the K-th job,
                from 1; without it a job counts as the first.
     secrets    files that are removed once no attempt can follow.
+    told_path  each node leaves its PATH and LD_LIBRARY_PATH in the attempt's folder, as `path-RANK`, a NUL
+               after each, for what runs the node's own programs from within its container.
     """
 
     options: Options
@@ -75,6 +77,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     patience: float = 45.0
     restarts: int = 0
     secrets: tuple[Path, ...] = ()
+    told_path: bool = False
 
 
 LONGEST_WORD = (128 << 10) - 1
@@ -126,6 +129,7 @@ def render(batch: Batch) -> str:
         temporary=batch.temporary,
         present=[_present(each) for each in batch.present],
         submits=batch.submits,
+        told_path=batch.told_path,
         cr=any("\r" in value for value in _values(batch)),
         secrets=[_word(str(path)) for path in batch.secrets],
     )
