@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from kit import say
 from kit.errors import InvalidFileError, MissingToolError, SlipworksError, UnsupportedError
-from kit.nouns import Format, Image
+from kit.nouns import Format, Image, Platform
 from kit.suggest import unknown
 
 Update = Callable[[str], None]
@@ -49,6 +49,10 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
               in it. What only that machine can tell is for whoever runs it (see slurm/templates).
     temporary whoever runs the command adds a mount at /tmp.
     stdin     the caller's standard input goes inside; terminal: it is a terminal, and so it is inside.
+    plain     user, HOME, /dev/shm and first process are as the image and the engine have them: as one starts the
+              image who knows nothing of this kit. entrypoint: the image's own is kept too. Docker and podman alone.
+    port      with `plain`: the network is the container's own, and loopback reaches this port of it at one that
+              the engine chooses: `port_argv` asks for it. None: the host's network.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
     belong to the caller. No container is left behind; TERM to the client ends the process inside. A SIF is
     read-only but for binds and a small /tmp: bind a folder to /tmp for more.
@@ -66,6 +70,9 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
     temporary: bool = False
     stdin: bool = False
     terminal: bool = False
+    plain: bool = False
+    entrypoint: bool = False
+    port: int | None = None
 
 
 class Engine(Protocol):
@@ -92,6 +99,15 @@ class Engine(Protocol):
 
     def run_argv(self, run: ContainerRun) -> list[str]:
         """The command that does it. Pure apart from what was found out about this host."""
+
+    def port_argv(self, name: str, port: int) -> list[str]:
+        """The command that prints where loopback reaches a port of the container of that name. Pure."""
+
+    def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        """The command by which the engine pulls an image for itself; insecure: without TLS. Pure.
+
+        docker's daemon decides that by itself, and takes loopback for insecure.
+        """
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         """The command that ends and removes the containers of these names, if they are there. Pure.

@@ -30,7 +30,7 @@ def docker_bind(bind: Bind) -> list[str]:
 
 def docker_words(run: ContainerRun) -> list[str]:
     """What docker and podman are told of a run in the same words: variables, binds, streams, folder, name."""
-    words = [f"--env={name}={value}" for name, value in home(run.env).items()]
+    words = [f"--env={name}={value}" for name, value in (run.env if run.plain else home(run.env)).items()]
     if run.env_file:
         words.append(f"--env-file={run.env_file}")
     words += [word for bind in run.binds for word in docker_bind(bind)]
@@ -43,3 +43,8 @@ def docker_words(run: ContainerRun) -> list[str]:
     if run.name:
         words.append(f"--name={run.name}")
     return words
+
+
+def network(run: ContainerRun) -> str:
+    """How a container's ports are reached: as the host's own, or one of its own by way of loopback."""
+    return "--network=host" if run.port is None else f"--publish=127.0.0.1::{run.port}"

@@ -153,6 +153,10 @@ class Apptainer:
         return "".join(f"{name}={shell.quote(value)}\n" for name, value in values.items())
 
     def run_argv(self, run: ContainerRun) -> list[str]:
+        if run.plain:
+            raise UnsupportedError(
+                "apptainer runs no image as docker would: its user and network are the host's"
+            )
         env = home(run.env)
         argv = [
             "apptainer",
@@ -178,6 +182,12 @@ class Apptainer:
         if run.gpus:  # the driver's libraries; its devices are there, for the host's /dev is
             argv.append("--nv")
         return [*argv, run.image, *run.argv]
+
+    def port_argv(self, name: str, port: int) -> list[str]:
+        raise UnsupportedError("apptainer's containers have the host's network")
+
+    def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        raise UnsupportedError("apptainer keeps no images: runner image pull, and make a SIF of it")
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []

@@ -11,7 +11,7 @@ from containers.engine import ContainerRun, Export, refuse_newlines
 from containers.workplace import config_digest, layout
 from kit import process, say
 from kit.errors import HostError, MissingToolError, UnsupportedError
-from kit.nouns import Format, Image
+from kit.nouns import Format, Image, Platform
 
 
 class Buildah:
@@ -76,6 +76,13 @@ class Buildah:
 
     def run_argv(self, run: ContainerRun) -> list[str]:
         raise UnsupportedError("buildah keeps images and does not run them", "ENGINE=podman")
+
+    def port_argv(self, name: str, port: int) -> list[str]:
+        raise UnsupportedError(f"{self.name} runs no containers that listen")
+
+    def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        words = ["pull", "--quiet", f"--platform={platform}", *(["--tls-verify=false"] if insecure else [])]
+        return [*self.command(), *words, f"docker://{reference}"]
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from containers import complaints, host
 from containers.engine import ContainerRun, Export, refuse_newlines
-from containers.mounts import docker_words
+from containers.mounts import docker_words, network
 from containers.workplace import config_digest
 from kit import files, process
 from kit.errors import BuildError, HostError, MissingToolError, UnsupportedError
-from kit.nouns import Format, Image
+from kit.nouns import Format, Image, Platform
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -94,11 +94,16 @@ class Docker:
             "docker",
             "run",
             "--rm",
+            network(run),
+            "--security-opt=label=disable",
+        ]  # binds: not relabelled
+        if not run.entrypoint:
+            argv.append("--entrypoint=")
+        if run.plain:
+            return [*argv, *docker_words(run), run.image, *run.argv]
+        argv += [
             "--init",  # a first process without handlers would ignore TERM
-            "--network=host",
             "--ipc=host",  # /dev/shm is 64 MB otherwise
-            "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
-            "--entrypoint=",
         ]
         # Without root, the container's root is the caller already. Clusters' daemons are root's as a rule.
         by_root = run.elsewhere or not self._rootless()
@@ -110,6 +115,12 @@ class Docker:
             if by_root:  # networks lock their buffers; else the limit is the daemon's, as a rule 64 KiB
                 argv.append("--ulimit=memlock=-1:-1")
         return [*argv, run.image, *run.argv]
+
+    def port_argv(self, name: str, port: int) -> list[str]:
+        return ["docker", "port", name, f"{port}/tcp"]
+
+    def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        return ["docker", "pull", "--quiet", f"--platform={platform}", reference]
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return ["docker", "rm", "--force", *names]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from containers import host
 from containers.engine import ContainerRun
 from containers.engines.buildah import Buildah
-from containers.mounts import docker_words
+from containers.mounts import docker_words, network
 from kit import process
 from kit.errors import MissingToolError
 
@@ -44,17 +44,23 @@ class Podman(Buildah):
             "run",
             "--rm",
             "--pull=never",
-            "--network=host",
+            network(run),
             "--security-opt=label=disable",  # SELinux hosts: binds are not relabelled
-            *([] if run.elsewhere else host.podman_run_flags(self.on)),
         ]
+        if not run.elsewhere:
+            argv += host.ulimit_flags(self.on) if run.plain else host.podman_run_flags(self.on)
+        if not run.entrypoint:
+            argv.append("--entrypoint=")
         # Without root, the container's root is the caller. keep-id would copy a 20 GB image to change owners.
-        argv += ["--entrypoint=", *docker_words(run)]
+        argv += docker_words(run)
         if run.gpus:
             # By the container device interface, whose file `nvidia-ctk cdi generate` writes. Devices alone
             # would not do: the driver's libraries, which must be of its own version, are in no image.
             argv.append("--device=nvidia.com/gpu=all")
         return [*argv, run.image, *run.argv]
+
+    def port_argv(self, name: str, port: int) -> list[str]:
+        return [*self.command(), "port", name, f"{port}/tcp"]
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return [*self.command(elsewhere), "rm", "--force", "--time=0", "--ignore", *names]
