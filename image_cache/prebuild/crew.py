@@ -1,4 +1,4 @@
-"""Many threads at one list of images, in order: fed from the journal, ended in order, at most so many at once.
+"""Many threads at one list of images, fed from the journal, and ended in order.
 
 The main thread alone hears of signals. When one comes, nothing new is begun, what is under way may end within
 GRACE seconds, and then the signal's exception goes on its way; a thread that is still at work is left behind
@@ -7,6 +7,7 @@ GRACE seconds, and then the signal's exception goes on its way; a thread that is
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -53,8 +54,8 @@ class Crew:
         self._note = ""
 
     def run(self) -> None:
-        """Until no image is due any more in this run. NoSpaceError and, after PATIENCE seconds in which nothing
-        but passing failures came, NetworkError end it early."""
+        """Until no image is due any more in this run. NoSpaceError and, after PATIENCE seconds in which
+        nothing but passing failures came, NetworkError end it early."""
         for number in range(self.jobs):
             threading.Thread(target=self._at_work, name=f"prebuild-{number}", daemon=True).start()
         try:
@@ -151,8 +152,9 @@ class Crew:
         if not self._under_way:
             return
         say(f"ending: {len(self._under_way)} images are under way (once more to end at once)")
-        while not self._waiting.empty():
-            self._under_way.discard(getattr(self._waiting.get(), "id", 0))
+        with contextlib.suppress(queue.Empty):
+            while row := self._waiting.get_nowait():
+                self._under_way.discard(row.id)
         end = time.monotonic() + GRACE
         while self._under_way and time.monotonic() < end:
             try:

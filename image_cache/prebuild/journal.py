@@ -27,9 +27,14 @@ from kit.nouns import Platform
 
 PAGE = 200
 NEVER = 9e9  # due then: not in this run
-Work = Literal["look", "open"]
-"""Images that are to be looked at, or to be made."""
-_WHICH: dict[Work, str] = {"look": "look", "open": IS_OPEN}
+Work = Literal["look", "bake", "mirror"]
+"""Images that are to be looked at, to be baked, or to be copied."""
+_WHICH: dict[Work, str] = {
+    "look": "look",
+    "bake": IS_OPEN,
+    "mirror": f"{IS_OPEN} AND (mirrored IS NULL OR mirrored IS NOT image)",
+}
+__all__ = ["NEVER", "ErrorClass", "Header", "Journal", "Row", "State", "Work"]
 
 
 class Header(Struct, frozen=True):
@@ -110,6 +115,23 @@ class Journal:
                         (name, entry.base),
                     )
             return count, self.total() - before
+
+    def look_again(self, address: str | None, *, refresh: bool) -> None:
+        """What a plan has to ask about: what is not known. refresh: all whose name may have moved, and
+        whether what was made is still there. address: of what a bake would do now; images of another one
+        are to be baked, which needs no question."""
+        with self.database.transaction():
+            which = "1" if refresh else "state IN ('new', 'unknown', 'unauthorised')"
+            self.database.run(f"UPDATE images SET look=1 WHERE listed AND {which}")
+            self.settle(address)
+
+    def settle(self, address: str | None) -> None:
+        """Images of another bake than that of `address` are not ready."""
+        if address:
+            self.database.run(
+                "UPDATE images SET state='to-bake', baked=NULL WHERE state='ready' AND address IS NOT ?",
+                (address,),
+            )
 
     # -- looking into it -------------------------------------------------------------------------------------
 
