@@ -49,10 +49,10 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
               in it. What only that machine can tell is for whoever runs it (see slurm/templates).
     temporary whoever runs the command adds a mount at /tmp.
     stdin     the caller's standard input goes inside; terminal: it is a terminal, and so it is inside.
-    plain     user, HOME, /dev/shm and first process are as the image and the engine have them: as one starts the
-              image who knows nothing of this kit. entrypoint: the image's own is kept too. Docker and podman alone.
-    port      with `plain`: the network is the container's own, and loopback reaches this port of it at one that
-              the engine chooses: `port_argv` asks for it. None: the host's network.
+    plain     user, HOME, /dev/shm and first process are the image's and the engine's own, as for one who knows
+              nothing of this kit. entrypoint: the image's own is kept too. Docker and podman alone.
+    port      with `plain`: the network is the container's own, and loopback reaches this port of it by one
+              that the engine chooses: `port_argv` asks for it. None: the host's network.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
     belong to the caller. No container is left behind; TERM to the client ends the process inside. A SIF is
     read-only but for binds and a small /tmp: bind a folder to /tmp for more.

@@ -90,21 +90,15 @@ class Docker:
         return "".join(f"{name}={value}\n" for name, value in values.items())
 
     def run_argv(self, run: ContainerRun) -> list[str]:
-        argv = [
-            "docker",
-            "run",
-            "--rm",
-            network(run),
-            "--security-opt=label=disable",
-        ]  # binds: not relabelled
+        init = "--init"  # a first process without handlers would ignore TERM
+        shared = "--ipc=host"  # /dev/shm is 64 MB otherwise
+        words = [network(run)] if run.plain else [init, network(run), shared]
+        argv = ["docker", "run", "--rm", *words]
+        argv.append("--security-opt=label=disable")  # SELinux hosts: binds are not relabelled
         if not run.entrypoint:
             argv.append("--entrypoint=")
         if run.plain:
             return [*argv, *docker_words(run), run.image, *run.argv]
-        argv += [
-            "--init",  # a first process without handlers would ignore TERM
-            "--ipc=host",  # /dev/shm is 64 MB otherwise
-        ]
         # Without root, the container's root is the caller already. Clusters' daemons are root's as a rule.
         by_root = run.elsewhere or not self._rootless()
         if by_root:

@@ -72,4 +72,4 @@ def _told(platform: Platform, args: argparse.Namespace) -> dict[str, Any]:
         forms[name] = {"digest": None, "size": size, "path": path} if path.exists() else None
         mount[engine] = agent_layer.mount_argv(engine, path)
     key = layer.key(spec, platform)
-    return {"platform": platform, "key": key, "folder": spec.folder, "forms": forms, "mount": mount}
+    return {"platform": str(platform), "key": key, "folder": spec.folder, "forms": forms, "mount": mount}
