@@ -39,6 +39,7 @@ _RECIPE = (
     "elf_format.py",
     "interpreter.py",
     "layer.py",
+    "layer_files.py",
     "layer_pack.py",
     "layer_tree.py",
 )
@@ -177,8 +178,16 @@ def newest(spec: LayerSpec, platform: Platform, update: Update) -> str:
     return "".join(f"{deb}\n" for deb in taken)
 
 
-def locked(requirements: str, python: str, platform: Platform, old: str, update: Update) -> str:
-    """The text of a lock of wheels: versions as in `old` where they still fit, every file's hash, no URL."""
+def locked(
+    requirements: str,
+    python: str,
+    platform: Platform,
+    old: str,
+    update: Update,
+    source: Iterable[str] = (),
+) -> str:
+    """The text of a lock of wheels: versions as in `old` where they still fit, every file's hash, no URL.
+    source: packages that are taken as sources."""
     with tempfile.TemporaryDirectory(prefix="slipworks-lock-") as work:
         given, lock = Path(work) / "requirements.in", Path(work) / "lock"
         given.write_text(requirements)
@@ -186,6 +195,7 @@ def locked(requirements: str, python: str, platform: Platform, old: str, update:
         argv = [
             str(own_tool("uv")), "pip", "compile", "--no-config", "--no-progress", "--quiet", "--no-header",
             "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--only-binary", ":all:",
+            *(word for name in source for word in ("--no-binary", name)),
             "--python-platform", f"{platform.machine}-manylinux_{GLIBC}", "--python-version", python,
             "--output-file", str(lock), str(given),
         ]  # fmt: skip
@@ -197,8 +207,10 @@ def locked(requirements: str, python: str, platform: Platform, old: str, update:
 def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> None:
     """Installs exactly what the lock names, for the target platform, by this machine's uv."""
     layout.site.mkdir(parents=True)
-    file = layout.stage.with_name("lock")
+    file, tools = layout.stage.with_name("lock"), layout.stage.with_name("tools")
     file.write_text(lock)
+    tools.write_text(layout.spec.tools)
+    options = [word for name in layout.spec.source for word in ("--no-binary", name)]
     with secrets.gathered() as found:
         env = {**os.environ, **secrets.index_values(os.environ)}
         if found.ca:
@@ -208,11 +220,17 @@ def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> No
             "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy", "--target", str(layout.site),
             "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
             "--python-version", layout.spec.python, "--requirements", str(file),
+            *options, *(["--build-constraints", str(tools)] if options else ()),
         ]  # fmt: skip
         what = f"install the wheels of layer {layout.spec.name}"
         complaints.stream(argv, what=what, base=None, update=update, env=env)
     # Scripts name this machine's interpreter, and the records hold hashes of them.
-    for path in [layout.site / "bin", layout.site / ".lock", *layout.site.glob("*.dist-info/RECORD")]:
+    for path in [
+        layout.site / "bin",
+        layout.site / ".lock",
+        *layout.site.glob("*.dist-info/RECORD"),
+        *layout.site.glob("*.dist-info/uv_*.json"),
+    ]:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -1,6 +1,7 @@
 """The folder that a self-contained layer is: interpreter, loader, libraries and packages in one place.
 
     bin/<entry>            executables; nothing else, so that the folder can be added to any PATH
+    …                      what the spec takes of the packages beside: programs and their data
     python/bin, python/lib the interpreter and its standard library
     python/site            wheels, and the packages of this kit
     lib/                   the loader and every shared library that any file here needs
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kit
-from containers import elf
+from containers import elf, layer_files
 from containers.interpreter import library_folders
 from kit import process
 from kit.errors import BuildError, VerifyError
@@ -90,7 +91,9 @@ def fill(layout: Layout, platform: Platform, root: Path, patchelf: Path) -> None
     """Makes the folder from packages unpacked below `root`, but for what is in `site`: the wheels, which are
     there already, and this kit's own packages."""
     _interpreter(layout, root)
+    layer_files.put(layout, root)
     _entries(layout)
+    _leave_out(layout)
     _libraries(layout, platform, root)
     _patch(layout, patchelf)
     _licenses(layout, root)
@@ -106,9 +109,6 @@ def _interpreter(layout: Layout, root: Path) -> None:
     program.chmod(0o755)
     library = f"lib/python{spec.python}"
     shutil.copytree(prefix / library, layout.top / "python" / library, symlinks=True)
-    for pattern in (*spec.leave_out, "**/__pycache__"):
-        for path in list((layout.top / "python").glob(pattern)):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in list((layout.top / "python" / library).rglob("*")):
         if path.is_symlink() and path.readlink().is_absolute():
             path.unlink()  # it would name a file of the base (Debian's sitecustomize.py does)
@@ -116,6 +116,13 @@ def _interpreter(layout: Layout, root: Path) -> None:
     # environment: no PYTHONPATH, no user's or base's packages, not the working directory.
     paths = [f"../{library}", f"../{library}/lib-dynload", "../site"]
     program.with_name(f"{program.name}._pth").write_text("".join(f"{path}\n" for path in paths))
+
+
+def _leave_out(layout: Layout) -> None:
+    for pattern in (*layout.spec.leave_out, "**/__pycache__"):
+        above = layout.top if pattern.startswith("/") else layout.top / "python"
+        for path in list(above.glob(pattern.lstrip("/"))):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def own_packages(layout: Layout) -> None:

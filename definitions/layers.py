@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from definitions import bases
 from kit import decode
-from kit.errors import UnpinnedError
+from kit.errors import UnpinnedError, UnsupportedError
 from kit.nouns import MACHINES, LayerSpec
 from kit.suggest import unknown
 
@@ -39,8 +39,11 @@ class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     entries: dict[str, str]
     debian: Source
     ubuntu: Source
-    pulled: Pulled
+    pulled: Pulled | None = None
     sources: tuple[str, ...] = ()
+    files: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    source: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
 
@@ -68,6 +71,10 @@ def load(name: str, distribution: str | None = "debian") -> LayerSpec:
         folder=file.folder,
         entries=file.entries,
         sources=file.sources,
+        files=file.files,
+        texts={path: (at / "files" / name).read_text() for path, name in file.texts.items()},
+        source=file.source,
+        tools=(resources.files("definitions") / "tools/build.lock").read_text() if file.source else "",
         libraries=file.libraries,
         leave_out=file.leave_out,
         **(_packaged(file, distribution, at) if distribution else _pulled(file, at)),
@@ -88,7 +95,13 @@ def _packaged(file: _File, distribution: str, at: Traversable) -> dict[str, Any]
 
 
 def _pulled(file: _File, at: Traversable) -> dict[str, Any]:
-    base = bases.load(file.pulled.base)
+    given = file.pulled
+    if given is None:
+        raise UnsupportedError(
+            f"layer {at.name} is made of a distribution's packages only",
+            "use a machine with Debian's or Ubuntu's apt",
+        )
+    base = bases.load(given.base)
     if not base.digest:
         raise UnpinnedError(
             f"base {base.name} is not pinned: the layer cannot be made of {base.reference}", "make pins"
@@ -96,10 +109,10 @@ def _pulled(file: _File, at: Traversable) -> dict[str, Any]:
     return {
         "distribution": base.distribution,
         "suite": base.suite,
-        "python": file.pulled.python,
-        "prefix": file.pulled.prefix,
+        "python": given.python,
+        "prefix": given.prefix,
         "base": bases.pinned(base),
-        "locks": _by_arch(at, lambda arch: lock_name(file.pulled.python, arch)),
+        "locks": _by_arch(at, lambda arch: lock_name(given.python, arch)),
     }
 
 

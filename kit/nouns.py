@@ -221,7 +221,10 @@ class LayerSpec(Struct, frozen=True, kw_only=True):
     prefix       where the interpreter lies in those packages, or in that base.
     entries      command -> "module:function"; each becomes an executable in `folder`/bin.
     sources      packages of this kit that ride along.
-    leave_out    glob patterns below `folder`/python.
+    files        path in `folder` -> program, file or folder of those packages.
+    texts        path in `folder` -> what is written there; {folder} in it stands for the folder.
+    source       packages that exist as sources only (pure Python), built by what the lock `tools` names.
+    leave_out    glob patterns below `folder`/python; those that begin with / below `folder`.
     locks, pins  by OCI architecture: a hash lock of wheels; lines of `package version sha256`.
     """
 
@@ -238,6 +241,10 @@ class LayerSpec(Struct, frozen=True, kw_only=True):
     prefix: str = "/usr"
     libraries: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    files: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    source: tuple[str, ...] = ()
+    tools: str = ""
     leave_out: tuple[str, ...] = ()
 
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         for platform in map(Platform, MACHINES):
             with say.step(f"pinning {args.name} for {distribution} on {platform}") as update:
                 old = "" if args.upgrade else spec.locks.get(platform.arch, "")
-                lock = layer.locked(given, spec.python, platform, old, update)
+                lock = layer.locked(given, spec.python, platform, old, update, spec.source)
                 texts = {layers.lock_name(spec.python, platform.arch): lock}
                 if distribution == here:
                     texts[layers.pins_name(distribution, platform.arch)] = layer.newest(

@@ -23,7 +23,9 @@ FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "com
 
 
 def sources(part: str) -> list[Path]:
-    return sorted((ROOT / part).rglob("*.py"))
+    """All of a part, but for what is put into layers: it runs there, and no part of the kit is near."""
+    riding = ROOT / "definitions/layers"
+    return sorted(path for path in (ROOT / part).rglob("*.py") if not path.is_relative_to(riding))
 
 
 def imports(path: Path) -> set[str]:
