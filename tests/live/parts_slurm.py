@@ -91,6 +91,14 @@ class Slurm(Struct, kw_only=True):
         assert last in wanted, f"job {job} is {last}, not {' or '.join(wanted)}"
         return last
 
+    def begin_anew(self, job: int) -> None:
+        """A job that was put back into the queue starts in some seconds, and not in two minutes.
+
+        Not at once: in the second in which a node was told to end a job, it refuses to start it ("already
+        killed"), and Slurm takes that for the job's failure. The two minutes are against that.
+        """
+        self.run("scontrol", "update", f"JobId={job}", "StartTime=now+2")
+
     def node_state(self, name: str) -> str:
         """As sinfo has it, without the marks (`*`, `~`) after it: "idle", "mixed", "down"."""
         said = self.run("sinfo", "--noheader", f"--nodes={name}", "--Format=StateLong").stdout

@@ -107,8 +107,8 @@ def test_requeue_begins_a_new_attempt(user: Login, timed: Told) -> None:
     user.slurm.run("scontrol", "requeue", str(job))
     until(lambda: user.slurm.state(job) == "PENDING", "the job to be queued again", 60, lambda: logs(folder))
     (folder.root / "go").touch()
-    user.slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
-    assert user.slurm.wait_for(job, "COMPLETED", seconds=200), logs(folder)
+    user.slurm.begin_anew(job)
+    assert user.ended(told, 200) == "COMPLETED", logs(folder)
     assert len(folder.attempts()) == 2
     second = folder.attempt(2)
     assert "restart_count=1\n" in (second.folder / "slurm").read_text()

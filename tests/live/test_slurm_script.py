@@ -182,7 +182,7 @@ def test_a_requeued_job_has_a_new_attempt(runs: Runs) -> None:
     until(lambda: runs.slurm.state(job) == "PENDING", "the job to be queued again", 60)
     assert runs.secrets.exists()
     (runs.record / "container").write_text("ended 0")
-    runs.slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    runs.slurm.begin_anew(job)
     assert runs.slurm.wait_for(job, "COMPLETED", seconds=200)
     assert "restart_count=1\n" in runs.file("slurm", 2).read_text()
     assert not runs.secrets.exists()
