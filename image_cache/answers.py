@@ -9,7 +9,7 @@ import msgspec
 
 from kit.errors import AuthError, NetworkError, NotFoundError, QuotaError, SlipworksError, UnsupportedError
 
-PASSING = frozenset({429, 500, 502, 503, 504})
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be others a moment later."""
 
 
@@ -28,7 +28,9 @@ def refusal(host: str, what: str, code: int, retry_after: str | None = None) -> 
     if code == 429:
         unit = " s" if retry_after and retry_after.isdigit() else ""
         when = f"; it says to come back after {retry_after}{unit}" if retry_after else ""
-        return QuotaError(f"{host} has had too many requests from us{when}", f"podman login {host}")
+        refused = QuotaError(f"{host} has had too many requests from us{when}", f"podman login {host}")
+        refused.seconds = seconds(retry_after)
+        return refused
     if code >= 500:
         return NetworkError(f"{host} failed with {code} when asked for {what}, again and again")
     return None

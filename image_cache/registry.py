@@ -1,39 +1,26 @@
-"""The one HTTP door: a small client of the OCI distribution API, for one registry.
+"""A small client of the OCI distribution API, for one registry: what can be asked of it.
 
 What went wrong is said by kind: 401 and 403 AuthError, 404 NotFoundError, 429 QuotaError, no connection,
 time-out or a failing server NetworkError; of these only NotFoundError says that something does not exist.
-Requests that failed for a reason that passes (429, 5xx, a broken connection) are tried again with growing
-pauses; a download goes on where it broke off. Threads may share a Registry.
+Requests that failed for a reason that passes are tried again (asking.py); a download goes on where it broke
+off. Threads may share a Registry.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
-import httpx
-import msgspec
-
-from image_cache import answers, challenges, credentials, oci, references
-from image_cache.challenges import Scope, TokenRequest
+from image_cache import answers, oci
+from image_cache.asking import PATIENCE, TRIES, Answer, Asking, Body, BrokenError, plainly
 from image_cache.oci import Descriptor
+from image_cache.quota import Quota
 from image_cache.references import Reference
-from image_cache.trust import trusted
 from kit.errors import AuthError, HashMismatchError, NetworkError
 from kit.nouns import Platform, digest
 
 ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.DOCKER_LIST, oci.MANIFEST, oci.DOCKER_MANIFEST))}
-TRIES = 5
-PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
-
-DIRECT = ("all://localhost", "all://127.0.0.1", "all://[::1]")  # no proxy can reach this machine for us
-Scopes = Sequence[Scope]
-Body = Callable[[], Iterator[bytes]]  # made anew for each try
+BYTES = "application/octet-stream"
 
 
 def resolve(reference: str, platform: Platform | None = None, *, client: Registry | None = None) -> str:
@@ -50,48 +37,50 @@ def resolve(reference: str, platform: Platform | None = None, *, client: Registr
 
 
 class Registry:
-    """A registry by its host, as in `localhost:5000`. pause: seconds before the second try."""
+    """A registry by its host, as in `localhost:5000`.
+
+    pause: seconds before the second try. patience: seconds that are waited where the registry says so.
+    """
 
     def __init__(
-        self, host: str, *, insecure: bool = False, pause: float = 0.5, timeout: float = 60.0
-    ) -> None:
+        self, host: str, *, insecure: bool = False, pause: float = 0.5, timeout: float = 60.0,
+        patience: float = PATIENCE,
+    ) -> None:  # fmt: skip
         self.host = host
-        self.api = references.api(host, insecure)
-        self.pause = pause
-        self.quota: str | None = None
-        self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
-        self._counting = threading.Lock()
-        self._host = httpx.URL(self.api).host
-        self._known: dict[str, str] = {}  # scopes, or "basic" -> the header that opens them; never shown
-        self._http = httpx.Client(
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 15.0)),
-            verify=trusted(),
-            headers={"User-Agent": "slipworks", "Accept-Encoding": "identity"},
-            mounts=dict.fromkeys(DIRECT),
-        )
+        self._out = Asking(host, insecure, pause, timeout, patience)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests by method."""
+        return self._out.counts
+
+    @property
+    def quota(self) -> Quota | None:
+        """What the registry announced last; None when it never did."""
+        return self._out.gate.quota
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which the registry wants to be left alone."""
+        return self._out.gate.left()
 
     def head(self, reference: Reference) -> str | None:
         """The digest that a tag stands for, or None when there is no such tag. Not counted by Docker Hub."""
-        with self._manifest("HEAD", reference) as answer:
-            if answer.status_code == 404:
-                return None
-            named: str | None = answer.headers.get("Docker-Content-Digest")
-        return named or digest(self.manifest(reference)[0])
+        found = self.look(reference)
+        return found and found[0]
 
     def look(self, reference: Reference) -> tuple[str, str] | None:
         """The same with the media type."""
-        with self._manifest("HEAD", reference) as answer:
-            if answer.status_code == 404:
-                return None
-            named, kind = answer.headers.get("Docker-Content-Digest"), answer.headers.get("Content-Type", "")
-        return named or digest(self.manifest(reference)[0]), kind
+        answer = self._manifest("HEAD", reference)
+        if answer.status == 404:
+            return None
+        named = answer.headers.get("Docker-Content-Digest") if answer.ok else None
+        return named or digest(self.manifest(reference)[0]), answer.headers.get("Content-Type", "")
 
     def manifest(self, reference: Reference) -> tuple[bytes, str]:
         """The bytes of a manifest or index, and its media type. HashMismatchError when a digest was asked for
         and these are not its bytes."""
-        with self._manifest("GET", reference) as answer:
-            self._found(answer, f"{reference}")
-            raw = b"".join(answer.iter_raw())
+        raw = self._out.found(self._manifest("GET", reference), f"{reference}").body
         if reference.digest and digest(raw) != reference.digest:
             raise HashMismatchError(f"{self.host} sent {digest(raw)} for {reference}")
         return raw, oci.kind_of(raw, f"{reference}")
@@ -113,51 +102,56 @@ class Registry:
         oci.check_platform(oci.config(config, f"{reference}"), platform, f"{reference}")
         return raw, config, digest(raw)
 
-    def small_blob(self, repository: str, blob: Descriptor) -> bytes:
-        """A config: checked against its digest."""
-        raw = b"".join(self.blob(repository, blob))
-        if digest(raw) != blob.digest:
-            raise HashMismatchError(f"{self.host} sent {digest(raw)} for {repository}@{blob.digest}")
-        return raw
-
-    def _manifest(self, method: str, of: Reference) -> AbstractContextManager[httpx.Response]:
-        url = f"{self.api}/{of.repository}/manifests/{of.wanted}"
-        return self._asked(method, url, f"{of}", (of.repository, "pull"), headers=ACCEPT)
+    def _manifest(self, method: str, of: Reference) -> Answer:
+        path = f"{of.repository}/manifests/{of.wanted}"
+        return self._out.small(
+            method, path, f"{of}", (of.repository, "pull"), headers=ACCEPT, counted=method == "GET",
+            check=_undamaged,
+        )  # fmt: skip
 
     def put_manifest(self, reference: Reference, raw: bytes, media_type: str) -> str:
-        """Puts a manifest whose blobs are there under the reference's tag; returns its digest."""
-        url = f"{self.api}/{reference.repository}/manifests/{reference.wanted}"
-        scope, what = (reference.repository, "pull,push"), f"{reference}"
-        headers = {"Content-Type": media_type, "Content-Length": str(len(raw))}
-        with self._asked("PUT", url, what, scope, headers=headers, body=lambda: iter([raw])) as answer:
-            self._found(answer, what)
+        """Puts a manifest whose blobs are there under the reference's tag; returns its digest.
+        BlobsMissingError when the registry lacks some of them."""
+        path, what = f"{reference.repository}/manifests/{reference.wanted}", f"{reference}"
+        scope = (reference.repository, "pull,push")
+        self._out.found(
+            self._out.small("PUT", path, what, scope, headers={"Content-Type": media_type}, body=raw), what
+        )
         return digest(raw)
 
     def has_blob(self, repository: str, blob: Descriptor) -> bool:
-        url = f"{self.api}/{repository}/blobs/{blob.digest}"
-        with self._asked("HEAD", url, f"{self.host}/{repository}", (repository, "pull")) as answer:
-            return answer.status_code == 200
+        path, what = f"{repository}/blobs/{blob.digest}", f"{self.host}/{repository}"
+        return self._out.small("HEAD", path, what, (repository, "pull")).status == 200
+
+    def small_blob(self, repository: str, blob: Descriptor) -> bytes:
+        """A config: checked against its digest."""
+        path, what = f"{repository}/blobs/{blob.digest}", f"{self.host}/{repository}@{blob.digest}"
+
+        def check(answer: Answer) -> None:
+            if answer.ok and digest(answer.body) != blob.digest:
+                raise HashMismatchError(f"{self.host} sent {digest(answer.body)} for {what}")
+
+        return self._out.found(
+            self._out.small("GET", path, what, (repository, "pull"), check=check), what
+        ).body
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """A blob's bytes, in pieces; goes on where a connection broke. The taker checks the digest."""
-        url, what = f"{self.api}/{repository}/blobs/{blob.digest}", f"{self.host}/{repository}@{blob.digest}"
+        path, what = f"{repository}/blobs/{blob.digest}", f"{self.host}/{repository}@{blob.digest}"
         at = failures = 0
         while at < blob.size or (at == blob.size == 0 and not failures):
             before = at
             trouble = "the connection ended early"
             try:
                 headers = {"Range": f"bytes={at}-"} if at else {}
-                with self._asked("GET", url, what, (repository, "pull"), headers=headers) as answer:
-                    self._found(answer, what)
+                with self._out.stream(path, what, (repository, "pull"), headers) as answer:
                     skip = at if answer.status_code == 200 else 0  # a registry without ranges begins anew
-                    for (
-                        piece
-                    ) in answer.iter_raw():  # as they come: a gathered one would be lost when it breaks
+                    for piece in answer.iter_raw():  # as they come: a gathered one would be lost
                         fresh, skip = piece[skip:], max(0, skip - len(piece))
                         at += len(fresh)
                         yield fresh
-            except httpx.RequestError as broken:
-                trouble = _plainly(broken)
+            except BrokenError as broken:
+                trouble = plainly(broken)
             if at > blob.size:
                 raise HashMismatchError(f"{self.host} sent more than the {blob.size} bytes of {what}")
             if at == blob.size:
@@ -165,146 +159,35 @@ class Registry:
             failures = 1 if at > before else failures + 1
             if failures >= TRIES:
                 raise NetworkError(f"could not download {what}: {trouble} after {at} of {blob.size} bytes")
-            time.sleep(self._backoff(failures))
+            time.sleep(self._out.backoff(failures))
 
     def mount(self, repository: str, blob: Descriptor, source: str) -> bool:
         """Takes a blob over from another repository of this registry. False: it has to be uploaded."""
-        where = httpx.URL(f"{self.api}/{repository}/blobs/uploads/")
-        url = where.copy_merge_params({"mount": blob.digest, "from": source})
+        path = f"{repository}/blobs/uploads/?mount={blob.digest}&from={source}"
         scopes = ((repository, "pull,push"), (source, "pull"))  # in one token, or it is not mounted
         try:
             # 202 offers an upload instead; Docker's registry 2.8 says 400 when two ask for the same at once.
-            with self._asked("POST", url, f"{self.host}/{repository}", *scopes) as answer:
-                return answer.status_code == 201
+            return self._out.small("POST", path, f"{self.host}/{repository}", *scopes).status == 201
         except AuthError:
             return False  # the source may be another's
 
     def put_blob(self, repository: str, blob: Descriptor, body: Body) -> None:
         """Uploads a blob in one piece; begins anew, with a new upload, when that fails for what may pass."""
         what, scope = f"{self.host}/{repository}", (repository, "pull,push")
+        headers = {"Content-Type": BYTES, "Content-Length": str(blob.size)}
 
-        def upload() -> httpx.Response:
-            with self._asked("POST", f"{self.api}/{repository}/blobs/uploads/", what, scope) as begun:
-                self._found(begun, what)
-                place = begun.url.join(begun.headers["Location"]).copy_merge_params({"digest": blob.digest})
-            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
-            return self._send("PUT", place, (scope,), headers, body)
+        def upload() -> Answer:
+            begun = self._out.small("POST", f"{repository}/blobs/uploads/", what, scope)
+            self._out.found(begun, what)
+            place = begun.url.join(begun.headers["Location"]).copy_merge_params({"digest": blob.digest})
+            with self._out.opened("PUT", place, (scope,), headers, body) as answer:
+                return Answer(answer.status_code, answer.headers, answer.read(), place)
 
-        with self._closing(self._retried(upload, what), what) as answer:
-            self._found(answer, what)
-
-    # -- the one way out ------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _asked(
-        self, method: str, url: str | httpx.URL, what: str, *scopes: Scope,
-        headers: Mapping[str, str] | None = None, body: Body | None = None,
-    ) -> Iterator[httpx.Response]:  # fmt: skip
-        """An answer whose body is not read yet. It is no refusal (answers.py)."""
-        send = functools.partial(self._send, method, httpx.URL(url), scopes, headers or {}, body)
-        with self._closing(self._retried(send, what), what) as answer:
-            yield answer
-
-    @contextlib.contextmanager
-    def _closing(self, answer: httpx.Response, what: str) -> Iterator[httpx.Response]:
-        with contextlib.closing(answer):
-            after = answer.headers.get("Retry-After")
-            if refused := answers.refusal(self.host, what, answer.status_code, after):
-                raise refused
-            yield answer
-
-    def _retried(self, send: Callable[[], httpx.Response], what: str) -> httpx.Response:
-        for attempt in range(1, TRIES + 1):
-            try:
-                answer = send()
-            except httpx.RequestError as broken:
-                if attempt == TRIES or _hopeless(broken):
-                    raise answers.unreachable(self.host, self.api, what, _plainly(broken)) from broken
-                wait = self._backoff(attempt)
-            else:
-                wait = self._backoff(attempt, answer)
-                if answer.status_code not in answers.PASSING or attempt == TRIES or wait > PATIENCE:
-                    return answer
-                answer.close()
-            time.sleep(wait)
-        raise AssertionError("the last try returns or raises")
-
-    def _send(
-        self,
-        method: str,
-        url: httpx.URL,
-        scopes: Scopes,
-        headers: Mapping[str, str],
-        body: Body | None,
-    ) -> httpx.Response:
-        """One request; once more with authorization when the registry asks for it."""
-        answer = self._sent(method, url, scopes, headers, body)
-        if answer.status_code != 401 or not (challenge := answer.headers.get("WWW-Authenticate")):
-            return answer
-        answer.close()
-        if not self._authorize(challenge, scopes):
-            return answer
-        return self._sent(method, url, scopes, headers, body)
-
-    def _sent(
-        self,
-        method: str,
-        url: httpx.URL,
-        scopes: Scopes,
-        headers: Mapping[str, str],
-        body: Body | None,
-    ) -> httpx.Response:
-        with self._counting:
-            self.counts[method] = self.counts.get(method, 0) + 1
-        known = self._known.get(_key(scopes)) or self._known.get("basic")
-        # Only to the registry itself: an upload may be sent to another host, and httpx drops it on redirects.
-        trusted = {"Authorization": known} if known and url.host == self._host else {}
-        content = body() if body else None
-        request = self._http.build_request(method, url, headers={**headers, **trusted}, content=content)
-        return self._http.send(request, stream=True, follow_redirects=method in ("GET", "HEAD"))
-
-    def _authorize(self, challenge: str, scopes: Scopes) -> bool:
-        """Gets what the registry asks for. False: we have nothing that it could take."""
-        way = challenges.answer(challenge, scopes, credentials.lookup(self.host, scopes[0][0]))
-        if isinstance(way, TokenRequest):
-            ask = functools.partial(self._token, way)
-            with self._closing(self._retried(ask, self.host), self.host) as answer:
-                self._found(answer, f"the token service of {self.host}")
-                table = msgspec.json.decode(answer.read())
-            self._known[_key(scopes)] = f"Bearer {table.get('token') or table.get('access_token')}"
-        elif way:
-            self._known["basic"] = way
-        return way is not None
-
-    def _token(self, way: TokenRequest) -> httpx.Response:
-        method, more = ("POST", {"data": way.form}) if way.form else ("GET", {"params": way.query})
-        request = self._http.build_request(method, way.url, headers=way.authorization, **more)
-        return self._http.send(request, stream=True)
-
-    def _found(self, answer: httpx.Response, what: str) -> None:
-        """Raises for every answer that is no success, with the registry's own words."""
-        if not answer.is_success:
-            words = answers.words(next(answer.iter_raw(4096), b""))
-            raise answers.failure(self.host, what, answer.status_code, words)
-
-    def _backoff(self, attempt: int, answer: httpx.Response | None = None) -> float:
-        """Seconds until the next try: what the registry says, else doubling, with jitter so that many nodes
-        do not come back together."""
-        said = answers.seconds(answer.headers.get("Retry-After")) if answer is not None else None
-        doubling = self.pause * 2 ** (attempt - 1)
-        return doubling * random.uniform(0.5, 1.0) if said is None else said + random.uniform(0, self.pause)
+        self._out.found(self._out.accepted(self._out.retried(upload, what), what), what)
 
 
-def _key(scopes: Scopes) -> str:
-    return " ".join(f"{name}:{actions}" for name, actions in scopes)
-
-
-def _hopeless(broken: httpx.RequestError) -> bool:
-    """TLS failures are the same every time."""
-    return "[SSL" in str(broken)
-
-
-def _plainly(broken: httpx.RequestError) -> str:
-    if isinstance(broken, httpx.TimeoutException):
-        return "no answer in time"
-    return str(broken) or type(broken).__name__
+def _undamaged(answer: Answer) -> None:
+    """The registry says itself what it sent."""
+    said = answer.headers.get("Docker-Content-Digest")
+    if answer.ok and answer.body and said and said.startswith("sha256:") and digest(answer.body) != said:
+        raise HashMismatchError(f"{answer.url} came as {digest(answer.body)}: expected {said}")

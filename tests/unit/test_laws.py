@@ -18,7 +18,7 @@ ALLOWED = {
     "runner": {"kit", "definitions", "containers", "image_cache", "slurm"},
 }
 # Named doors: the modules of the standard library that only one place may use.
-DOORS = {"subprocess": {"kit/process.py"}, "httpx": {"image_cache/registry.py", "image_cache/downloads.py"}}
+DOORS = {"subprocess": {"kit/process.py"}, "httpx": {"image_cache/asking.py", "image_cache/downloads.py"}}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
 
 
