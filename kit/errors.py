@@ -100,9 +100,13 @@ class NotFoundError(SlipworksError):
 
 
 class QuotaError(SlipworksError):
-    """429: asked too often; the message says when to come back if the other side did."""
+    """429: asked too often; the message says when to come back if the other side did.
+
+    seconds: until then; None where it said nothing.
+    """
 
     code = 33
+    seconds: float | None = None
 
 
 class BuildError(SlipworksError):
