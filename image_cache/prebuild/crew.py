@@ -16,7 +16,7 @@ from collections.abc import Callable
 from image_cache.prebuild import planning
 from image_cache.prebuild.journal import NEVER, Journal, Work
 from image_cache.prebuild.schema import ErrorClass, Row
-from kit.errors import NetworkError, NoSpaceError, SlipworksError
+from kit.errors import NetworkError, NoSpaceError, QuotaError, SlipworksError
 from kit.say import say
 
 GRACE = 15.0
@@ -29,7 +29,7 @@ Result = tuple[Row, BaseException | None]
 
 class Crew:
     """jobs: threads. do: makes one image, and writes down that it did; raises what went wrong.
-    pause_of: seconds that a place told us to stay away for, None where it said nothing.
+    wait: for a registry's quota, however long; if not, images that meet it are given up in this run.
     told: hears how many are done, how many of them failed, and what else is to be said."""
 
     def __init__(
@@ -40,11 +40,10 @@ class Crew:
         *,
         jobs: int,
         told: Callable[[int, int, str], None] = lambda done, failed, note: None,
-        pause_of: Callable[[str], float | None] = lambda place: None,
         wait: bool = True,
     ) -> None:
         self.journal, self.work, self.do, self.jobs = journal, work, do, jobs
-        self.told, self.pause_of, self.wait = told, pause_of, wait
+        self.told, self.wait = told, wait
         self.done = self.failed = 0
         self._waiting: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
@@ -120,7 +119,7 @@ class Crew:
 
     def _come_back(self, row: Row, failure: BaseException) -> None:
         """The place has had enough of us: nothing of it is due for a while. That is no try of the image."""
-        seconds = self.pause_of(row.place) or planning.QUOTA_PAUSE
+        seconds = (failure.seconds if isinstance(failure, QuotaError) else None) or planning.QUOTA_PAUSE
         self.journal.change(row, tries=row.tries, error_class="quota", error=message(failure))
         self.journal.put_off(row.place, time.time() + seconds)
         self._note = f"{row.place} wants us to wait {planning.span(seconds)}"

@@ -96,6 +96,18 @@ class Database:
                 self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
+    def dropped(self) -> Iterator[None]:
+        """A transaction whose changes can be seen within, and are never made."""
+        with self._lock:
+            with self.told():
+                self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            finally:
+                with self.told():
+                    self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
     def told(self) -> Iterator[None]:
         """SQLite's complaints as ours."""
         try:

@@ -183,6 +183,10 @@ class Journal:
             return f"{target}:{row.repository}:{row.tag}@{row.baked}"
         return f"{target.partition('/')[0]}/{row.repository}@{row.baked}"
 
+    def waiting(self, what: Work) -> int:
+        """How many images there are to do."""
+        return int(self.database.one(f"SELECT count(*) FROM images WHERE listed AND {_WHICH[what]}")[0])
+
     # -- work ------------------------------------------------------------------------------------------------
 
     def next(self, what: Work, now: float, most: int) -> list[Row]:

@@ -23,32 +23,44 @@ def held(folder: Path | None, silence: float = SILENCE, beat: float = BEAT) -> I
         yield
         return
     claim = Claim(folder / "claim", silence, beat)
-    began, first, told = time.monotonic(), claim.holder(), False
     while True:
         with claim.taken() as mine:
             if mine:
                 yield
                 return
-        owner = claim.holder()
-        if owner is None:
-            continue
-        if owner.host and (owner.machine == Owner.here().machine or _alive(first, owner)):
-            raise _refused(owner, folder, time.monotonic() - began)
+        if owner := _living(claim, beat):
+            raise _refused(owner, folder)
+
+
+def readable(folder: Path, silence: float = SILENCE, beat: float = BEAT) -> None:
+    """Returns when this host may read: nobody on another host writes. HeldError as above."""
+    claim = Claim(folder / "claim", silence, beat)
+    owner = claim.holder()
+    if owner and owner.host and owner.machine != Owner.here().machine and _living(claim, beat):
+        raise _refused(owner, folder)
+
+
+def holder(folder: Path) -> Owner | None:
+    """Who writes now."""
+    return Claim(folder / "claim").holder()
+
+
+def _living(claim: Claim, beat: float) -> Owner | None:
+    """The holder, once it is sure that it lives; None once it is gone, or silent for too long."""
+    first, told = claim.holder(), False
+    while owner := claim.holder():
+        if owner.host and (owner.machine == Owner.here().machine or owner != first):
+            return owner
         if owner.host and not told:
             told = True
-            say(f"process {owner.pid} on {owner.host} held {folder}: looking for a sign of life")
-        first = first or owner
+            say(f"process {owner.pid} on {owner.host} had {claim.folder.parent}: looking for a sign of life")
         time.sleep(min(1.0, beat / 4))
+    return None
 
 
-def _alive(first: Owner | None, now: Owner) -> bool:
-    """On another host: did its sign of life change while we watched?"""
-    return first is not None and first != now
-
-
-def _refused(owner: Owner, folder: Path, watched: float) -> HeldError:
+def _refused(owner: Owner, folder: Path) -> HeldError:
     here = owner.machine == Owner.here().machine
-    sign = "it is alive" if here else f"its last sign of life is less than {watched + 1:.0f} s old"
+    sign = f"{'it is alive' if here else 'it gave a sign of life just now'} (heartbeat {owner.beat})"
     return HeldError(
         f"{folder} is written to by process {owner.pid} on {owner.host}: {sign}",
         f"kill {owner.pid}" if here else f"wait until it ends, or on {owner.host}: kill {owner.pid}",
