@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def arguments(parser: argparse.ArgumentParser, package: str) -> None:
-    """Adds the verbs of a package, by its name; what is chosen is `verb` of the arguments."""
+    """Adds the verbs of a package, by its name; what is chosen is `verb` of the arguments, which runs.
+
+    A verb may be called `run`: as a module of the package it hides a function of that name.
+    """
+    parser.set_defaults(command=Chosen)
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name in names(package):
         module = importlib.import_module(f"{package}.{name}")
@@ -16,6 +20,15 @@ def arguments(parser: argparse.ArgumentParser, package: str) -> None:
                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         module.arguments(entry)
         entry.set_defaults(verb=module.run)
+
+
+class Chosen:
+    """The command of a package: the verb that was chosen."""
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> int:
+        code: int = args.verb(args)
+        return code
 
 
 def names(package: str) -> list[str]:

@@ -14,8 +14,3 @@ HELP = "build, prove, find and describe training images"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     _family.arguments(parser, __name__)
-
-
-def run(args: argparse.Namespace) -> int:
-    code: int = args.verb(args)
-    return code

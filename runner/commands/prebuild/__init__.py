@@ -15,8 +15,3 @@ HELP = "bake the agent-server into thousands of sandbox images"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     _family.arguments(parser, __name__)
-
-
-def run(args: argparse.Namespace) -> int:
-    code: int = args.verb(args)
-    return code
