@@ -96,12 +96,16 @@ def squash(at_once: int = 1) -> str:
     return words + (" -comp zstd -Xcompression-level 8" if "zstd" in able.out + able.err else "")
 
 
+def temporary(out: Path) -> Path:
+    """In which folder a SIF at `out` has its temporary files while it is made."""
+    above = Path(os.environ.get("APPTAINER_TMPDIR") or out.parent).absolute()
+    return Path(tempfile.gettempdir()) if set(str(above)) & PUNCTUATION else above
+
+
 @contextlib.contextmanager
 def _room(making: Making, out: Path) -> Iterator[Path]:
     """A folder of our own for temporary files. NoSpaceError, before anything is written, for a small disk."""
-    above = Path(os.environ.get("APPTAINER_TMPDIR") or out.parent).absolute()
-    if set(str(above)) & PUNCTUATION:
-        above = Path(tempfile.gettempdir())
+    above = temporary(out)
     with files.space_named(above):
         above.mkdir(parents=True, exist_ok=True)
         _check(making, above, (UNPACKED + 2) * making.packed)  # its files, a copy of its layers, the squashfs

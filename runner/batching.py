@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from containers import engine as engines
 from kit import files
 from kit.nouns import Image
-from runner import submission
+from runner import node_programs, submission
 from runner.chosen import Chosen
 from runner.job import Job
 from runner.launch import Launch
@@ -59,6 +59,7 @@ def batch(
         patience=plan.grace + PATIENCE,
         restarts=job.restarts,
         secrets=(at.run.secrets, at.run.token),
+        told_path=any(bind.target == node_programs.ROOT for bind in job.mounts),
     )
 
 

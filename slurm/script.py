@@ -55,8 +55,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     restarts   how many jobs may follow the first one. sbatch gets the script's argument K for the K-th job,
                from 1; without it a job counts as the first.
     secrets    files that are removed once no attempt can follow.
-    told_path  each node leaves its PATH and LD_LIBRARY_PATH in the attempt's folder, as `path-RANK`, a NUL
-               after each, for what runs the node's own programs from within its container.
+    told_path  each node leaves its PATH and LD_LIBRARY_PATH in the run folder, as `path-RANK`, a line each,
+               for what runs the node's own programs from within its container.
     """
 
     options: Options

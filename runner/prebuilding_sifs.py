@@ -1,0 +1,144 @@
+"""From a list of images to their SIFs in this user's store: what is to come, if it fits, and the making."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from msgspec import Struct
+
+from containers import sif
+from containers.workplace import packed_size
+from image_cache.prebuild import lists
+from image_cache.prebuild.lists import Entry, Kind
+from image_cache.store import Store
+from kit import say, settings
+from kit.errors import SlipworksError
+from kit.nouns import Platform
+from runner import own_store, sif_layers, sif_making, sif_report, sif_space
+from runner.sif_making import Sifs, host_of
+from runner.sif_report import Report
+from runner.sif_sources import Sources
+from runner.sif_space import Forecast
+
+SAMPLE = 20  # images by which the rest is judged, where the registry counts the manifests that it sends
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What was asked for. part: (I, N), every N-th image from the I-th on. jobs: at once; None: by this
+    machine. The rest is as the options of `runner prebuild sif` say."""
+
+    file: Path
+    kind: Kind
+    platform: Platform
+    part: tuple[int, int] | None = None
+    jobs: int | None = None
+    fetch: bool = False
+    fresh: bool = False
+    pin: bool = False
+    force: bool = False
+
+    def entries(self) -> list[Entry]:
+        return shard(lists.read(self.file, self.kind), self.part)
+
+
+class Foreseen(Struct, frozen=True, kw_only=True):
+    """What is to come. there: how many of the images have their SIF."""
+
+    entries: list[Entry]
+    there: int
+    forecast: Forecast
+
+
+def folder(platform: Platform) -> Path:
+    """Where what is known of a platform's SIFs lies, and the reports."""
+    return settings.load().settings.cache_folder / "prebuilds" / f"sifs-{platform.arch}"
+
+
+def foreseen(wanted: Wanted, sources: Sources | None = None, *, tasks: int = 1) -> Foreseen:
+    """Asks registries for the manifests that are not known yet, and looks at the disks. tasks: of an array,
+    which are at it at the same time, each with a node's own temporary files."""
+    store, sources = own_store.store(), sources or _sources(wanted)
+    entries = wanted.entries()
+    missing = [each for each in entries if not _there(store, sources, each, wanted.fetch)]
+    jobs = (wanted.jobs or sif_making.jobs_here()) * tasks
+    found = sif_space.forecast(
+        sizes(sources, store, missing), len(missing), jobs, store.root, sif.temporary(store.root / "a.sif"),
+        fetch=wanted.fetch, elsewhere=tasks > 1,
+    )  # fmt: skip
+    return Foreseen(entries=entries, there=len(entries) - len(missing), forecast=found)
+
+
+def checked(wanted: Wanted, tasks: int) -> None:
+    """NoSpaceError where an array of tasks could not put all of it into the store."""
+    found = foreseen(wanted, tasks=tasks)
+    say.say(found.forecast.told())
+    if not wanted.force:
+        sif_space.demand(found.forecast, own_store.store().root)
+
+
+def make(wanted: Wanted) -> Report:
+    """Makes what is missing, and says what became of each image. NoSpaceError before anything is made."""
+    began = time.monotonic()
+    store, sources = own_store.store(), _sources(wanted)
+    found = foreseen(wanted, sources)
+    jobs = wanted.jobs or sif_making.jobs_here()
+    say.say(found.forecast.told())
+    if not wanted.force:
+        sif_space.demand(found.forecast, store.root)
+    with sif_layers.on_the_way(store, found.forecast.budget) as layers:
+        sifs = Sifs(store, sources, layers, at_once=jobs, fetch=wanted.fetch, pin=wanted.pin)
+        count = len(found.entries)
+        verb = "fetching the layers of" if wanted.fetch else "making the SIFs of"
+        with sif_report.following(f"{verb} {count} images", count) as told:
+            done = sif_making.make_all(sifs, found.entries, told)
+    part = "/".join(map(str, wanted.part)) if wanted.part else None
+    return sif_report.report(str(wanted.file), str(wanted.platform), part, done, time.monotonic() - began)
+
+
+def shard(entries: Iterable[Entry], part: tuple[int, int] | None) -> list[Entry]:
+    """Each image once, with all of its names, in the order of the list; of these, where a part (I, N) is
+    asked for, every N-th from the I-th on."""
+    found: dict[str, Entry] = {}
+    for each in entries:
+        before = found.get(each.base)
+        names = tuple(dict.fromkeys((*before.names, *each.names))) if before else each.names
+        found[each.base] = Entry(each.base, names)
+    whole = list(found.values())
+    return whole[part[0] - 1 :: part[1]] if part else whole
+
+
+def sizes(
+    sources: Sources, store: Store, entries: Sequence[Entry], sample: int = SAMPLE, at_once: int = 8
+) -> list[int]:
+    """Packed bytes of images, for a forecast: of all, or of the first `sample` where the registry counts what
+    it sends. What cannot be asked for is left out: its turn will tell why."""
+
+    def size(entry: Entry) -> int | None:
+        try:
+            source = sources.of(entry.base)
+        except SlipworksError:
+            return None
+        mine = store.find(source.key, "oci")
+        return packed_size(mine) if mine else source.packed
+
+    with ThreadPoolExecutor(at_once) as pool:
+        noted = [each for each in entries if sources.known(each.base)]
+        there = {each.base for each in noted}
+        new = [each for each in entries if each.base not in there]
+        rest = new[sample:]
+        found = list(pool.map(size, [*noted, *new[:sample]]))
+        if not any(sources.client(host).quota for host in {host_of(each) for each in rest}):
+            found += pool.map(size, rest)
+    return [each for each in found if each is not None]
+
+
+def _sources(wanted: Wanted) -> Sources:
+    return Sources(folder(wanted.platform) / "images", wanted.platform, fresh=wanted.fresh)
+
+
+def _there(store: Store, sources: Sources, entry: Entry, fetch: bool) -> bool:
+    source = sources.known(entry.base)
+    return bool(source and store.find(source.key, "oci" if fetch else "sif"))

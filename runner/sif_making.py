@@ -1,0 +1,210 @@
+"""SIFs of thousands of images: some at once, each once, and none half.
+
+What is there is not made again, and nobody is asked about it. A SIF appears in the store whole or not at all,
+and of several processes, on whatever hosts, one makes it (image_cache/ensure.py). So whatever is killed, the
+same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from containers.engines.apptainer import Apptainer
+from image_cache import transfer
+from image_cache.ensure import ensure
+from image_cache.prebuild.journal import ErrorClass
+from image_cache.prebuild.lists import Entry
+from image_cache.store import Store
+from kit import files, process, share
+from kit.errors import (
+    AuthError,
+    NetworkError,
+    NoSpaceError,
+    NotFoundError,
+    QuotaError,
+    SlipworksError,
+    UnsupportedError,
+)
+from kit.nouns import Image, digest_file
+from runner import finishing, known, proof, record
+from runner.sif_layers import Layers
+from runner.sif_sources import Source, Sources
+
+CLASSES: tuple[tuple[type[SlipworksError], ErrorClass], ...] = (
+    (NetworkError, "transient"), (NotFoundError, "base missing"), (UnsupportedError, "platform"),
+    (AuthError, "auth"), (QuotaError, "quota"), (NoSpaceError, "space"),
+)  # fmt: skip
+TRIES, PAUSE = (
+    3,
+    4.0,
+)  # of what may pass; seconds before the second, which the client's own five tries precede
+MEMORY_EACH = 1 << 30  # bytes for each SIF that is being made
+MOST = 8  # at once, unless more are asked for: a registry and a disk have their limits too
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """What became of one image.
+
+    state   "there": it was before; "made"; "fetched": its layers are in the store; "left": not tried, for
+            what stopped another one would stop it too; "failed".
+    sif     the file, with its digest and size. seconds: from its turn to its end.
+    error_class, error, hint   of what failed or was left.
+    """
+
+    reference: str
+    names: tuple[str, ...] = ()
+    state: str
+    sif: str | None = None
+    digest: str | None = None
+    size: int | None = None
+    seconds: float = 0.0
+    error_class: ErrorClass | None = None
+    error: str | None = None
+    hint: str | None = None
+
+
+def jobs_here() -> int:
+    """How many at once: a processor and some memory each, of what this process may use."""
+    return max(1, min(share.cpus(), share.memory() // MEMORY_EACH, MOST))
+
+
+class Sifs:
+    """Makes SIFs of one platform in one store. Threads may share it.
+
+    fetch  only brings the layers into the store, where they stay, for hosts that reach no registry.
+    pin    keeps each SIF from `runner image gc`.
+    """
+
+    def __init__(
+        self, store: Store, sources: Sources, layers: Layers, *, at_once: int, fetch: bool = False,
+        pin: bool = False,
+    ) -> None:  # fmt: skip
+        self.store, self.sources, self.layers = store, sources, layers
+        self.at_once, self.fetch, self.pin = at_once, fetch, pin
+        self.apptainer = Apptainer()
+        self.version = "" if fetch else self.apptainer.check()
+        self._stopped: dict[str, SlipworksError] = {}
+        self._lock = threading.Lock()
+
+    def there(self, entry: Entry) -> Done | None:
+        """The SIF that was made before; asks nobody."""
+        source = self.sources.known(entry.base)
+        found = self.store.find(source.key, "sif") if source else None
+        return _done(entry, "there", found) if found else None
+
+    def make(self, entry: Entry) -> Done:
+        """What became of an image, whatever it was: raises nothing that ends but the one."""
+        began = time.monotonic()
+        if stop := self._stop_of(entry):
+            return _failed(entry, stop, state="left")
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                return replace(self._made(entry), seconds=round(time.monotonic() - began, 2))
+            except SlipworksError as failure:
+                if isinstance(failure, NetworkError) and left:
+                    time.sleep(PAUSE * (TRIES - left) * random.uniform(0.5, 1.5))
+                    continue
+                self._stop_by(entry, failure)
+                return _failed(entry, failure, seconds=round(time.monotonic() - began, 2))
+        raise AssertionError("the last try returns")
+
+    def _made(self, entry: Entry) -> Done:
+        source = self.sources.of(entry.base)
+        if self.fetch:
+            client = self.sources.client(source.wanted.host)
+            platform, store = self.sources.platform, self.store
+            transfer.bring(source.wanted, source.manifest, platform, store, client, key=source.key)
+            return _done(entry, "fetched", None)
+        before = self.store.find(source.key, "sif")
+        sif = before or ensure(self.store, source.key, "sif", lambda: self._put(source))
+        if self.pin:
+            self.store.pins.put(source.key, "sif")
+        return _done(entry, "there" if before else "made", sif)
+
+    def _put(self, source: Source) -> Image:
+        mine = self.store.find(source.key, "oci")
+        if mine:
+            return self._converted(mine, self.store)
+        client = self.sources.client(source.wanted.host)
+        with self.layers.pulled(source, self.sources.platform, client, _unheard) as image:
+            return self._converted(image, self.layers.at)
+
+    def _converted(self, image: Image, at: Store) -> Image:
+        """at: the store that has the image."""
+        with files.beside(self.store.root / f"{image.name}.sif") as out:
+            self.apptainer.convert(image, out, _unheard, at_once=self.at_once)
+            made = replace(image, format="sif", digest=digest_file(out), path=out)
+            if finishing.OURS in image.labels:  # what others made need not be what ours must be
+                proved = proof.prove(self.store, replace(made, name=f"{made.name}.sif"), _unheard)
+                proof.demand(proved.report, image.name, (image.name, "--format", "oci"))
+            about = record.with_sif(known.of(at, image).record, made, self.version)
+            record.write(self.store, about, None, sif_to_come=True)
+            return self.store.put_sif(
+                out, key=image.key, name=image.name, platform=image.platform, labels=image.labels,
+                digest=made.digest,
+            )  # fmt: skip
+
+    def _stop_of(self, entry: Entry) -> SlipworksError | None:
+        with self._lock:
+            return self._stopped.get("") or self._stopped.get(host_of(entry))
+
+    def _stop_by(self, entry: Entry, failure: SlipworksError) -> None:
+        """A full disk stops all that follow; a quota that is used up, all of that registry."""
+        with self._lock:
+            if isinstance(failure, NoSpaceError):
+                self._stopped.setdefault("", failure)
+            elif isinstance(failure, QuotaError):
+                self._stopped.setdefault(host_of(entry), failure)
+
+
+def make_all(sifs: Sifs, entries: Sequence[Entry], told: Callable[[Done], None]) -> list[Done]:
+    """What became of each, in the order of the list; `told` hears of each at once. An interruption ends what
+    runs, and passes through."""
+    found: dict[str, Done] = {}
+    with ExitStack() as ends:
+        pool = ThreadPoolExecutor(sifs.at_once, thread_name_prefix="sif")
+        ends.callback(pool.shutdown, cancel_futures=True)
+        try:
+            for future in as_completed([pool.submit(sifs.make, each) for each in entries]):
+                done = future.result()
+                found[done.reference] = done
+                told(done)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            process.end_streams()
+            raise
+    return [found[each.base] for each in entries]
+
+
+def host_of(entry: Entry) -> str:
+    return entry.base.partition("/")[0]
+
+
+def _done(entry: Entry, state: str, sif: Image | None) -> Done:
+    path = str(sif.path) if sif else None
+    size = Path(path).stat().st_size if path else None
+    return Done(
+        reference=entry.base, names=entry.names, state=state, sif=path, digest=sif.digest if sif else None,
+        size=size,
+    )  # fmt: skip
+
+
+def _failed(entry: Entry, failure: SlipworksError, state: str = "failed", seconds: float = 0.0) -> Done:
+    kind: ErrorClass = next((name for each, name in CLASSES if isinstance(failure, each)), "ours")
+    return Done(
+        reference=entry.base, names=entry.names, state=state, seconds=seconds, error_class=kind,
+        error=failure.message, hint=failure.hint,
+    )  # fmt: skip
+
+
+def _unheard(line: str) -> None:
+    """Of many at once nobody could follow the lines."""
