@@ -152,7 +152,7 @@ def _here(files: RunFiles, now: float) -> Found:
         return "failed", _why(last), files.result
     if last and last.beat and now - last.beat < SILENCE:
         return ("ending", last.asked, None) if last.asked is not None else ("running", _doing(last), None)
-    if not last and now - files.made < SILENCE:
+    if (not last or last.beat is None) and now - files.made < SILENCE:  # an attempt is there before it lives
         return "starting", "", None
     if files.finished == CANCELLED:
         return "cancelled", "", None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def told(now: Now) -> tuple[str, str, int | None]:
 def test_a_local_run_from_its_beginning_to_its_end(tmp_path: Path) -> None:
     folder = run(tmp_path)
     assert told(state(folder)) == ("starting", "", None)
+    folder.attempt(1).folder.mkdir()
+    assert told(state(folder)) == ("starting", "", None), "no sign of life was due yet"
     meeting = attempt(folder)
     assert told(state(folder)) == ("running", "command started", None)
     meeting.stop("cancelled")
@@ -47,6 +50,13 @@ def test_a_local_run_whose_launcher_failed_or_was_killed(tmp_path: Path) -> None
     assert told(state(folder)) == ("lost", "its launcher is gone", None)
     folder.result.write_text("{}")
     assert state(folder).state == "failed"
+
+
+def test_a_local_run_whose_launcher_was_killed_at_once(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    folder.attempt(1).folder.mkdir()
+    os.utime(folder.job, (time.time() - 120,) * 2)
+    assert told(state(folder)) == ("lost", "its launcher is gone", None)
 
 
 def test_ctrl_c_is_a_cancellation(tmp_path: Path) -> None:
