@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import httpx
 import msgspec
@@ -62,28 +63,27 @@ class Asking:
         self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
         self._counting = threading.Lock()
         self._tokens = Tokens()
-        self._host = httpx.URL(self.api).host
-        self._timeout = httpx.Timeout(timeout, connect=min(timeout, 15.0))
+        self._root = httpx.URL(self.api)
+        self._timeout = httpx.Timeout(timeout, connect=min(timeout, 15.0)).as_dict()
         self._proxy = _proxy(self.api)
         self._lanes: list[httpx.HTTPTransport] = []
         self._elsewhere = httpx.Client(
-            timeout=self._timeout, verify=trusted(), headers=dict(ALWAYS),
+            timeout=httpx.Timeout(**self._timeout), verify=trusted(), headers=dict(ALWAYS),
             mounts=dict.fromkeys(f"all://{'[::1]' if each == '::1' else each}" for each in DIRECT),
         )  # fmt: skip
 
     def small(
-        self, method: str, path: str | httpx.URL, what: str, *scopes: Scope,
+        self, method: str, path: str, what: str, *scopes: Scope,
         headers: Mapping[str, str] | None = None, body: bytes | None = None, counted: bool = False,
         check: Callable[[Answer], None] = lambda answer: None,
     ) -> Answer:  # fmt: skip
-        """A whole answer; it is no refusal (answers.py). path: below the API, or a whole address.
+        """A whole answer; it is no refusal (answers.py). path: below the API.
 
         check: raises HashMismatchError for a body that was damaged on its way; then it is asked for again.
         """
-        url = path if isinstance(path, httpx.URL) else httpx.URL(f"{self.api}/{path}")
 
         def ask() -> Answer:
-            with self.opened(method, url, scopes, headers or {}, body) as open_:
+            with self.opened(method, path, scopes, headers or {}, body) as open_:
                 found = Answer(open_.status_code, open_.headers, open_.read(), open_.url)
             check(found)
             return found
@@ -95,15 +95,14 @@ class Asking:
         self, path: str, what: str, scope: Scope, headers: Mapping[str, str]
     ) -> Iterator[httpx.Response]:
         """A successful answer to GET whose body is still to come."""
-        url = httpx.URL(f"{self.api}/{path}")
         with contextlib.ExitStack() as kept:
             open_: list[httpx.Response] = []
 
             def ask() -> Answer:
                 kept.close()
-                open_[:] = [answer := kept.enter_context(self.opened("GET", url, (scope,), headers))]
+                open_[:] = [answer := kept.enter_context(self.opened("GET", path, (scope,), headers))]
                 told = b"" if answer.is_success else answer.read()
-                return Answer(answer.status_code, answer.headers, told, url)
+                return Answer(answer.status_code, answer.headers, told, answer.url)
 
             self.found(self.accepted(self.retried(ask, what), what), what)
             yield open_[0]
@@ -156,15 +155,16 @@ class Asking:
 
     @contextlib.contextmanager
     def opened(
-        self, method: str, url: httpx.URL, scopes: Scopes, headers: Mapping[str, str],
+        self, method: str, where: str | httpx.URL, scopes: Scopes, headers: Mapping[str, str],
         body: bytes | Body | None = None,
     ) -> Iterator[httpx.Response]:  # fmt: skip
-        """One request, its body not read yet; once more with authorization when the registry asks for it.
+        """One request to a path below the API, or to an address that the registry gave; its body is not read
+        yet. Once more with authorization when the registry asks for it.
 
         A body that is read to its end leaves the connection for the next request.
         """
         known = self._tokens.header(scopes)
-        with self._sent(method, url, known, headers, body) as answer:
+        with self._sent(method, where, known, headers, body) as answer:
             challenge = answer.headers.get("WWW-Authenticate") if answer.status_code == 401 else None
             if challenge is None:
                 yield answer
@@ -175,23 +175,25 @@ class Asking:
         if not self._authorize(challenge, scopes, known):
             yield refused
             return
-        with self._sent(method, url, self._tokens.header(scopes), headers, body) as answer:
+        with self._sent(method, where, self._tokens.header(scopes), headers, body) as answer:
             yield answer
 
     @contextlib.contextmanager
     def _sent(
-        self, method: str, url: httpx.URL, known: str | None, headers: Mapping[str, str],
+        self, method: str, where: str | httpx.URL, known: str | None, headers: Mapping[str, str],
         body: bytes | Body | None,
     ) -> Iterator[httpx.Response]:  # fmt: skip
         with self._counting:
             self.counts[method] = self.counts.get(method, 0) + 1
+        url, more = self._addressed(where)
+        ours = url.host == self._root.host
         # Only to the registry itself: an upload may be sent to another host, and so may we be.
-        shown = {"Authorization": known} if known and url.host == self._host else {}
+        shown = {"Authorization": known} if known and ours else {}
         request = httpx.Request(
             method, url, headers={**ALWAYS, **headers, **shown}, content=body() if callable(body) else body,
-            extensions={"timeout": self._timeout.as_dict()},
+            extensions={"timeout": self._timeout, **more},
         )  # fmt: skip
-        if url.host != self._host:
+        if not ours:
             with contextlib.closing(self._elsewhere.send(request, stream=True)) as answer:
                 yield answer
             return
@@ -201,10 +203,19 @@ class Asking:
                 yield answer
                 return
             next_ = url.join(answer.headers.get("Location", ""))
-        kept = {**headers, **(shown if next_.host == self._host else {})}
+        kept = {**headers, **(shown if next_.host == self._root.host else {})}
         again = self._elsewhere.build_request(method, next_, headers=kept)
         with contextlib.closing(self._elsewhere.send(again, stream=True, follow_redirects=True)) as answer:
             yield answer
+
+    def _addressed(self, where: str | httpx.URL) -> tuple[httpx.URL, dict[str, Any]]:
+        """What httpx is to be given. It parses an address for a quarter of the time of a request, so a path
+        is handed through as it is; a proxy wants whole addresses."""
+        if isinstance(where, httpx.URL):
+            return where, {}
+        if self._proxy:
+            return httpx.URL(f"{self.api}/{where}"), {}
+        return self._root, {"target": f"/v2/{where}".encode()}
 
     @contextlib.contextmanager
     def _lane(self) -> Iterator[httpx.HTTPTransport]:
