@@ -17,22 +17,32 @@ from kit.nouns import Platform
 
 
 def target(text: str) -> str:
-    """`--to` as it is kept: `host[:port]/namespace`, or a layout or archive with its whole path."""
-    host, _, namespace = text.rstrip("/").partition("/")
-    if not namespace and (host == "localhost" or re.search(r"[.:]\d|\.", host)) and ":/" not in text:
-        Reference.parse(f"{host}/x")
-        return host
-    found = Origin.parse(text)
-    if found.kind == "registry" and (found.tag not in (None, "latest") or found.digest or ":latest" in text):
+    """`--to` as it is kept: `host[:port]/namespace`, a registry alone, or a layout or archive with its whole
+    path."""
+    bare = text.rstrip("/")
+    if is_local(bare):
+        return str(Origin.parse(bare))
+    host, _, namespace = bare.partition("/")
+    if not namespace and (host == "localhost" or any(mark in host for mark in ".:")):
+        return Reference.parse(f"{host}/x").host
+    found = Reference.parse(bare)
+    if found.digest or (namespace or host).rpartition("/")[2].count(":"):
         raise UsageError(
             f"--to takes a registry and a namespace: found {text!r}", "such as localhost:5000/sandboxes"
         )
-    return f"{found.place}/{found.repository}" if found.kind == "registry" else str(found)
+    # A name alone is Docker's library in a reference; here it is somebody's namespace.
+    name = found.repository if "library/" in bare else found.repository.removeprefix("library/")
+    return f"{found.host}/{name}"
+
+
+def is_local(to: str) -> bool:
+    """A layout or an archive."""
+    return to.startswith(("oci:", "oci-archive:", "docker-archive:"))
 
 
 def repository(to: str, origin: Origin) -> str:
     """Where in the target a base's image goes. Docker Hub has no folders within a namespace."""
-    if Origin.parse(f"{to}/x" if "/" not in to else to).kind != "registry":
+    if is_local(to):
         return origin.repository
     host, _, namespace = to.partition("/")
     name = origin.repository.replace("/", "-") if host == HUB else origin.repository

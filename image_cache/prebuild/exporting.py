@@ -22,7 +22,7 @@ def pairs(journal: Journal) -> Iterator[tuple[str, str]]:
 def ambiguous(journal: Journal) -> list[str]:
     """Names that several images have."""
     found = journal.database.all(
-        "SELECT name FROM names JOIN images ON images.id=image WHERE listed AND state='ready'"
+        "SELECT name FROM names JOIN images ON images.id=names.image WHERE listed AND state='ready'"
         " GROUP BY name HAVING count(DISTINCT baked || repository) > 1 ORDER BY 1"
     )
     return [name for (name,) in found]
