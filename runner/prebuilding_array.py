@@ -50,17 +50,15 @@ def listed(wanted: Wanted) -> Wanted:
     raw = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
     folder = prebuilding_sifs.folder(wanted.platform) / "lists"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{wanted.file.stem}-{hashlib.sha256(raw).hexdigest()[:12]}.jsonl"
+    path = folder / f"list-{hashlib.sha256(raw).hexdigest()[:12]}.jsonl"
     files.write(path, raw)
-    return replace(wanted, file=path, kind="list")
+    return replace(wanted, lists=((path, "list"),), baked=())
 
 
 def words(wanted: Wanted) -> list[str]:
-    """Of `runner prebuild sif` inside a task, but for its part. Pure. The disk was looked at before."""
-    listed = [str(wanted.file.absolute())]
-    if wanted.kind != "list":
-        listed.insert(0, f"--{wanted.kind}")
-    flags = [f"--{name}" for name in ("fetch", "fresh", "pin") if getattr(wanted, name)]
+    """Of `runner prebuild sif` inside a task, but for its part. Pure. The disk was looked at for all."""
+    listed = [str(path.absolute()) for path, _ in wanted.lists]
+    flags = [f"--{name}" for name in ("fetch", "refresh", "pin") if getattr(wanted, name)]
     jobs = ["--jobs", str(wanted.jobs)] if wanted.jobs else []
     return [*listed, "--platform", str(wanted.platform), *flags, *jobs, "--force"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,21 +28,39 @@ SAMPLE = 20  # images by which the rest is judged, where the registry counts the
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What was asked for. part: (I, N), every N-th image from the I-th on. jobs: at once; None: by this
-    machine. The rest is as the options of `runner prebuild sif` say."""
+    """What was asked for: of lists, and of what was baked, as the journals in these folders have it.
 
-    file: Path
-    kind: Kind
+    part  (I, N): every N-th image from the I-th on. jobs: at once; None: by this machine. every: seconds
+          between two lines of progress. The rest is as the options of `runner prebuild sif` say.
+    """
+
+    lists: tuple[tuple[Path, Kind], ...]
+    baked: tuple[Path, ...] = ()
     platform: Platform
     part: tuple[int, int] | None = None
     jobs: int | None = None
     fetch: bool = False
-    fresh: bool = False
+    refresh: bool = False
     pin: bool = False
     force: bool = False
+    every: float = 10.0
+
+    @property
+    def named(self) -> str:
+        return ", ".join(map(str, (*(path for path, _ in self.lists), *self.baked)))
 
     def entries(self) -> list[Entry]:
-        return shard(lists.read(self.file, self.kind), self.part)
+        each = (lists.read(path, kind) for path, kind in self.lists)
+        return shard(itertools.chain(*each, *map(_baked, self.baked)), self.part)
+
+
+def _baked(journal: Path) -> Iterator[Entry]:
+    """What a prebuild has baked, each by its digest, under its base's names."""
+    from runner import prebuilds  # which needs sqlite3, that the layer in images has not
+
+    with prebuilds.opened(journal) as opened:
+        for row, reference in opened.ready():
+            yield Entry(reference, (row.base, *opened.names(row)))
 
 
 class Foreseen(Struct, frozen=True, kw_only=True):
@@ -92,10 +111,10 @@ def make(wanted: Wanted) -> Report:
         sifs = Sifs(store, sources, layers, at_once=jobs, fetch=wanted.fetch, pin=wanted.pin)
         count = len(found.entries)
         verb = "fetching the layers of" if wanted.fetch else "making the SIFs of"
-        with sif_report.following(f"{verb} {count} images", count) as told:
+        with sif_report.following(f"{verb} {count} images", count, wanted.every) as told:
             done = sif_making.make_all(sifs, found.entries, told)
     part = "/".join(map(str, wanted.part)) if wanted.part else None
-    return sif_report.report(str(wanted.file), str(wanted.platform), part, done, time.monotonic() - began)
+    return sif_report.report(wanted.named, str(wanted.platform), part, done, time.monotonic() - began)
 
 
 def shard(entries: Iterable[Entry], part: tuple[int, int] | None) -> list[Entry]:
@@ -136,7 +155,7 @@ def sizes(
 
 
 def _sources(wanted: Wanted) -> Sources:
-    return Sources(folder(wanted.platform) / "images", wanted.platform, fresh=wanted.fresh)
+    return Sources(folder(wanted.platform) / "images", wanted.platform, refresh=wanted.refresh)
 
 
 def _there(store: Store, sources: Sources, entry: Entry, fetch: bool) -> bool:

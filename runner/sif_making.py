@@ -7,7 +7,7 @@ same command goes on where it was.
 
 from __future__ import annotations
 
-import random
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,32 +21,17 @@ from msgspec.structs import replace
 from containers.engines.apptainer import Apptainer
 from image_cache import transfer
 from image_cache.ensure import ensure
-from image_cache.prebuild.journal import ErrorClass
+from image_cache.prebuild import planning
 from image_cache.prebuild.lists import Entry
+from image_cache.prebuild.schema import ErrorClass
 from image_cache.store import Store
 from kit import files, process, share
-from kit.errors import (
-    AuthError,
-    NetworkError,
-    NoSpaceError,
-    NotFoundError,
-    QuotaError,
-    SlipworksError,
-    UnsupportedError,
-)
+from kit.errors import NoSpaceError, QuotaError, SlipworksError
 from kit.nouns import Image, digest_file
 from runner import finishing, known, proof, record
 from runner.sif_layers import Layers
 from runner.sif_sources import Source, Sources
 
-CLASSES: tuple[tuple[type[SlipworksError], ErrorClass], ...] = (
-    (NetworkError, "transient"), (NotFoundError, "base missing"), (UnsupportedError, "platform"),
-    (AuthError, "auth"), (QuotaError, "quota"), (NoSpaceError, "space"),
-)  # fmt: skip
-TRIES, PAUSE = (
-    3,
-    4.0,
-)  # of what may pass; seconds before the second, which the client's own five tries precede
 MEMORY_EACH = 1 << 30  # bytes for each SIF that is being made
 MOST = 8  # at once, unless more are asked for: a registry and a disk have their limits too
 
@@ -106,16 +91,16 @@ class Sifs:
         began = time.monotonic()
         if stop := self._stop_of(entry):
             return _failed(entry, stop, state="left")
-        for left in range(TRIES - 1, -1, -1):
+        for tries in itertools.count(1):
             try:
                 return replace(self._made(entry), seconds=round(time.monotonic() - began, 2))
             except SlipworksError as failure:
-                if isinstance(failure, NetworkError) and left:
-                    time.sleep(PAUSE * (TRIES - left) * random.uniform(0.5, 1.5))
-                    continue
-                self._stop_by(entry, failure)
-                return _failed(entry, failure, seconds=round(time.monotonic() - began, 2))
-        raise AssertionError("the last try returns")
+                pause = planning.pause(planning.error_class(failure), tries)
+                if pause is None:
+                    self._stop_by(entry, failure)
+                    return _failed(entry, failure, seconds=round(time.monotonic() - began, 2))
+                time.sleep(pause)
+        raise AssertionError("it is tried until it returns")
 
     def _made(self, entry: Entry) -> Done:
         source = self.sources.of(entry.base)
@@ -199,10 +184,9 @@ def _done(entry: Entry, state: str, sif: Image | None) -> Done:
 
 
 def _failed(entry: Entry, failure: SlipworksError, state: str = "failed", seconds: float = 0.0) -> Done:
-    kind: ErrorClass = next((name for each, name in CLASSES if isinstance(failure, each)), "ours")
     return Done(
-        reference=entry.base, names=entry.names, state=state, seconds=seconds, error_class=kind,
-        error=failure.message, hint=failure.hint,
+        reference=entry.base, names=entry.names, state=state, seconds=seconds,
+        error_class=planning.error_class(failure), error=failure.message, hint=failure.hint,
     )  # fmt: skip
 
 

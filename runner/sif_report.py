@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +10,11 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from kit import files, say
+from kit import files, progress, say
 from kit.errors import PrebuildError
 from runner import shown
 from runner.sif_making import Done
 
-EVERY = 15.0  # seconds between two lines, where no terminal shows one that lives
 GOOD = ("there", "made", "fetched")
 
 
@@ -55,12 +52,15 @@ def report(list_: str, platform: str, part: str | None, done: Sequence[Done], se
 
 
 def write(made: Report, folder: Path) -> Path:
-    """report.json, and report.md for people; of a part, under names of its own. Atomic. Returns the first."""
+    """report.json, report.md for people, and the map; of a part, under names of its own, and without the map.
+    Atomic each. Returns the first."""
     name = f"report-{made.part.replace('/', '-of-')}" if made.part else "report"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     files.write(folder / f"{name}.md", _text(made))
     files.write(path, msgspec.json.format(msgspec.json.encode(made)))
+    if not made.part:
+        write_map(made.images, folder / "sifs.json")
     return path
 
 
@@ -89,35 +89,24 @@ def demand(made: Report, path: Path) -> None:
     )
 
 
+def write_map(done: Sequence[Done], path: Path) -> None:
+    """The map that a training needs: from every image, and every name of it, to its SIF. Atomic."""
+    pairs = {name: each.sif for each in done if each.sif for name in (each.reference, *each.names)}
+    files.write(path, msgspec.json.format(msgspec.json.encode(pairs)))
+
+
 @contextlib.contextmanager
-def following(title: str, total: int) -> Iterator[Callable[[Done], None]]:
-    """Yields what is told of each image: on a terminal one line that lives, else a line every EVERY seconds;
-    what fails is told at once."""
-    began = last = time.monotonic()
+def following(title: str, total: int, every: float) -> Iterator[Callable[[Done], None]]:
+    """Yields what is told of each image (see kit/progress.py); what fails is told at once."""
     count = bad = 0
-    with say.step(title) as update:
+    with progress.bar(title, total, every) as update:
 
         def told(done: Done) -> None:
-            nonlocal count, bad, last
+            nonlocal count, bad
             count += 1
-            now = time.monotonic()
             if done.state == "failed":
                 bad += 1
                 say.say(f"{done.reference}: {done.error_class}: {(done.error or '').splitlines()[0]}")
-            line = _progress(count, bad, total, now - began)
-            update(line)
-            if not sys.stderr.isatty() and now - last >= EVERY and count < total:
-                last = now
-                say.say(line)
+            update(count, f"{bad} failed" if bad else "")
 
         yield told
-
-
-def _progress(count: int, bad: int, total: int, seconds: float) -> str:
-    rate = count / max(seconds, 0.001)
-    left = (total - count) / rate
-    failed = f", {bad} failed" if bad else ""
-    ready = (
-        f"{left / 3600:.1f} h" if left > 5400 else f"{left / 60:.0f} min" if left > 90 else f"{left:.0f} s"
-    )
-    return f"{count} of {total}{failed}; {rate * 60:.1f} a minute, {ready} to go"

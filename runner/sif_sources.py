@@ -44,13 +44,13 @@ class Source(Struct, frozen=True, kw_only=True):
 
 
 class Sources:
-    """The sources of one platform. Threads may share it. fresh: what was noted before now does not count."""
+    """The sources of one platform. Threads may share it. refresh: what was noted before does not count."""
 
     def __init__(
-        self, folder: Path, platform: Platform, *, fresh: bool = False,
+        self, folder: Path, platform: Platform, *, refresh: bool = False,
         registry: Callable[[str], Registry] = Registry,
     ) -> None:  # fmt: skip
-        self.folder, self.platform, self.fresh = folder, platform, fresh
+        self.folder, self.platform, self.refresh = folder, platform, refresh
         self._registry = registry
         self._clients: dict[str, Registry] = {}
         self._mine: dict[str, Source] = {}
@@ -65,7 +65,7 @@ class Sources:
 
     def known(self, reference: str) -> Source | None:
         """What was noted of it; asks nobody. A note that cannot be read counts as none."""
-        if self.fresh:
+        if self.refresh:
             return self._mine.get(reference)
         try:
             found = msgspec.json.decode(self._path(reference).read_bytes(), type=Source)

@@ -59,6 +59,9 @@ def test_each_image_becomes_a_sif_and_no_layer_stays(
     assert "zstd" in subprocess.run(squashed, capture_output=True, text=True, check=True).stdout
     assert leftovers(place) == [] and not list((place / "images/blobs").rglob("*"))
     before = sifs(place)
+    assert (
+        json.loads(Path(out.strip()).with_name("sifs.json").read_text())[wanted[0]] == found[wanted[0]]["sif"]
+    )
     code, out, err = typed(place, listed(tmp_path, wanted))
     assert code == 0 and report(out)["counts"] == {"there": 3}
     assert sifs(place) == before

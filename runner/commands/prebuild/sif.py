@@ -7,7 +7,8 @@ them, and none stays; with --fetch they alone are pulled, and stay, for nodes wi
 With --slurm N the work is spread over a job array of N tasks, each in the image of this kit for ARCH; behind
 the list key=value is over their job's, as with `runner submit`: time=4:00:00 sbatch.cpus-per-task=16
 
-The answer is the report, which names the SIF of each image; with --slurm the run folders.
+The answer is the report's file, which names the SIF of each image; sifs.json beside it is the map from each
+image, and each of its names, to its SIF. With --slurm it is the run folders.
 """
 
 from __future__ import annotations
@@ -16,46 +17,40 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.commands.prebuild import _which, plan
+
 if TYPE_CHECKING:
-    from image_cache.prebuild.lists import Kind
     from runner.prebuilding_sifs import Foreseen, Wanted
 
 HELP = "make the SIFs of a list of images"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "list", nargs="?", type=Path, metavar="LIST", help="a file with references, one a line"
-    )
+    parser.add_argument("list", nargs="*", metavar="LIST", help="files with references, as of plan")
     parser.add_argument("override", nargs="*", metavar="key=value", help="with --slurm: over its jobs'")
-    parser.add_argument("--r2e", type=Path, metavar="FILE", help="an R2E dataset in place of LIST")
-    parser.add_argument("--swe-gym", type=Path, metavar="FILE", help="a SWE-Gym dataset")
-    parser.add_argument("--swebench", type=Path, metavar="FILE", help="a SWE-bench dataset")
+    for name, title in plan.DATASETS.items():
+        parser.add_argument(f"--{name}", action="append", type=Path, default=[], metavar="FILE",
+                            help=f"a file of the {title} dataset; may be given several times")  # fmt: skip
+    parser.add_argument("--to", metavar="TARGET", help="what was baked into it, in place of a list")
     parser.add_argument("--platform", help="linux/amd64 or linux/arm64 (default: this machine's)")
     parser.add_argument(
-        "--jobs", type=_count, metavar="N", help="so many at once (default: by CPUs and memory)"
+        "--jobs", type=_which.count, metavar="N", help="at once (default: by CPUs and memory)"
     )
-    parser.add_argument(
-        "--fetch", action="store_true", help="pull the layers into the store, and make nothing"
-    )
-    parser.add_argument("--fresh", action="store_true", help="ask anew what each tag stands for")
+    parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS",
+                        help="without a terminal, tell how far it is so often (0: never)")  # fmt: skip
+    parser.add_argument("--fetch", action="store_true", help="pull the layers into the store alone")
+    parser.add_argument("--refresh", action="store_true", help="ask anew what each tag stands for")
     parser.add_argument("--pin", action="store_true", help="keep the SIFs from `runner image gc`")
     parser.add_argument("--force", action="store_true", help="begin although the disk may be too small")
     parser.add_argument("--shard", type=_part, metavar="I/N", help="only the I-th of N parts of the list")
-    parser.add_argument("--slurm", type=_count, metavar="N", help="submit a job array of N tasks that do it")
-    parser.add_argument("--most", type=_count, metavar="N", help="with --slurm: so many tasks at a time")
+    parser.add_argument("--slurm", type=_which.count, metavar="N", help="submit a job array of N tasks")
+    parser.add_argument("--most", type=_which.count, metavar="N", help="with --slurm: tasks at a time")
     parser.add_argument(
-        "--arch", default="cpu", help="with --slurm: whose image the tasks run in (default: cpu)"
+        "--arch", default="cpu", help="with --slurm: of the image of its tasks (default: cpu)"
     )
     parser.add_argument("--cluster", help="with --slurm: see runner clusters")
     parser.add_argument("--dry-run", action="store_true", help="tell what is to come, and make nothing")
     parser.add_argument("--json", action="store_true", help="the answer as JSON")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -70,37 +65,30 @@ def run(args: argparse.Namespace) -> int:
     from kit.nouns import Platform
     from runner import prebuilding_sifs
 
-    file, kind = _asked(args)
+    overrides = [each for each in (*args.list, *args.override) if "=" in each and not Path(each).exists()]
+    lists = [(Path(each), "list") for each in (*args.list, *args.override) if each not in overrides]
+    for name in plan.DATASETS:
+        lists += [(path, name) for path in getattr(args, name.replace("-", "_"))]
+    if not lists and not args.to:
+        raise UsageError("there is no list of images", "runner prebuild sif LIST, --r2e FILE, or --to TARGET")
     if args.slurm and args.shard:
         raise UsageError("--slurm gives each task its --shard: found both")
-    if args.override and not args.slurm:
-        raise UsageError(f"{args.override[0]} is for the jobs of --slurm N, which is not given")
+    if overrides and not args.slurm:
+        raise UsageError(f"{overrides[0]} is for the jobs of --slurm N, which is not given")
     wanted = prebuilding_sifs.Wanted(
-        file=file, kind=kind, platform=Platform.parse(args.platform) if args.platform else Platform.host(),
-        part=args.shard, jobs=args.jobs, fetch=args.fetch, fresh=args.fresh, pin=args.pin, force=args.force,
+        lists=tuple(lists), baked=_baked(args), part=args.shard, jobs=args.jobs, fetch=args.fetch,  # type: ignore[arg-type]
+        platform=Platform.parse(args.platform) if args.platform else Platform.host(),
+        refresh=args.refresh, pin=args.pin, force=args.force, every=args.every,
     )  # fmt: skip
-    if args.slurm:
-        return _spread(args, wanted)
-    return _here(args, wanted)
+    return _spread(args, wanted, overrides) if args.slurm else _here(args, wanted)
 
 
-def _asked(args: argparse.Namespace) -> tuple[Path, Kind]:
-    """The list, and what it is."""
-    from kit.errors import UsageError
+def _baked(args: argparse.Namespace) -> tuple[Path, ...]:
+    if not args.to:
+        return ()
+    from runner import prebuilds
 
-    kinds: dict[str, Kind] = {"r2e": "r2e", "swe_gym": "swe-gym", "swebench": "swebench"}
-    given: list[tuple[Path, Kind]] = [
-        (path, kind) for name, kind in kinds.items() if (path := getattr(args, name))
-    ]
-    if args.list and given and "=" in str(args.list):
-        args.override.insert(0, str(args.list))
-    elif args.list:
-        given.append((args.list, "list"))
-    if len(given) != 1:
-        raise UsageError(
-            f"found {len(given)} lists of images, expected one", "runner prebuild sif LIST, or --r2e FILE"
-        )
-    return given[0]
+    return (prebuilds.the_one(args.to, args.platform, None),)
 
 
 def _here(args: argparse.Namespace, wanted: Wanted) -> int:
@@ -133,7 +121,7 @@ def _tell(foreseen: Foreseen, as_json: bool) -> None:
     say.answer(foreseen.forecast.told())
 
 
-def _spread(args: argparse.Namespace, wanted: Wanted) -> int:
+def _spread(args: argparse.Namespace, wanted: Wanted, overrides: list[str]) -> int:
     import msgspec
 
     from kit import say, settings
@@ -142,7 +130,7 @@ def _spread(args: argparse.Namespace, wanted: Wanted) -> int:
     here = site.chosen({"cluster": args.cluster, "engine": "apptainer"}, lenient=args.dry_run)
     settings.writable("cache")
     wanted = wanted if args.dry_run else prebuilding_array.listed(wanted)
-    jobs = prebuilding_array.tasks(wanted, args.slurm, here, args.arch, args.override)
+    jobs = prebuilding_array.tasks(wanted, args.slurm, here, args.arch, overrides)
     ready = prebuilding_array.prepared(jobs, here, dry=args.dry_run)
     if args.dry_run:
         say.answer(prebuilding_array.script(ready, args.most).rstrip("\n"))
