@@ -15,7 +15,7 @@ from image_cache import oci
 from image_cache.answers import BlobsMissingError
 from image_cache.oci import Artifact, Descriptor
 from image_cache.places import Known, Origin, Source, Target
-from image_cache.places.local import Shelf
+from image_cache.places.files import Shelf
 from image_cache.unfit import ForeignLayerError, TagTakenError
 from kit.errors import InvalidFileError
 from kit.nouns import Platform, digest, key_of

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
 
-from image_cache import oci, streams
+from image_cache import oci
 from image_cache.oci import Descriptor
 from image_cache.places import Fetched, Known, Seen, Source
+from image_cache.places.files import checked
 from image_cache.places.origin import Origin
+from image_cache.places.turns import Turns
 from image_cache.references import Reference
 from image_cache.registry import Registry
-from kit.errors import HashMismatchError, NotFoundError, UnsupportedError
+from kit.errors import NotFoundError, UnsupportedError
 from kit.nouns import Platform
 
 
@@ -31,10 +32,7 @@ class RegistrySource:
         return Fetched(*self.registry.opened(origin.reference, platform))
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
-        seen = streams.Hash()
-        yield from seen.through(self.registry.blob(repository, blob))
-        if seen.digest != blob.digest:
-            raise HashMismatchError(f"{self.name} sent {seen.digest} for {repository}@{blob.digest}")
+        return checked(self.registry.blob(repository, blob), blob, f"{self.name}/{repository}")
 
 
 class RegistryTarget:
@@ -117,31 +115,3 @@ class RegistryTarget:
                 f"{self.name} has no repository {repository} and makes none: {nowhere.message}",
                 "create it there, or the project that it belongs to",
             ) from nowhere
-
-
-class Turns:
-    """One at a time for each name; nothing is kept of names that nobody waits for."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken: dict[tuple[str, ...], _Turn] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, *name: str) -> Iterator[None]:
-        with self._lock:
-            turn = self._taken.setdefault(name, _Turn())
-            turn.wanted += 1
-        try:
-            with turn.lock:
-                yield
-        finally:
-            with self._lock:
-                turn.wanted -= 1
-                if not turn.wanted:
-                    del self._taken[name]
-
-
-class _Turn:
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.wanted = 0

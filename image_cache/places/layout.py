@@ -1,0 +1,226 @@
+"""OCI layouts, in a folder or in an archive: where bases come from and baked images go to."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from image_cache import oci
+from image_cache.answers import BlobsMissingError
+from image_cache.blobs import Blobs
+from image_cache.oci import Descriptor
+from image_cache.places import Fetched, Known, Seen, Source
+from image_cache.places.files import Archive, Files, checked
+from image_cache.places.origin import Origin
+from image_cache.places.turns import Turns
+from kit import files
+from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
+from kit.nouns import Platform, digest
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+INDEX = "index.json"
+
+
+class LayoutSource:
+    """Bases in an OCI layout: `oci:DIR[:NAME]`, `oci-archive:FILE[:NAME]`."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.name = files.name
+
+    def look(self, origin: Origin) -> Seen | None:
+        if origin.digest:
+            return Seen(origin.digest, "")
+        entries = self._entries(origin)
+        if len({one.digest for one in entries}) == 1:
+            return Seen(entries[0].digest, entries[0].media_type)
+        # Of several platforms side by side the layout's own index is the index.
+        return Seen(digest(self.files.read(INDEX)), oci.INDEX) if entries else None
+
+    def image(self, origin: Origin, platform: Platform) -> Fetched:
+        whole = self.files.read(INDEX)
+        if origin.digest in (None, digest(whole)):
+            entries = self._entries(Origin(origin.kind, origin.place, origin.repository, origin.tag))
+            if not entries:
+                raise NotFoundError(f"{origin} does not exist", f"the names are in {self.name}: index.json")
+            found = entries[0].digest if len(entries) == 1 else self._chosen(entries, platform, origin)
+        else:
+            found = str(origin.digest)
+        raw = self._read(found)
+        if oci.kind_of(raw, f"{origin}") in (oci.INDEX, oci.DOCKER_LIST):
+            found = self._chosen(oci.index(raw, f"{origin}").manifests, platform, origin)
+            raw = self._read(found)
+        config = self._read(oci.manifest(raw, f"{origin}").config.digest)
+        oci.check_platform(oci.config(config, f"{origin}"), platform, f"{origin}")
+        return Fetched(raw, config, found)
+
+    def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
+        return checked(self.files.pieces(_path(blob.digest)), blob, self.name)
+
+    def _entries(self, origin: Origin) -> list[Descriptor]:
+        index = oci.index(self.files.read(INDEX), self.name)
+        named = [one for one in index.manifests if one.annotations.get(oci.REF_NAME) == origin.tag]
+        return named if origin.tag else list(index.manifests)
+
+    def _chosen(self, entries: Any, platform: Platform, origin: Origin) -> str:
+        found = oci.choose(entries, platform, f"{origin}")
+        if len({one.digest for one in found}) > 1:
+            raise InvalidFileError(
+                f"{origin} has several images for {platform}: say which",
+                f"{origin.kind}:{origin.place}:NAME",
+            )
+        return found[0].digest
+
+    def _read(self, wanted: str) -> bytes:
+        raw = self.files.read(_path(wanted))
+        if digest(raw) != wanted:
+            raise HashMismatchError(f"{self.name} is damaged: {wanted} hashes to {digest(raw)}")
+        return raw
+
+
+class LayoutTarget:
+    """`oci:DIR`: an image is named `repository:tag` in its index, as oci:DIR:repository:tag for engines.
+
+    Many threads may put; other programs may read meanwhile, and their names stay. Of two processes that put
+    at the same moment one could lose a name.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = str(root)
+        self.blobs = Blobs(root)
+        self._turns = Turns()
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Descriptor] = {}  # by name: put, and not in the index yet
+        self._writing = threading.Lock()
+        if (root / "refs").is_dir():
+            raise InvalidFileError(f"{root} is this kit's own store, whose index is made of its records",
+                                   "give another folder")  # fmt: skip
+
+    def find(self, repository: str, tag: str) -> str | None:
+        for entry in self._index()["manifests"]:
+            if (entry.get("annotations") or {}).get(oci.REF_NAME) == f"{repository}:{tag}":
+                found = str(entry["digest"])
+                return found if self.blobs.blob(found).exists() else None
+        return None
+
+    def labels(self, repository: str, digest: str) -> dict[str, str]:
+        where = f"{self.root}: {digest}"
+        config = self.blobs.read(oci.manifest(self.blobs.read(digest), where).config.digest)
+        return oci.labels(oci.config(config, where))
+
+    def take(
+        self, repository: str, blob: Descriptor, source: Source, source_repository: str, known: Known
+    ) -> int:
+        with self._turns(blob.digest):
+            if self.blobs.has(blob):
+                return 0
+            self.blobs.put_blob(source.blob(source_repository, blob), blob.media_type, blob.digest)
+            return blob.size
+
+    def give(self, repository: str, blob: Descriptor, raw: bytes) -> int:
+        if self.blobs.has(blob):
+            return 0
+        self.blobs.put_blob([raw], blob.media_type, blob.digest)
+        return len(raw)
+
+    def put(self, repository: str, tag: str, raw: bytes, media_type: str) -> str:
+        name = f"{repository}:{tag}"
+        made = oci.manifest(raw, f"{self.root}: {name}")
+        if lacking := [one.digest for one in made.blobs if not one.urls and not self.blobs.has(one)]:
+            raise BlobsMissingError(f"{self.root} lacks blobs of {name}: {', '.join(lacking)}")
+        put = self.blobs.put_blob([raw], media_type)
+        with self._lock:
+            self._waiting[name] = Descriptor(
+                media_type, put.digest, put.size, annotations={oci.REF_NAME: name}
+            )
+        with self._writing:  # whoever comes first writes for all that wait
+            with self._lock:
+                waiting, self._waiting = self._waiting, {}
+            if waiting:
+                self._write(waiting)
+        return put.digest
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, waiting: dict[str, Descriptor]) -> None:
+        table = self._index()
+        kept = [
+            one
+            for one in table["manifests"]
+            if (one.get("annotations") or {}).get(oci.REF_NAME) not in waiting
+        ]
+        table["manifests"] = [*kept, *waiting.values()]
+        with self.blobs.writable():
+            if not (self.root / "oci-layout").exists():
+                files.write(self.root / "oci-layout", LAYOUT)
+            files.write(self.root / INDEX, msgspec.json.encode(table))
+
+    def _index(self) -> dict[str, Any]:
+        try:
+            raw = (self.root / INDEX).read_bytes()
+        except FileNotFoundError:
+            return {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
+        oci.index(raw, f"{self.root / INDEX}")
+        table: dict[str, Any] = msgspec.json.decode(raw)
+        return table
+
+
+class ArchiveTarget(LayoutTarget):
+    """`oci-archive:FILE`: a layout beside the file while work goes on, and what it held before is in there
+    too; packed, and put in the file's place at once, by `close`. A run that was killed goes on with it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        super().__init__(file.with_name(f".{file.name}.layout"))
+        self.name = str(file)
+        if file.exists() and not self.root.exists():
+            _unpack(file, self.root)
+
+    def close(self) -> None:
+        if not (self.root / INDEX).exists():
+            return
+        with files.beside(self.file) as temporary, files.space_named(self.file):
+            with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
+                for path in (self.root / "oci-layout", self.root / INDEX, *self._blobs()):
+                    tar.add(path, str(path.relative_to(self.root)), filter=_plain)
+            files.settle(temporary, self.file)
+        shutil.rmtree(self.root)
+
+    def _blobs(self) -> list[Path]:
+        return sorted(path for path in self.blobs.blobs.iterdir() if not path.name.startswith("."))
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Equal images, equal archives."""
+    member.mtime = member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
+
+
+def _unpack(file: Path, root: Path) -> None:
+    """The layout in an archive, as a folder; atomically. Only what belongs to a layout."""
+    archive = Archive(file)
+    with files.beside(root) as temporary, files.space_named(root):
+        for name in archive.names():
+            if name in ("oci-layout", INDEX) or name.startswith("blobs/sha256/"):
+                place = temporary / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as out:
+                    for piece in archive.pieces(name):
+                        out.write(piece)
+        if not (temporary / INDEX).exists():
+            raise InvalidFileError(f"{file} is no OCI archive: it has no {INDEX}")
+        temporary.rename(root)
+
+
+def _path(wanted: str) -> str:
+    return f"blobs/sha256/{wanted.removeprefix('sha256:')}"
