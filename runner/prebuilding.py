@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,7 @@ from msgspec import Struct, json, structs
 from image_cache import credentials
 from image_cache.bake import Added
 from image_cache.oci import Descriptor
-from image_cache.places import Origin, Source, Target
-from image_cache.places.registry import RegistrySource, RegistryTarget
+from image_cache.places import Origin, Source, Target, finding
 from image_cache.prebuild import lists, planning, report
 from image_cache.prebuild.crew import Crew
 from image_cache.prebuild.forecasting import forecast
@@ -45,18 +45,24 @@ class Places:
 
     def __init__(self) -> None:
         self._registries: dict[str, Registry] = {}
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[tuple[str, str], Source] = {}
+        self._lock = threading.RLock()
 
     def source(self, origin: Origin) -> Source:
-        if origin.place not in self._sources:
-            self._sources[origin.place] = RegistrySource(self._registry(origin.place))
-        return self._sources[origin.place]
+        with self._lock:
+            name = (origin.kind, origin.place)
+            if name not in self._sources:
+                self._sources[name] = finding.source(origin, self._registry)
+            return self._sources[name]
 
     def target(self, to: str) -> Target:
-        return RegistryTarget(self._registry(to.partition("/")[0]))
+        return finding.target(to, self._registry)
 
     def _registry(self, host: str) -> Registry:
-        return self._registries.setdefault(host, Registry(host))
+        with self._lock:
+            if host not in self._registries:
+                self._registries[host] = Registry(host)
+            return self._registries[host]
 
     @property
     def requests(self) -> dict[str, int]:
