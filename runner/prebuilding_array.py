@@ -30,9 +30,10 @@ NAME = "prebuild-sif"
 CPUS = 8  # of a task, unless the cluster or the user says otherwise: unpacking takes one, packing all
 _PASSED = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
-    "all_proxy", "SSL_CERT_FILE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG",
+    "all_proxy",
 )  # fmt: skip
-"""Of the submitter's environment: the way to a registry, and the file with who we are there."""
+_FILES = ("SSL_CERT_FILE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG")
+"""Of the submitter's environment: the way to a registry, and files with whom to trust and who we are there."""
 
 
 def tasks(
@@ -72,6 +73,7 @@ def _job(
         "run": [RUNNER, "prebuild", "sif", *words(wanted), "--shard", f"{number}/{count}"],
         "binds": [
             {"source": "/", "target": node_programs.ROOT},
+            {"source": "/etc/hosts", "target": "/etc/hosts", "read_only": True},
             *({"source": each, "target": each} for each in _folders(wanted, here, environment)),
         ],
         "env": _variables(here, environment),
@@ -99,6 +101,10 @@ def _folders(wanted: Wanted, here: Site, environment: Mapping[str, str]) -> list
 def _variables(here: Site, environment: Mapping[str, str]) -> dict[str, str]:
     """Temporary files are on the node's own disk, in the folder that goes with the task."""
     told = {name: environment[name] for name in _PASSED if name in environment}
+    told |= {
+        name: f"{node_programs.ROOT}{Path(environment[name]).resolve()}"
+        for name in _FILES if environment.get(name)
+    }  # fmt: skip
     place = environment.get("APPTAINER_TMPDIR", "/tmp")
     return {**slurm_inside.variables(here, None, environment), **told, "APPTAINER_TMPDIR": place}
 
