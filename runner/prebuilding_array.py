@@ -33,7 +33,7 @@ _PASSED = (
     "all_proxy",
 )  # fmt: skip
 _FILES = ("SSL_CERT_FILE", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG")
-"""Of the submitter's environment: the way to a registry, and files with whom to trust and who we are there."""
+"""Of the submitter's environment: the way to a registry, and files that say whom to trust and who we are."""
 
 
 def tasks(
