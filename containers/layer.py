@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from msgspec import json, structs
 
-from containers import apt, complaints, debs, secrets
+from containers import apt, complaints, debs, layer_files, secrets
 from containers.interpreter import ENVIRONMENT, Interpreter
 from containers.layer_tree import Layout, fill, own_packages, sources_of, version
 from kit import files, process, settings, share
@@ -207,31 +208,41 @@ def locked(
 def _wheels(lock: str, layout: Layout, platform: Platform, update: Update) -> None:
     """Installs exactly what the lock names, for the target platform, by this machine's uv."""
     layout.site.mkdir(parents=True)
-    file, tools = layout.stage.with_name("lock"), layout.stage.with_name("tools")
+    file = layout.stage.with_name("lock")
     file.write_text(lock)
-    tools.write_text(layout.spec.tools)
-    options = [word for name in layout.spec.source for word in ("--no-binary", name)]
     with secrets.gathered() as found:
         env = {**os.environ, **secrets.index_values(os.environ)}
         if found.ca:
             env["SSL_CERT_FILE"] = str(found.ca)
         argv = [
             str(own_tool("uv")), "pip", "install", "--no-config", "--no-progress", "--no-deps",
-            "--require-hashes", "--only-binary", ":all:", "--link-mode", "copy", "--target", str(layout.site),
-            "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
+            "--require-hashes", "--only-binary", ":all:", *_sources(layout), "--link-mode", "copy",
+            "--target", str(layout.site), "--python-platform", f"{platform.machine}-manylinux_{GLIBC}",
             "--python-version", layout.spec.python, "--requirements", str(file),
-            *options, *(["--build-constraints", str(tools)] if options else ()),
         ]  # fmt: skip
         what = f"install the wheels of layer {layout.spec.name}"
         complaints.stream(argv, what=what, base=None, update=update, env=env)
-    # Scripts name this machine's interpreter, and the records hold hashes of them.
-    for path in [
-        layout.site / "bin",
-        layout.site / ".lock",
-        *layout.site.glob("*.dist-info/RECORD"),
-        *layout.site.glob("*.dist-info/uv_*.json"),
-    ]:
+    layer_files.refuse_contested(layout.site)
+    # Scripts name this machine's interpreter, the records hold hashes of them, and uv tells when it saw what.
+    for path in [layout.site / "bin", layout.site / ".lock", *layout.site.glob("*.dist-info/RECORD"),
+                 *layout.site.glob("*.dist-info/uv_*.json")]:  # fmt: skip
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _sources(layout: Layout) -> list[str]:
+    """What uv is told of packages that exist as sources only."""
+    spec = layout.spec
+    if not spec.source:
+        return []
+    tools = layout.stage.with_name("tools")
+    tools.write_text(spec.tools)
+    options = ["--python", sys.executable, "--build-constraints", str(tools)]
+    for name in spec.source:
+        # uv's cache offers what it once built, whatever it was built with, unless settings differ: so there
+        # is one, that no build looks at.
+        setting = f"{name}:build-lock={digest(spec.tools.encode())[7:23]}"
+        options += ["--no-binary", name, "--config-settings-package", setting]
+    return options
 
 
 def _compile(python: Interpreter, layout: Layout) -> None:

@@ -7,6 +7,7 @@ program's name says where they are instead, to that program alone.
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from pathlib import Path
@@ -70,3 +71,16 @@ def _within(folder: Path, link: Path) -> bool:
     """Whether a link's very next step stays in the folder."""
     to = link.readlink()
     return not to.is_absolute() and Path(os.path.normpath(link.parent / to)).is_relative_to(folder)
+
+
+def refuse_contested(site: Path) -> None:
+    """BuildError where two packages were installed that have a path in common and differ there: which of the
+    files stays is chance."""
+    claims: dict[str, dict[str, str]] = {}
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        with record.open(newline="") as file:
+            for path, promised, *_ in filter(None, csv.reader(file)):
+                claims.setdefault(path, {})[record.parent.name.removesuffix(".dist-info")] = promised
+    for path, claim in sorted(claims.items()):
+        if len(set(claim.values())) > 1:
+            raise BuildError(f"{' and '.join(sorted(claim))} each install another {path}")

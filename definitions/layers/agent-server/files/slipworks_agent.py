@@ -6,6 +6,7 @@ at the end of PATH, so that what the base has of its own is what they find, and 
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import re
@@ -13,7 +14,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,15 +59,50 @@ def server() -> int:
     if not os.environ.get("HOME"):
         os.environ["HOME"] = home()
     certify()
-    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
-    os.environ.update(added)
-    import litellm  # noqa: F401
-    from openhands.agent_server.__main__ import main
-
-    for name in added:
-        del os.environ[name]
+    main = imported()
+    settle()
     main()
     return 0
+
+
+def imported() -> Callable[[], None]:
+    """The server's own start. What takes the time is to import it, a fifth of that to look for garbage."""
+    added = {name: value for name, value in DEFAULTS.items() if name not in os.environ}
+    os.environ.update(added)
+    gc.disable()
+    try:
+        import litellm  # noqa: F401
+        from openhands.agent_server.__main__ import main
+    finally:
+        gc.enable()
+        gc.freeze()
+        for name in added:
+            del os.environ[name]
+    found: Callable[[], None] = main
+    return found
+
+
+def settle() -> None:
+    """Where the working folder is not ours to write to, what the server keeps is kept elsewhere.
+
+    It takes paths below `workspace` for that, in the working folder: which stays what it is, for commands.
+    """
+    from openhands.agent_server import config
+
+    told = config.get_default_config()  # read once: the server asks for the same
+    moved = {name: value for name, value in told if isinstance(value, Path) and not value.is_absolute()}
+    if not moved or writable(Path("workspace") if Path("workspace").exists() else Path()):
+        return
+    own = Path(os.environ["HOME"], ".openhands/agent-server")
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        own = Path(tempfile.mkdtemp(prefix="openhands-agent-server-"))
+    config._default_config = told.model_copy(update={name: own / path for name, path in moved.items()})
+
+
+def writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def search(given: Mapping[str, str], bash: str = "/bin/bash") -> str:
