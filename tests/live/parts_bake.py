@@ -67,10 +67,16 @@ class Bases:
         self.made: dict[Origin, list[str]] = {}
 
     def make(
-        self, *names: str, docker: bool = False, repository: str = "bases/some", tag: str = "", **config: Any
+        self,
+        *names: str,
+        docker: bool = False,
+        repository: str = "bases/some",
+        tag: str = "",
+        size: int = 2000,
+        **config: Any,
     ) -> Origin:
         """A base whose layers hold a file each; `config` is the inner one."""
-        plain = [tar_of(name) for name in names]
+        plain = [tar_of(name, size) for name in names]
         layers = [self._put(repository, packed(one), DOCKER_GZIP if docker else oci.GZIP) for one in plain]
         body = json.dumps(
             {

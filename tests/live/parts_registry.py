@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import secrets
@@ -129,6 +130,13 @@ def _serving(folder: Path, more: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(DEADLINE)
+
+
+@contextlib.contextmanager
+def registry(folder: Path, more: str = "") -> Iterator[str]:
+    """Another one of its own, with its data in a new folder."""
+    folder.mkdir(parents=True)
+    yield from _serving(folder, more)
 
 
 def _started(folder: Path, more: str) -> tuple[subprocess.Popen[bytes], str]:

@@ -1,0 +1,141 @@
+"""A proxy before a real registry that fails for a share of the requests, in every way that networks do."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import http.server
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+KINDS = ("429", "500", "reset", "lost", "stall", "truncate")
+"""reset: before the registry hears of it; lost: the registry did it, and its answer does not come; truncate:
+the answer, or the upload, ends in the middle."""
+
+
+class FaultyProxy:
+    """`host` is to be used in place of the registry's own. stall: seconds of silence, after which the
+    connection ends. Which request fails, and how, is drawn from `seed`; `faults` counts what was done."""
+
+    def __init__(self, registry: str, share: float = 0.3, seed: int = 1, stall: float = 2.0) -> None:
+        self.registry, self.share, self.stall = registry, share, stall
+        self.faults: Counter[str] = Counter()
+        self.requests = 0
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        proxy = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                proxy.answer(self, body)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_any
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(http.server.ThreadingHTTPServer):
+            request_queue_size = 128
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                pass  # connections break here by intention
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.host = f"localhost:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def _drawn(self) -> tuple[str, float]:
+        with self._lock:
+            self.requests += 1
+            kind = self._random.choice(KINDS) if self._random.random() < self.share else ""
+            self.faults[kind] += bool(kind)
+            return kind, self._random.random()
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        kind, where = self._drawn()
+        if kind in ("429", "500"):
+            self._refuse(handler, kind, where)
+        elif kind == "reset":
+            _break(handler)
+        elif kind == "stall" and where < 0.5:
+            time.sleep(self.stall)
+            _break(handler)
+        elif kind == "truncate" and body:
+            self._forwarded(handler, body, body[: int(len(body) * where)])
+            _break(handler)
+        else:
+            answered = self._forwarded(handler, body, body)
+            if kind == "stall":
+                time.sleep(self.stall)
+            if answered is None or kind in ("lost", "stall"):
+                _break(handler)
+            else:
+                _send(handler, *answered, cut=where if kind == "truncate" else None)
+
+    def _refuse(self, handler: http.server.BaseHTTPRequestHandler, kind: str, where: float) -> None:
+        code = 429 if kind == "429" else (500, 502, 503, 504)[int(where * 4)]
+        words = b"<html>sorry</html>"
+        headers = [("Content-Length", str(len(words)))]
+        if code == 429 and where < 0.2:
+            headers.append(("Retry-After", "1" if where < 0.02 else "0"))
+        _send(handler, code, headers, words)
+
+    def _forwarded(
+        self, handler: http.server.BaseHTTPRequestHandler, body: bytes, sent: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes] | None:
+        """What the registry answers; None when it got but a part of what was announced."""
+        upstream = http.client.HTTPConnection(self.registry, timeout=30)
+        with contextlib.closing(upstream):
+            upstream.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in handler.headers.items():
+                if name.lower() != "connection":
+                    upstream.putheader(name, value)
+            upstream.endheaders(sent or None)
+            if len(sent) < len(body):
+                return None
+            answer = upstream.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+
+
+def _send(
+    handler: http.server.BaseHTTPRequestHandler, code: int, headers: list[tuple[str, str]], body: bytes,
+    cut: float | None = None,
+) -> None:  # fmt: skip
+    """With `cut` only that part of the answer goes out."""
+    lines = [f"HTTP/1.1 {code} X", *(f"{name}: {value}" for name, value in headers)]
+    raw = "\r\n".join([*lines, "", ""]).encode() + (b"" if handler.command == "HEAD" else body)
+    handler.wfile.write(raw if cut is None else raw[: int(len(raw) * cut)])
+    if cut is not None:
+        handler.wfile.flush()
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        handler.close_connection = True
+
+
+def _break(handler: http.server.BaseHTTPRequestHandler) -> None:
+    """Ends the connection by RST, as a crashed balancer does."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+    handler.close_connection = True
+
+
+@contextlib.contextmanager
+def faulty(registry: str, share: float = 0.3, seed: int = 1, stall: float = 2.0) -> Iterator[FaultyProxy]:
+    proxy = FaultyProxy(registry, share, seed, stall)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
