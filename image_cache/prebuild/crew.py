@@ -112,7 +112,7 @@ class Crew:
         kind = planning.error_class(failure)
         if kind == "quota" and self.wait:
             self._come_back(row, failure)
-        elif (seconds := planning.pause(kind, row.tries + 1)) is not None:
+        elif (seconds := planning.pause(kind, row.tries + 1, self.work == "look")) is not None:
             self._again(row, kind, failure, seconds)
         else:
             self._give_up(row, kind, failure)

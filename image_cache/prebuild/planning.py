@@ -38,7 +38,10 @@ _STATES: dict[type[SlipworksError], State] = {
     SchemaOneError: "schema-1",
 }
 TRIES: dict[ErrorClass, int] = {"transient": 6, "auth": 2}
-"""How often an image is tried in one run, by what went wrong; once for all else. A quota is waited for."""
+"""How often an image is tried in one run, by what went wrong; once for all else. A quota is waited for. Every
+try has the client's own few tries of each request in it."""
+LOOKS: dict[ErrorClass, int] = {"transient": 3, "auth": 2}
+"""The same of looking at it, where not to know is an answer too."""
 SOONEST, LATEST = 1.0, 120.0  # seconds between two tries of an image
 QUOTA_PAUSE = 600.0  # seconds until a registry that named no time is asked again
 
@@ -62,10 +65,10 @@ def state_after(error: BaseException, looking: bool) -> State:
     return "unauthorised" if kind_of == "auth" else "failed" if kind_of in ("ours", "platform") else "unknown"
 
 
-def pause(kind: ErrorClass, tries: int) -> float | None:
+def pause(kind: ErrorClass, tries: int, looking: bool = False) -> float | None:
     """Seconds until an image is tried again, after so many tries; None: not in this run. With jitter, so that
     many that failed together do not come back together."""
-    if tries >= TRIES.get(kind, 1):
+    if tries >= (LOOKS if looking else TRIES).get(kind, 1):
         return None
     return min(LATEST, SOONEST * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
 

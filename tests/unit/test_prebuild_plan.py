@@ -101,7 +101,7 @@ def test_bases_are_sorted_by_what_they_are(tmp_path: Path) -> None:
     }  # fmt: skip
     assert rows[good].state == "to-bake" and (crew.done, crew.failed) == (8, 6)
     assert rows[other["flaky"]].error is None and rows[other["flaky"]].tries == 0
-    assert rows[other["down"]].error == "reset" and hub.asked["look", other["down"]] == 6
+    assert rows[other["down"]].error == "reset" and hub.asked["look", other["down"]] == 3
     assert "TypeError: oh (parts_prebuild.py:" in str(rows[other["bug"]].error)
     assert made.error_counts() == {"platform": 2, "base missing": 1, "auth": 1, "transient": 1, "ours": 1}
 
@@ -109,7 +109,7 @@ def test_bases_are_sorted_by_what_they_are(tmp_path: Path) -> None:
 def test_a_second_plan_asks_only_for_what_is_not_known(tmp_path: Path) -> None:
     hub, shelf = Hub(), Shelf()
     good, down, gone = [*hub.has(2), "hub:1/a/gone:1"]
-    hub.failing[down] = [NetworkError("x")] * 6
+    hub.failing[down] = [NetworkError("x")] * 3
     made = journal(tmp_path, good, down, gone)
     look(made, hub, shelf)
     assert by_base(made)[down].state == "unknown"
