@@ -73,6 +73,7 @@ class Bases:
         repository: str = "bases/some",
         tag: str = "",
         size: int = 2000,
+        arch: str = "amd64",
         **config: Any,
     ) -> Origin:
         """A base whose layers hold a file each; `config` is the inner one."""
@@ -80,7 +81,7 @@ class Bases:
         layers = [self._put(repository, packed(one), DOCKER_GZIP if docker else oci.GZIP) for one in plain]
         body = json.dumps(
             {
-                "os": "linux", "architecture": "amd64", "config": config,
+                "os": "linux", "architecture": arch, "config": config,
                 "rootfs": {"type": "layers", "diff_ids": [digest(one) for one in plain]},
                 "history": [{"created_by": name} for name in names],
             }
