@@ -49,8 +49,8 @@ class ContainerRun(Struct, frozen=True, kw_only=True):
               in it. What only that machine can tell is for whoever runs it (see slurm/templates).
     temporary whoever runs the command adds a mount at /tmp.
     stdin     the caller's standard input goes inside; terminal: it is a terminal, and so it is inside.
-    plain     user, HOME, /dev/shm and first process are the image's and the engine's own, as for one who knows
-              nothing of this kit. entrypoint: the image's own is kept too. Docker and podman alone.
+    plain     user, HOME, /dev/shm and first process are the image's and the engine's own, as for one who
+              knows nothing of this kit. entrypoint: the image's own is kept too. Docker and podman alone.
     port      with `plain`: the network is the container's own, and loopback reaches this port of it by one
               that the engine chooses: `port_argv` asks for it. None: the host's network.
     The network and /dev/shm are the host's; HOME is /tmp unless `env` says otherwise. Files written to a bind
@@ -104,10 +104,17 @@ class Engine(Protocol):
         """The command that prints where loopback reaches a port of the container of that name. Pure."""
 
     def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
-        """The command by which the engine pulls an image for itself; insecure: without TLS. Pure.
+        """The command by which the engine pulls an image for itself, and prints its id or its name; insecure:
+        without TLS. Pure.
 
         docker's daemon decides that by itself, and takes loopback for insecure.
         """
+
+    def inspect_argv(self, reference: str) -> list[str]:
+        """The command that prints an image's config (variables, labels, entrypoint) as JSON. Pure."""
+
+    def remove_image_argv(self, reference: str) -> list[str]:
+        """The command by which the engine forgets an image that no container uses. Pure."""
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         """The command that ends and removes the containers of these names, if they are there. Pure.

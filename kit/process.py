@@ -25,6 +25,8 @@ TAIL = 15  # lines of output that an error quotes
 
 Child = subprocess.Popen
 """A running command, for those who may not import subprocess."""
+TimeoutExpired = subprocess.TimeoutExpired
+"""What waiting for one raises when the time is over."""
 
 
 class Result(Struct, frozen=True):

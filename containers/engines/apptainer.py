@@ -189,6 +189,12 @@ class Apptainer:
     def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
         raise UnsupportedError("apptainer keeps no images: runner image pull, and make a SIF of it")
 
+    def inspect_argv(self, reference: str) -> list[str]:
+        return ["apptainer", "inspect", "--json", reference]
+
+    def remove_image_argv(self, reference: str) -> list[str]:
+        return []
+
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []
 

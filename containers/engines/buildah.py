@@ -13,6 +13,9 @@ from kit import process, say
 from kit.errors import HostError, MissingToolError, UnsupportedError
 from kit.nouns import Format, Image, Platform
 
+LOCAL = ("oci:", "oci-archive:", "docker-archive:")
+"""What an image that lies in no registry is called by."""
+
 
 class Buildah:
     """Also podman's half that keeps images: the two share one storage and one code for it."""
@@ -82,7 +85,17 @@ class Buildah:
 
     def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
         words = ["pull", "--quiet", f"--platform={platform}", *(["--tls-verify=false"] if insecure else [])]
-        return [*self.command(), *words, f"docker://{reference}"]
+        return [
+            *self.command(),
+            *words,
+            reference if reference.startswith(LOCAL) else f"docker://{reference}",
+        ]
+
+    def inspect_argv(self, reference: str) -> list[str]:
+        return [*self.command(), "inspect", "--type=image", "--format={{json .OCIv1.Config}}", reference]
+
+    def remove_image_argv(self, reference: str) -> list[str]:
+        return [*self.command(), "rmi", reference]
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return []

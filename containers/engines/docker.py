@@ -114,7 +114,17 @@ class Docker:
         return ["docker", "port", name, f"{port}/tcp"]
 
     def pull_argv(self, reference: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        if reference.startswith(("oci:", "oci-archive:", "docker-archive:")):
+            raise UnsupportedError(
+                f"docker pulls from registries alone: found {reference}", "--engine podman"
+            )
         return ["docker", "pull", "--quiet", f"--platform={platform}", reference]
+
+    def inspect_argv(self, reference: str) -> list[str]:
+        return ["docker", "image", "inspect", "--format={{json .Config}}", reference]
+
+    def remove_image_argv(self, reference: str) -> list[str]:
+        return ["docker", "image", "rm", reference]
 
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return ["docker", "rm", "--force", *names]

@@ -62,6 +62,9 @@ class Podman(Buildah):
     def port_argv(self, name: str, port: int) -> list[str]:
         return [*self.command(), "port", name, f"{port}/tcp"]
 
+    def inspect_argv(self, reference: str) -> list[str]:
+        return [*self.command(), "image", "inspect", "--format={{json .Config}}", reference]
+
     def remove_argv(self, names: Sequence[str], *, elsewhere: bool = False) -> list[str]:
         return [*self.command(elsewhere), "rm", "--force", "--time=0", "--ignore", *names]
 
