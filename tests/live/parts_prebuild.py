@@ -26,6 +26,7 @@ from tests.live.parts_bake import packed, tar_of
 ROOT = Path(__file__).parents[2]
 PLATFORM = Platform("amd64")
 REPOSITORIES = 10
+PEAK = "PREBUILD_PEAK"  # a variable: the file for the kilobytes of the process's peak
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
@@ -116,7 +117,10 @@ def main() -> int:
     agent_layer.made = stand_in
     agent_layer.find = stand_in  # type: ignore[assignment]
     assert prebuilding.agent_layer is agent_layer
-    return cli.main(["prebuild", *sys.argv[1:]])
+    code = cli.main(["prebuild", *sys.argv[1:]])
+    if peak := os.environ.get(PEAK):
+        Path(peak).write_text(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return code
 
 
 if __name__ == "__main__":
