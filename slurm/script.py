@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from msgspec import Struct
 
 from kit.errors import InvalidFileError
 from kit.shell import quote
-from slurm import fabric
-
-if TYPE_CHECKING:
-    import jinja2
+from slurm import fabric, template
 
 Options = dict[str, str | int | bool]
 """sbatch's long options without dashes -> value; True: an option without a value; False: left out."""
@@ -104,38 +100,43 @@ def render(batch: Batch) -> str:
     line, for what cannot be carried: NUL, a line break in an option, more than exec or sbatch takes.
     """
     _check(batch)
+    text = template.load("job.sbatch.j2").render(_named(batch))
+    if len(raw := os.fsencode(text)) > LONGEST_SCRIPT:
+        raise InvalidFileError(f"the batch script would have {len(raw)} bytes: sbatch takes {LONGEST_SCRIPT}")
+    return text
+
+
+def _named(batch: Batch) -> dict[str, Any]:
+    """What the template knows by name."""
     rank = batch.rank_token
     words = [_word(word, rank) for word in batch.container]
     if words[0] == "podman":
         words[0] += PODMAN_FLAGS
-    text = _template().render(
-        directives=[directive(name, value) for name, value in batch.options.items() if value is not False],
-        run=_word(str(batch.run)),
-        nodes=batch.nodes,
-        restarts=batch.restarts,
-        patience=round(batch.patience),
-        engine=_word(batch.container[0]),
-        podman=batch.container[0] == "podman",
-        apptainer=batch.container[0] == "apptainer",
-        head=words[: batch.words_at],
-        tail=words[batch.words_at :],
-        remove=_line(batch.remove, rank),
-        have=_line(batch.have, rank),
-        fetch=_line(batch.fetch, rank),
-        modules=[_word(module) for module in batch.modules],
-        fabric=[_word(pattern) for pattern in batch.fabric],
-        devices=[_word(pattern) for pattern in batch.devices],
-        fabric_folder=fabric.FOLDER,
-        temporary=batch.temporary,
-        present=[_present(each) for each in batch.present],
-        submits=batch.submits,
-        told_path=batch.told_path,
-        cr=any("\r" in value for value in _values(batch)),
-        secrets=[_word(str(path)) for path in batch.secrets],
-    )
-    if len(raw := os.fsencode(text)) > LONGEST_SCRIPT:
-        raise InvalidFileError(f"the batch script would have {len(raw)} bytes: sbatch takes {LONGEST_SCRIPT}")
-    return text
+    return {
+        "directives": [directive(name, value) for name, value in batch.options.items() if value is not False],
+        "run": _word(str(batch.run)),
+        "nodes": batch.nodes,
+        "restarts": batch.restarts,
+        "patience": round(batch.patience),
+        "engine": _word(batch.container[0]),
+        "podman": batch.container[0] == "podman",
+        "apptainer": batch.container[0] == "apptainer",
+        "head": words[: batch.words_at],
+        "tail": words[batch.words_at :],
+        "remove": _line(batch.remove, rank),
+        "have": _line(batch.have, rank),
+        "fetch": _line(batch.fetch, rank),
+        "modules": [_word(module) for module in batch.modules],
+        "fabric": [_word(pattern) for pattern in batch.fabric],
+        "devices": [_word(pattern) for pattern in batch.devices],
+        "fabric_folder": fabric.FOLDER,
+        "temporary": batch.temporary,
+        "present": [_present(each) for each in batch.present],
+        "submits": batch.submits,
+        "told_path": batch.told_path,
+        "cr": any("\r" in value for value in _values(batch)),
+        "secrets": [_word(str(path)) for path in batch.secrets],
+    }
 
 
 def directive(name: str, value: str | int | bool) -> str:
@@ -232,15 +233,3 @@ def _bytes(value: str) -> bytes:
         return os.fsencode(value)
     except UnicodeEncodeError as bad:
         raise InvalidFileError(f"a value is no text that a program can be given: {value[:60]!r}") from bad
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    import jinja2
-
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("slurm"), undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,
-        comment_start_string="<#", comment_end_string="#>",  # bash has its own use for {#
-    )  # fmt: skip
-    return made.get_template("job.sbatch.j2")
