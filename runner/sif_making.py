@@ -109,11 +109,16 @@ class Sifs:
             platform, store = self.sources.platform, self.store
             transfer.bring(source.wanted, source.manifest, platform, store, client, key=source.key)
             return _done(entry, "fetched", None)
-        before = self.store.find(source.key, "sif")
-        sif = before or ensure(self.store, source.key, "sif", lambda: self._put(source))
+        mine: list[Image] = []  # else it was there, or another made it meanwhile
+
+        def build() -> Image:
+            mine.append(self._put(source))
+            return mine[0]
+
+        sif = ensure(self.store, source.key, "sif", build)
         if self.pin:
             self.store.pins.put(source.key, "sif")
-        return _done(entry, "there" if before else "made", sif)
+        return _done(entry, "made" if mine else "there", sif)
 
     def _put(self, source: Source) -> Image:
         mine = self.store.find(source.key, "oci")

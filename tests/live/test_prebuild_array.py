@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pwd
-import shutil
 from pathlib import Path
 
 import pytest
@@ -103,12 +102,11 @@ def test_a_task_that_is_killed_is_requeued_and_goes_on(login: Login, bases: list
     ((folder, id),) = tasks
     sifs = login.cache / "images/sif"
     before = {each.name for each in sifs.glob("*.sif")}
-    until(
-        lambda: {each.name for each in sifs.glob("*.sif")} - before,
-        "the first SIF",
-        300,
-        lambda: logs(folder),
-    )
+
+    def new() -> set[str]:
+        return {each.name for each in sifs.glob("*.sif")} - before
+
+    until(lambda: bool(new()), "the first SIF", 300, lambda: logs(folder))
     login.slurm.run("scontrol", "requeue", id)
     until(lambda: folder.attempt(2).folder.is_dir(), "the second attempt", 300, lambda: logs(folder))
     assert ended(login, tasks) == ["COMPLETED"], logs(folder)
@@ -130,10 +128,14 @@ def test_a_cancelled_task_is_made_up_for_by_the_same_command(login: Login, bases
     assert sorted(states.values()) == ["made"] * 3 + ["there"] * 3
 
 
-def test_what_cannot_fit_is_not_submitted(login: Login, bases: list[str], tmp_path: Path) -> None:
-    told = login.type("prebuild", "sif", str(tmp_path / "nowhere.txt"), "--slurm", "2")
-    assert told.code == 11 and not shutil.which("nowhere"), told.err
+def test_a_dry_run_shows_the_array_and_writes_nothing(login: Login, bases: list[str]) -> None:
     place = login.slurm.shared / "lists"
+    told = login.type("prebuild", "sif", str(place / "nowhere.txt"), "--slurm", "2")
+    assert told.code == 11 and "nowhere.txt" in told.err, told.err
     place.mkdir(exist_ok=True)
-    told = login.type("prebuild", "sif", str(listed(place, bases)), "--slurm", "2", "--dry-run")
-    assert told.code == 0 and "#SBATCH --array=1-2" in told.out, told.err
+    before = {each.name for each in login.runs.iterdir()} if login.runs.is_dir() else set()
+    told = login.type(
+        "prebuild", "sif", str(listed(place, bases)), "--slurm", "2", "--most", "1", "--dry-run"
+    )
+    assert told.code == 0 and "#SBATCH --array=1-2%1" in told.out, told.err
+    assert before == ({each.name for each in login.runs.iterdir()} if login.runs.is_dir() else set())

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,24 +139,25 @@ def test_terminated_it_ends_what_it_started(
 
 
 @pytest.fixture
-def short_lived(tmp_path: Path) -> Iterator[tuple[str, Iterator[str]]]:
+def short_lived(tmp_path: Path) -> Iterator[tuple[str, Generator[str]]]:
     """A registry that a test can end."""
     folder = tmp_path / "a registry"
     folder.mkdir()
     serving = parts_registry._serving(folder, "")
+    assert isinstance(serving, Generator)
     yield next(serving), serving
     serving.close()
 
 
 def test_fetched_layers_become_sifs_where_no_registry_is_reached(
-    short_lived: tuple[str, Iterator[str]], tiny_root: Path, tmp_path: Path, place: Path
+    short_lived: tuple[str, Generator[str]], tiny_root: Path, tmp_path: Path, place: Path
 ) -> None:
     host, serving = short_lived
     wanted = pushed(Store(tmp_path / "pushed"), tiny_root, host, ["f0", "f1"])
     code, out, err = typed(place, listed(tmp_path, wanted), "--fetch")
     assert code == 0 and report(out)["counts"] == {"fetched": 2}, err
     assert sifs(place) == {}
-    serving.close()  # type: ignore[attr-defined]
+    serving.close()
     code, out, err = typed(place, listed(tmp_path, wanted))
     assert code == 0 and report(out)["counts"] == {"made": 2}, err
     assert len(sifs(place)) == 2
