@@ -22,6 +22,7 @@ from kit.say import say
 GRACE = 15.0
 TICK = 0.5
 OUTAGE = 30.0  # seconds that all images wait when nothing answers any more
+HOPELESS = 20  # images that were all refused to us, and none made: so will be the rest
 PATIENCE = 1800.0  # seconds of nothing but failures that pass: then the run ends, and says so
 
 Result = tuple[Row, BaseException | None]
@@ -53,8 +54,8 @@ class Crew:
         self._note = ""
 
     def run(self) -> None:
-        """Until no image is due any more in this run. NoSpaceError and, after PATIENCE seconds in which
-        nothing but passing failures came, NetworkError end it early."""
+        """Until no image is due any more in this run. These end it early: NoSpaceError; AuthError where all
+        images are refused to us; NetworkError after PATIENCE seconds of nothing but failures that pass."""
         for number in range(self.jobs):
             threading.Thread(target=self._at_work, name=f"prebuild-{number}", daemon=True).start()
         try:
@@ -140,6 +141,8 @@ class Crew:
         self.journal.change(row, tries=tries, due=due, error_class=kind, error=message(failure))
 
     def _give_up(self, row: Row, kind: ErrorClass, failure: BaseException) -> None:
+        if kind == "auth" and self.work != "look" and self.done == self.failed >= HOPELESS:
+            raise failure
         self.done += 1
         self.failed += 1
         self.journal.change(

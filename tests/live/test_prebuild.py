@@ -21,6 +21,7 @@ from image_cache.claim import Owner
 from image_cache.references import Reference
 from image_cache.registry import Registry
 from tests.live import parts_prebuild, parts_registry
+from tests.live.parts_faulty import faulty
 from tests.live.parts_prebuild import argv, environment, fill, listed, ran
 
 pytestmark = pytest.mark.live
@@ -214,6 +215,23 @@ def test_a_mirror_needs_the_source_no_more(
     assert len(made) == 40 and set(made.values()) == {1}
     fetched = parts_prebuild.answered(folder / "log", "GET", "/manifests/", status=200)
     assert len(fetched) == 20 and set(fetched.values()) == {1}, "a manifest was fetched twice"
+
+
+def test_a_registry_that_fails_for_a_third_of_the_requests(logged: tuple[str, Path], tmp_path: Path) -> None:
+    """It refuses, resets, stalls and cuts short; no image is called missing, and all are right."""
+    host, log = logged
+    with faulty(host, stall=0.5) as proxy:
+        names = [name.replace(host, proxy.host) for name in fill(host, 60, "faulty")]
+        path = listed(tmp_path / "list", names)
+        out, _ = ran(tmp_path, "plan", path, "--to", f"{proxy.host}/faults", "--platform", "amd64")
+        assert "missing" not in out
+        out, _ = ran(tmp_path, "run")
+    assert "ready  60" in out
+    assert len(manifests(log, "faults")) == 60
+    exported = json.loads(ran(tmp_path, "export")[0])
+    registry = Registry(host)
+    for reference in exported.values():
+        registry.manifest(Reference.parse(reference.replace(proxy.host, host)))
 
 
 def test_what_cannot_be_baked_is_told_by_kind(

@@ -19,7 +19,7 @@ from image_cache.prebuild.journal import Journal
 from image_cache.prebuild.report import Session
 from image_cache.prebuild.running import Maker, mirror_tag
 from image_cache.prebuild.schema import Row
-from kit.errors import NetworkError, NoSpaceError, QuotaError
+from kit.errors import AuthError, NetworkError, NoSpaceError, QuotaError
 from tests.unit.parts_prebuild import AMD64, TO, Hub, Shelf, added, by_base, journal
 from tests.unit.test_prebuild_plan import bake, look
 
@@ -192,6 +192,18 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
         Crew(made, "look", do, jobs=1).run()
 
 
+def test_where_everything_is_refused_the_rest_is_not_asked_for(tmp_path: Path) -> None:
+    made, asked = journal(tmp_path, *Hub().has(100)), []
+
+    def do(row: Row) -> None:
+        asked.append(row.id)
+        raise AuthError("401")
+
+    with pytest.raises(AuthError):
+        Crew(made, "bake", do, jobs=2).run()
+    assert made.counts() == {"new": 80, "failed": 20} and len(asked) < 60
+
+
 def test_a_long_outage_uses_up_no_tries_and_ends_the_run_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +217,7 @@ def test_a_long_outage_uses_up_no_tries_and_ends_the_run_at_last(
 
     with pytest.raises(NetworkError, match="nothing went well for 1 s, at last: no route"):
         Crew(made, "look", do, jobs=1).run()
-    assert all(row.attempts > 6 and row.tries <= 6 for row in made.rows())
+    assert made.counts() == {"new": 4} and all(row.tries < 6 for row in made.rows())
 
 
 # -- what is told --------------------------------------------------------------------------------------------
