@@ -143,8 +143,8 @@ EXIT_CODES: dict[str, int] = {
     kind.__name__: kind.code
     for kind in (
         UsageError, UnknownNameError, InvalidFileError, UnsupportedError, HashMismatchError, UnpinnedError,
-        MissingToolError, HostError, NoSpaceError, HeldError, NetworkError, AuthError, NotFoundError, QuotaError,
-        BuildError, DriftError, VerifyError, PrebuildError, LaunchError,
+        MissingToolError, HostError, NoSpaceError, HeldError, NetworkError, AuthError, NotFoundError,
+        QuotaError, BuildError, DriftError, VerifyError, PrebuildError, LaunchError,
     )
 }  # fmt: skip
 """Class name to exit code, for the reference page and for the test that no two classes share one."""

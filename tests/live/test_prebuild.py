@@ -234,6 +234,21 @@ def test_a_registry_that_fails_for_a_third_of_the_requests(logged: tuple[str, Pa
         registry.manifest(Reference.parse(reference.replace(proxy.host, host)))
 
 
+def test_into_a_layout_and_from_it_into_another_registry(
+    logged: tuple[str, Path], registry_host: str, tmp_path: Path
+) -> None:
+    host, _ = logged
+    path = listed(tmp_path / "list", fill(host, 6, "layout"))
+    ran(tmp_path, "plan", path, "--to", f"oci:{tmp_path}/out", "--platform", "amd64")
+    assert "ready  6" in ran(tmp_path, "run", "--jobs", "3")[0]
+    assert "ready  6" in ran(tmp_path, "run")[0]
+    found = json.loads(ran(tmp_path, "export")[0])
+    again = listed(tmp_path / "again", sorted(set(found.values())))
+    words = ("--to", f"{registry_host}/from-layout", "--platform", "amd64")
+    ran(tmp_path, "plan", again, *words)
+    assert "ready  6" in ran(tmp_path, "run", *words)[0]
+
+
 def test_what_cannot_be_baked_is_told_by_kind(
     logged: tuple[str, Path], locked_registry_host: str, tmp_path: Path
 ) -> None:

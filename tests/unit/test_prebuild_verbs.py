@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from image_cache.places import Origin
@@ -101,6 +103,29 @@ def test_a_dry_plan_asks_nobody_and_writes_nothing(places: type[Places], typed: 
     out, err = typed("plan", path, *ARGS, "--dry-run")
     assert "would ask for 1 images" in err and not places.hub.asked
     assert json.loads(typed("status", "--json")[0])["images"]["total"] == 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_time_at_docker_hubs_quota_is_told_before_anybody_is_asked(
+    typed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    for name in ("REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+    if known:
+        (tmp_path / ".docker").mkdir()
+        auth = {"auths": {"https://index.docker.io/v1/": {"auth": "dXNlcjpub25l"}}}
+        (tmp_path / ".docker/config.json").write_text(json.dumps(auth))
+    rows = [{"docker_image": f"namanjain12/sympy_final:{number:040x}"} for number in range(4578)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "r2e.parquet")
+    words = ("plan", "--r2e", tmp_path / "r2e.parquet", *ARGS, "--dry-run")
+    out, err = typed(*words)
+    rate, time = ("200", "137 h (5.7 days)") if known else ("100", "275 h (11.4 days)")
+    assert f"4,578 manifests at {rate} manifests in 6 h" in out and time in out
+    assert "4578 entries, 4578 images that were not known" in err and "the agent's layer is not made" in err
+    (fetch,) = json.loads(typed(*words, "--json")[0])["to_come"]["fetches"]
+    assert fetch["quota"]["assumed"] is True and fetch["place"] == "docker.io"
 
 
 def test_a_mirror_first(places: type[Places], typed: Any, tmp_path: Path) -> None:
