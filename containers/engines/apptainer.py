@@ -8,6 +8,7 @@ when they are interrupted.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import shutil
 import tempfile
@@ -33,7 +34,12 @@ class Apptainer:
     runs = True
 
     def __init__(self, export: Export | None = None, on: host.Host | None = None) -> None:
-        self.on = on or host.facts()
+        self._on = on
+
+    @functools.cached_property
+    def on(self) -> host.Host:
+        """Looked at when it first counts: for nodes elsewhere it never does, and a directory may be slow."""
+        return self._on or host.facts()
 
     def check(self) -> str:
         process.find("apptainer", f"module load apptainer, or install it: {NEWER}")
@@ -170,7 +176,7 @@ class Apptainer:
             f"--pwd={run.workdir or '/'}",
         ]
         # Elsewhere the node decides, and says so by APPTAINER_USERNS.
-        if self.on.root and not self.on.every_capability and not run.elsewhere:
+        if not run.elsewhere and self.on.root and not self.on.every_capability:
             say.once("note: root lacks capabilities here: apptainer runs in a user namespace")
             argv.append("--userns")
         if not run.temporary and not any(bind.target == "/tmp" for bind in run.binds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,12 @@ class Buildah:
     oldest = (1, 24)
 
     def __init__(self, export: Export | None = None, on: host.Host | None = None) -> None:
-        self.on = on or host.facts()
+        self._on = on
+
+    @functools.cached_property
+    def on(self) -> host.Host:
+        """Looked at when it first counts: for nodes elsewhere it never does, and a directory may be slow."""
+        return self._on or host.facts()
 
     def command(self) -> list[str]:
         """The program, with the flags that this host asks for."""

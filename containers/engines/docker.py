@@ -5,6 +5,7 @@ A container that the SDK starts is no process whose signals and exit code are th
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -32,8 +33,13 @@ class Docker:
 
     def __init__(self, export: Export | None = None, on: host.Host | None = None) -> None:
         self.export = export
-        self.on = on or host.facts()
+        self._on = on
         self._client: DockerClient | None = None
+
+    @functools.cached_property
+    def on(self) -> host.Host:
+        """Looked at when it first counts: for nodes elsewhere it never does, and a directory may be slow."""
+        return self._on or host.facts()
 
     def check(self) -> str:
         process.find("docker", host.install_hint("docker.io"))

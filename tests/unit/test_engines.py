@@ -245,6 +245,17 @@ def test_nothing_of_this_host_is_in_a_command_for_another(capsys: pytest.Capture
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["apptainer", "podman"])
+def test_for_nodes_elsewhere_this_machine_is_not_looked_at(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subordinate ids may be a directory's, which is slow to say."""
+    monkeypatch.setattr(host, "facts", lambda: pytest.fail("asked"))
+    made = engine.get(name)
+    assert made.run_argv(ContainerRun(image="x", argv=("true",), elsewhere=True))
+    made.remove_argv(["x"], elsewhere=True)
+
+
 def test_no_value_of_an_env_file_reaches_argv(tmp_path: Path) -> None:
     from containers.engines.apptainer import Apptainer
     from containers.engines.podman import Podman
