@@ -139,7 +139,7 @@ def work(
 ) -> Session:  # fmt: skip
     """Does it for every image that is open, and writes the report, however it ends."""
     total = journal.afresh(what, limit)
-    began, clock, ended = time.time(), time.monotonic(), "complete"
+    began, clock, ended = time.time(), time.monotonic(), "broken off"
     title = {"look": "looking", "bake": "baking", "mirror": "copying"}[what]
     crew = Crew(journal, what, do, jobs=jobs, wait=wait)
     try:
@@ -147,6 +147,7 @@ def work(
             with progress.bar(title, total, every) as told:
                 crew.told = lambda done, failed, note: told(done, _note(failed, moved(), note))
                 crew.run()
+        ended = "complete"
     except (KeyboardInterrupt, SystemExit):
         ended = "stopped"
         raise

@@ -13,9 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from image_cache.places import Origin
+from image_cache.prebuild import planning
 from image_cache.prebuild.journal import Header, Journal
 from kit import progress
-from kit.errors import InvalidFileError, UsageError
+from kit.errors import InvalidFileError, NetworkError, UsageError
 from kit.nouns import Platform
 from runner import cli, prebuilding, prebuilds
 from tests.unit.parts_prebuild import AMD64, TO, Hub, Shelf, added, journal
@@ -171,6 +172,17 @@ def test_the_only_prebuild_is_meant_else_they_are_named(
 def test_the_platform_is_told_where_it_is_not_given(places: type[Places], typed: Any, tmp_path: Path) -> None:
     err = typed("plan", listed(tmp_path, places.hub.has(1)), "--to", TO, "--dry-run")[1]
     assert f"for {Platform.host()}, which is this machine's platform" in err
+
+
+def test_a_plan_that_learned_nothing_has_failed(
+    places: type[Places], typed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SOONEST", 0.001)
+    (name,) = places.hub.has(1)
+    places.hub.failing[name] = [NetworkError("no route")] * 3
+    path = listed(tmp_path, [name])
+    assert "nothing is known of 1 images: no route" in typed("plan", path, *ARGS, code=30)[1]
+    typed("plan")
 
 
 def test_replace_needs_a_list(places: type[Places], typed: Any) -> None:

@@ -92,7 +92,22 @@ def run(args: argparse.Namespace) -> int:
         _listed(journal, args, files, address)
         places = prebuilding.Places()
         prebuilding.look(journal, places, what, jobs=args.jobs, every=args.every)
-        return _answer(args, journal, what, places)
+        code = _answer(args, journal, what, places)
+        _check(journal)
+        return code
+
+
+def _check(journal: Journal) -> None:
+    """A plan that learned nothing has failed; one that learned something tells what."""
+    from image_cache.prebuild import report
+    from kit.errors import NetworkError
+
+    counts = journal.counts()
+    if counts and set(counts) == {"unknown"}:
+        first = next(report.failures(journal))
+        raise NetworkError(
+            f"nothing is known of {counts['unknown']} images: {first.error}", "runner prebuild plan"
+        )
 
 
 def _listed(
