@@ -187,6 +187,7 @@ def test_a_plan_that_learned_nothing_has_failed(
 
 def test_replace_needs_a_list(places: type[Places], typed: Any) -> None:
     assert "--replace needs a list" in typed("plan", "--replace", "--to", TO, code=2)[1]
+    assert "no list was given" in typed("plan", "--to", TO, code=2)[1]
 
 
 # -- targets -------------------------------------------------------------------------------------------------

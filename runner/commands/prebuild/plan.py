@@ -69,6 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from kit.errors import UsageError
     from kit.say import say
     from runner import prebuilding, prebuilds
 
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     files = _files(args)
     folder, header = _prebuild(args, platform)
     fresh = not (folder / "journal.sqlite").exists()
+    if fresh and not files:
+        raise UsageError("there is nothing to plan: no list was given", "runner prebuild plan LIST --to …")
     with prebuilds.opened(
         None if args.dry_run and fresh else folder, header, write=not args.dry_run
     ) as journal:
