@@ -8,7 +8,7 @@ PYTEST := .venv/bin/python -m pytest
 
 # What was given on the command line or in the environment reaches a recipe as an environment variable with the
 # very characters that were typed: make does not expand it, and no shell line is ever made from it.
-GIVEN := ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM YES
+GIVEN := ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM YES LIST TO
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),\
 	$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # A name that is misspelt would otherwise build the default without a word.
@@ -22,11 +22,11 @@ BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMA
 # Without apt no base can be bootstrapped: there the demo stands on the one that is pulled.
 PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
 
-.PHONY: help kit image sif shell key render reference lock pins demo test check lint types unit golden doctor bench clean
+.PHONY: help kit image sif shell prebuild key render reference lock pins demo test check lint types unit golden doctor bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
-	@echo '  variables: ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM, as in: make image ARCH=gh200 LINE=cu12'
+	@echo '  variables: ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM LIST TO, as in: make image ARCH=gh200 LINE=cu12'
 
 demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
 	@./setup.sh demo && $(RUNNER) submit examples/hello-grpo/job.yaml $(PULLED) --cluster local \
@@ -40,6 +40,10 @@ sif: kit ## the same as a SIF file for Apptainer
 
 shell: kit ## open a shell in the image for ARCH, with Slurm at hand
 	@$(RUNNER) shell "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${ENGINE:+--engine="$$ENGINE"}
+
+prebuild: kit ## bake the agent-server into the images of LIST, into the registry and namespace TO
+	@$(RUNNER) prebuild plan "$${LIST:?a file with images: make prebuild LIST=… TO=…}" --to "$${TO:?registry and namespace: make prebuild LIST=… TO=…}" $${PLATFORM:+--platform="$$PLATFORM"} \
+		&& $(RUNNER) prebuild run --to "$$TO" $${PLATFORM:+--platform="$$PLATFORM"}
 
 key: kit ## print what goes into the image for ARCH, and the hash of it
 	@$(RUNNER) image key $(RECIPE) --explain

@@ -51,19 +51,19 @@ def spread(login: Login, bases: list[str], *words: str) -> list[tuple[RunFolder,
     return [(RunFolder(Path(each["run"])), each["job"]) for each in json.decode(told.out)]
 
 
+def states(login: Login, tasks: list[tuple[RunFolder, str]]) -> list[str]:
+    ask = ("squeue", "--array", "--noheader", "--states=all", "--format=%T")
+    return [login.slurm.run(*ask, f"--jobs={id}").stdout.strip() for _, id in tasks]
+
+
 def ended(login: Login, tasks: list[tuple[RunFolder, str]], seconds: float = 400) -> list[str]:
     """The state of each task once all have ended."""
-    said = "\n".join(logs(folder) for folder, _ in tasks)
 
-    def states() -> list[str]:
-        ask = ("squeue", "--array", "--noheader", "--states=all", "--format=%T")
-        rows = [login.slurm.run(*ask, f"--jobs={id}")
-                for _, id in tasks]  # fmt: skip
-        return [row.stdout.strip() for row in rows]
+    def told() -> str:
+        return "\n".join(logs(folder) for folder, _ in tasks)
 
-    until(lambda: not any(state in LIVES for state in states()), "the tasks' ends", seconds,
-          lambda: "\n".join(logs(folder) for folder, _ in tasks) or said)  # fmt: skip
-    return states()
+    until(lambda: not set(states(login, tasks)) & set(LIVES), "the tasks' ends", seconds, told)
+    return states(login, tasks)
 
 
 def uid(login: Login) -> int:
@@ -87,8 +87,8 @@ def test_two_tasks_share_a_list_and_one_names_what_fails(
     whole = made(login, "1-of-2") | made(login, "2-of-2")
     assert whole == {**dict.fromkeys(bases[:5], "made"), gone: "failed"}
     told = login.type("status", "--json")
-    states = {each["run"]: each["state"] for each in json.decode(told.out)} if told.code == 0 else {}
-    assert {states.get(folder.root.name) for folder, _ in tasks} == {"completed", "failed"}, told.out
+    known = {each["run"]: each["state"] for each in json.decode(told.out)} if told.code == 0 else {}
+    assert {known.get(folder.root.name) for folder, _ in tasks} == {"completed", "failed"}, told.out
     for folder, id in tasks:
         record = submitted.read(folder)
         assert record and record.ids == (id,)
@@ -108,10 +108,14 @@ def test_a_task_that_is_killed_is_requeued_and_goes_on(login: Login, bases: list
 
     until(lambda: bool(new()), "the first SIF", 300, lambda: logs(folder))
     login.slurm.run("scontrol", "requeue", id)
+    until(
+        lambda: states(login, tasks) == ["PENDING"], "the task to be queued again", 60, lambda: logs(folder)
+    )
+    login.slurm.run("scontrol", "update", f"JobId={id}", "StartTime=now+2")  # see Slurm.begin_anew
     until(lambda: folder.attempt(2).folder.is_dir(), "the second attempt", 300, lambda: logs(folder))
     assert ended(login, tasks) == ["COMPLETED"], logs(folder)
-    states = made(login, "1-of-1")
-    assert "there" in states.values() and set(states.values()) <= {"there", "made"}, states
+    became = set(made(login, "1-of-1").values())
+    assert "there" in became and became <= {"there", "made"}, became
     assert {name for name in before if not (sifs / name).exists()} == set()
 
 
@@ -124,8 +128,8 @@ def test_a_cancelled_task_is_made_up_for_by_the_same_command(login: Login, bases
     assert "cancelled" in login.type("status", second.run_id).out
     again = spread(login, bases, "--slurm", "2")
     assert ended(login, again) == ["COMPLETED", "COMPLETED"]
-    states = made(login, "1-of-2") | made(login, "2-of-2")
-    assert sorted(states.values()) == ["made"] * 3 + ["there"] * 3
+    whole = made(login, "1-of-2") | made(login, "2-of-2")
+    assert sorted(whole.values()) == ["made"] * 3 + ["there"] * 3
 
 
 def test_a_dry_run_shows_the_array_and_writes_nothing(login: Login, bases: list[str]) -> None:

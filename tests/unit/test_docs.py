@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,28 @@ def test_the_job_of_the_how_to_runs_as_it_stands(
     monkeypatch.setenv("SCRATCH", str(tmp_path))
     assert cli.main(["submit", str(job), "--cluster", "vista", "--dry-run", "sbatch.account=A1"]) == 0
     assert "#SBATCH --job-name=hello" in capsys.readouterr().out
+
+
+COMMAND = re.compile(r"`?(?:^|(?<=; )|(?<=`))runner (?:[^\n`;#]|`(?=`))+", re.MULTILINE)
+
+
+def shown(page: Path) -> list[list[str]]:
+    """The commands of the kit that a page shows, word by word; what stands for a name is one."""
+    found = COMMAND.findall(page.read_text())
+    return [shlex.split(each.strip("`"))[1:] for each in found if "…" not in each]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_is_shown_is_one(page: Path) -> None:
+    for words in shown(page):
+        if words and words[0] == "prebuild" and len(words) > 1:
+            cli.parsed(words)
+
+
+def test_the_pages_show_commands() -> None:
+    assert ["prebuild", "run"] in shown(ROOT / "README.md")
+    told = [words for page in PAGES for words in shown(page) if words[:2] == ["prebuild", "sif"]]
+    assert len(told) > 5 and any("--slurm" in words for words in told)
 
 
 def test_every_key_that_the_how_to_lists_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
