@@ -136,10 +136,11 @@ def stream(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     context: Mapping[str, str] = {},
+    alone: bool = True,
 ) -> None:
     """Runs a long command of an engine; a failure is explained by all that it said.
 
-    A long silence is told once: mksquashfs packs gigabytes without a word.
+    A long silence is told once, unless it is not alone: mksquashfs packs gigabytes without a word.
     Lines lose credentials in addresses before anyone sees them: apptainer traces the commands of a %post.
     """
     said: deque[str] = deque(maxlen=KEPT)
@@ -151,7 +152,7 @@ def stream(
         heard.set()
         update(line)
 
-    with _silence_told(what, said, heard):
+    with _silence_told(what, said, heard) if alone else contextlib.nullcontext():
         code = process.stream(argv, what=what, on_line=on_line, cwd=cwd, env=env, check=False)
     if code:
         raise explain(what, "\n".join(said), base, code=code, context=context)

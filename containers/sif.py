@@ -79,7 +79,7 @@ def make(making: Making, out: Path, update: Update) -> None:
         try:
             complaints.stream(
                 argv, what=making.what, base=making.base, update=update, cwd=making.cwd, env=env,
-                context=making.context,
+                context=making.context, alone=making.at_once == 1,
             )  # fmt: skip
         except NoSpaceError as full:
             raise NoSpaceError(full.message, _hint(folder.parent)) from full

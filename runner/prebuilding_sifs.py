@@ -11,6 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from containers import sif
+from containers.engines.apptainer import Apptainer
 from containers.workplace import packed_size
 from image_cache.prebuild import lists
 from image_cache.prebuild.lists import Entry, Kind
@@ -101,6 +102,8 @@ def checked(wanted: Wanted, tasks: int) -> None:
 def make(wanted: Wanted) -> Report:
     """Makes what is missing, and says what became of each image. NoSpaceError before anything is made."""
     began = time.monotonic()
+    if not wanted.fetch:
+        Apptainer().check()  # before anybody is asked for anything
     store, sources = own_store.store(), _sources(wanted)
     found = foreseen(wanted, sources)
     jobs = wanted.jobs or sif_making.jobs_here()

@@ -80,12 +80,6 @@ class Sifs:
         self._stopped: dict[str, SlipworksError] = {}
         self._lock = threading.Lock()
 
-    def there(self, entry: Entry) -> Done | None:
-        """The SIF that was made before; asks nobody."""
-        source = self.sources.known(entry.base)
-        found = self.store.find(source.key, "sif") if source else None
-        return _done(entry, "there", found) if found else None
-
     def make(self, entry: Entry) -> Done:
         """What became of an image, whatever it was: raises nothing that ends but the one."""
         began = time.monotonic()

@@ -134,6 +134,7 @@ def _theirs(reference: str, folder: Path) -> None:
 
 def _ours(folder: Path, jobs: int, count: int) -> None:
     cache = folder / f"cache-{jobs}"
+    cache.mkdir()
     argv = [sys.executable, "-c", MAIN, "prebuild", "sif", str(folder / "list"), "--jobs", str(jobs)]
     began = time.monotonic()
     with Peak(cache) as peak:
