@@ -86,6 +86,7 @@ LONGEST_DIRECTIVE = 8000
 LONGEST_SCRIPT = 4 << 20
 """Bytes that sbatch takes, unless the site has another max_script_size."""
 
+TEMPLATE = "job.sbatch.j2"
 PODMAN_FLAGS = ' ${podman_flags[@]+"${podman_flags[@]}"}'
 """Of podman's commands: what a node decides (see podman.j2)."""
 
@@ -100,7 +101,7 @@ def render(batch: Batch) -> str:
     line, for what cannot be carried: NUL, a line break in an option, more than exec or sbatch takes.
     """
     _check(batch)
-    text = template.load("job.sbatch.j2").render(_named(batch))
+    text = template.load(TEMPLATE).render(_named(batch))
     if len(raw := os.fsencode(text)) > LONGEST_SCRIPT:
         raise InvalidFileError(f"the batch script would have {len(raw)} bytes: sbatch takes {LONGEST_SCRIPT}")
     return text

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from kit import say, shell
 from runner.runs import RunFolder
+from slurm import script, template
 from tests.bench.slurm_site import Cost, Counted, Site, load, middle, site
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,8 @@ def main() -> None:
         sys.exit(f"found {', '.join(unknown)}, expected some of {', '.join(parts)}")
     for package in ("containers", "definitions", "image_cache", "kit", "runner", "slurm"):
         compileall.compile_dir(ROOT / package, quiet=1)  # the user may not write it beside the code
+    sys.dont_write_bytecode = False
+    template.load(script.TEMPLATE)  # nor that
     with site() as here:
         for name in wanted:
             say.answer(f"\n{name}: {load()}")
@@ -56,8 +59,8 @@ def submit(here: Site) -> None:
         measure("python -c pass", here.python, "-c", "pass")
         measure("runner submit --dry-run", *here.runner("submit", job, "--dry-run"))
         said = json.loads(measure("runner submit", *here.runner("submit", job, "--json")))
-        script = RunFolder(Path(said["run"])).script
-        bare = measure("sbatch", "sbatch", "--parsable", "--comment=bench", str(script), "1")
+        written = RunFolder(Path(said["run"])).script
+        bare = measure("sbatch", "sbatch", "--parsable", "--comment=bench", str(written), "1")
         here.slurm.run("scancel", *said["jobs"], bare.strip())
     # The first round finds nothing in any cache.
     medians = {name: middle([each.wall for each in costs[1:]]) for name, costs in subjects.items()}
@@ -98,8 +101,8 @@ def _job(here: Site, nodes: int) -> Took:
     job = here.job(f"{HELD}nodes: {nodes}\n")
     said = json.loads(here.spent(here.runner("submit", str(job), "--json")).out)
     here.slurm.run("scancel", *said["jobs"])
-    script = RunFolder(Path(said["run"])).script
-    return _took(nodes, *here.batch(nodes, f"bash {shell.quote(str(script))} 1"))
+    written = RunFolder(Path(said["run"])).script
+    return _took(nodes, *here.batch(nodes, f"bash {shell.quote(str(written))} 1"))
 
 
 def _took(nodes: int, wall: float, counted: Counted) -> Took:
