@@ -111,7 +111,7 @@ def test_it_is_refused_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("runner.sif_sources.Registry", Answering)
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.check", lambda self: "1.4")
     monkeypatch.setattr(
         prebuilding_sifs, "Sources", lambda folder, platform, refresh: sources(folder, Answering())
     )
