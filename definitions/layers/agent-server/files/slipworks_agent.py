@@ -132,7 +132,7 @@ def suits(tmux: str, given: Mapping[str, str]) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     found = re.search(r"(\d+)\.(\d+)", told)
-    return bool(found) and tuple(map(int, found.groups())) >= TMUX
+    return found is not None and (int(found[1]), int(found[2])) >= TMUX
 
 
 def home() -> str:
