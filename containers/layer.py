@@ -3,9 +3,9 @@
 Nothing of the target platform is run, so a layer for arm64 is built on x86 at native speed. Equal inputs give
 equal bytes on every machine, as long as the distribution's archive still carries the pinned packages.
 
-A layer is made in two parts. Its body is all but this kit's own sources; who has kept it (`Keep`) gives it
-back, and then the sources alone are compiled and packed: a second member of the same gzip file, behind the
-body's bytes. So a body that was kept and one that is made now give the same layer.
+A layer is made in two parts. Its body is all but this kit's own sources and the spec's texts; who has kept
+it (`Keep`) gives it back, and then those alone are compiled and packed: a second member of the same gzip
+file, behind the body's bytes. So a body that was kept and one that is made now give the same layer.
 """
 
 from __future__ import annotations
@@ -50,15 +50,20 @@ GLIBC = "2_28"  # the floor that wheels are taken for; the layer's own libc is n
 def key(spec: LayerSpec, platform: Platform) -> str:
     """64 hex digits over all that goes in. Builds, downloads and runs nothing; milliseconds."""
     sources = "".join(f"{name} {digest_file(path)}\n" for name, path in sources_of(spec))
+    texts = "".join(f"{name} {digest(text.encode())}\n" for name, text in sorted(spec.texts.items()))
     return key_of(
-        {"body": body_key(spec, platform), "sources": digest(sources.encode()), "version": version()}
+        {
+            "body": body_key(spec, platform),
+            "sources": digest((sources + texts).encode()),
+            "version": version() if spec.sources else "",
+        }
     )
 
 
 def body_key(spec: LayerSpec, platform: Platform) -> str:
     """The same over what goes into the body."""
     here = Path(__file__).parent
-    plain = structs.replace(spec, locks={}, pins={}, sources=())
+    plain = structs.replace(spec, locks={}, pins={}, sources=(), texts=dict.fromkeys(spec.texts, ""))
     return key_of(
         {
             "spec": json.encode(plain, order="deterministic").decode(),
@@ -97,10 +102,11 @@ def build(
             body, packages = made.path, made.packages
         layout = Layout(spec, work / "own")
         own_packages(layout)
+        beside = layer_files.write(layout)
         update("byte code, tar, gzip")
         python = roots.python()
         _compile(python, layout)
-        told = _pack(python, layout, out, sorted(layout.site.iterdir()), body)
+        told = _pack(python, layout, out, sorted([*layout.site.iterdir(), *beside]), body)
     return _built(spec, platform, key(spec, platform), out, told, packages)
 
 

@@ -17,6 +17,9 @@ from containers import elf
 from kit.errors import BuildError
 from kit.nouns import LayerSpec
 
+SITE = "python/site/"
+"""Packages: a text below it belongs to one, in a folder of its own."""
+
 
 class Place(Protocol):
     """What is asked of a layout."""
@@ -26,10 +29,8 @@ class Place(Protocol):
 
 
 def put(layout: Place, root: Path) -> None:
-    """Puts the spec's files and texts where they belong; BuildError names what the packages lack.
-
-    A text that begins with #! can be executed.
-    """
+    """Puts the spec's files where they belong, and the folders of its texts: these come when the layer is
+    completed, so that a change of theirs leaves its body alone. BuildError names what the packages lack."""
     tree = elf.Tree(root)
     for name, path in layout.spec.files.items():
         found = tree.real(path)
@@ -42,11 +43,22 @@ def put(layout: Place, root: Path) -> None:
             _settle(target, path, tree)
         else:
             _copy(found, target)
+    for name in layout.spec.texts:
+        if not name.startswith(SITE):
+            (layout.top / name).parent.mkdir(parents=True, exist_ok=True)
+
+
+def write(layout: Place) -> list[Path]:
+    """Writes the spec's texts, a program where one begins with #!; returns those that are no packages."""
+    beside = []
     for name, text in layout.spec.texts.items():
         target = layout.top / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text.replace("{folder}", layout.spec.folder))
         target.chmod(0o755 if text.startswith("#!") else 0o644)
+        if not name.startswith(SITE):
+            beside.append(target)
+    return beside
 
 
 def _copy(found: Path, target: Path) -> None:

@@ -13,11 +13,11 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from containers import debs, layer_files
+from containers import debs, layer, layer_files
 from containers.layer_tree import Layout, _leave_out
 from definitions import layers
 from kit.errors import BuildError, UnsupportedError
-from kit.nouns import LayerSpec
+from kit.nouns import LayerSpec, Platform
 
 FOLDER = "/slipworks-agent"
 FOUR = ("openhands-agent-server", "openhands-sdk", "openhands-tools", "openhands-workspace")
@@ -32,9 +32,9 @@ def spec() -> LayerSpec:
 @pytest.fixture(scope="module")
 def agent() -> ModuleType:
     """The module that starts the server, as it lies in the layer."""
-    text = layers.load("agent-server", "debian").texts["python/site/slipworks_agent.py"]
+    text = layers.load("agent-server", "debian").texts["python/site/slipworks_agent/__init__.py"]
     module = ModuleType("slipworks_agent")
-    exec(compile(text.replace("{folder}", FOLDER), "slipworks_agent.py", "exec"), module.__dict__)
+    exec(compile(text.replace("{folder}", FOLDER), "slipworks_agent", "exec"), module.__dict__)
     return module
 
 
@@ -93,6 +93,8 @@ def test_files_and_texts_lie_where_the_spec_says(tmp_path: Path, spec: LayerSpec
         texts={"p/x": "#!{folder}/sh\nexec {folder}/libexec/x\n", "share/x": "{folder} {other}"},
     )  # fmt: skip
     layer_files.put(at, root)
+    assert (at.top / "p").is_dir() and not (at.top / "p/x").exists()
+    assert layer_files.write(at) == [at.top / "p/x", at.top / "share/x"]
     core = at.top / "libexec/core"
     assert (at.top / "libexec/x").read_text() == (core / "tool").read_text() == "usr/bin/tool"
     assert not (core / "tool").is_symlink() and (core / "tool").stat().st_mode & 0o111
@@ -133,6 +135,24 @@ def test_two_packages_that_claim_one_file(tmp_path: Path) -> None:
         record.write('x.py,sha256=b,1\n"y,z.py",,\n')
     with pytest.raises(BuildError, match=r"one-1 and two-2 each install another x\.py"):
         layer_files.refuse_contested(tmp_path)
+
+
+def test_scripts_are_no_part_of_the_body(spec: LayerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    amd64 = Platform("amd64")
+    key, body = layer.key(spec, amd64), layer.body_key(spec, amd64)
+    texts = {**spec.texts, "programs/git": "another"}
+    changed = msgspec.structs.replace(spec, texts=texts)
+    assert layer.key(changed, amd64) != key and layer.body_key(changed, amd64) == body
+    more = msgspec.structs.replace(spec, texts={**texts, "new/x": ""})
+    assert layer.body_key(more, amd64) != body, "the body holds the folder"
+    for changed in (
+        msgspec.structs.replace(spec, files={**spec.files, "bin/tini": "/usr/bin/tini"}),
+        msgspec.structs.replace(spec, source=()),
+        msgspec.structs.replace(spec, tools="another builder"),
+    ):
+        assert layer.body_key(changed, amd64) != body
+    monkeypatch.setattr(layer, "version", lambda: "9.9")
+    assert layer.key(spec, amd64) == key, "nothing of this kit is in it"
 
 
 # --- how the server is started ---
@@ -198,8 +218,9 @@ def test_start_starts_the_server(
 
 def started(spec: LayerSpec, tmp_path: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
     """What `start` does with a command that is not the server's."""
-    module = tmp_path / "slipworks_agent.py"
-    module.write_text(spec.texts["python/site/slipworks_agent.py"].replace("{folder}", FOLDER))
+    module = tmp_path / "slipworks_agent/__init__.py"
+    module.parent.mkdir(exist_ok=True)
+    module.write_text(spec.texts["python/site/slipworks_agent/__init__.py"].replace("{folder}", FOLDER))
     argv = [sys.executable, "-c", "import slipworks_agent as s; s.start()", *command]
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), **env}
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, cwd=tmp_path)
@@ -216,7 +237,9 @@ def test_start_gives_way_to_another_command(spec: LayerSpec, tmp_path: Path) -> 
     assert f"{FOLDER}" not in started(spec, tmp_path, "env").stdout
 
 
-@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("./slipworks_agent.py", 126)])
+@pytest.mark.parametrize(
+    ("command", "code"), [("no-such-command", 127), ("./slipworks_agent/__init__.py", 126)]
+)
 def test_start_and_a_command_that_cannot_be(spec: LayerSpec, tmp_path: Path, command: str, code: int) -> None:
     told = started(spec, tmp_path, command)
     assert told.returncode == code
