@@ -22,7 +22,16 @@ from image_cache.store import Store
 from kit import process
 from kit.errors import NetworkError, NoSpaceError, NotFoundError, PrebuildError, QuotaError, SlipworksError
 from kit.nouns import Image, Platform, digest
-from runner import cli, node_programs, prebuilding_sifs, sif_layers, sif_making, sif_report, sif_space
+from runner import (
+    cli,
+    node_programs,
+    prebuilding_array,
+    prebuilding_sifs,
+    sif_layers,
+    sif_making,
+    sif_report,
+    sif_space,
+)
 from runner.sif_layers import Layers
 from runner.sif_making import Done, Sifs
 from runner.sif_sources import Source, Sources
@@ -295,3 +304,41 @@ def test_the_nodes_programs_come_behind_all_others(tmp_path: Path, monkeypatch: 
     assert shutil.which("apptainer") is None
     checked = subprocess.run(["/bin/sh", "-n"], input=node_programs.script("x", root), text=True, check=False)
     assert checked.returncode == 0
+
+
+def test_what_was_baked_goes_by_its_bases_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Row = namedtuple("Row", "base")
+
+    class Journal:
+        def ready(self) -> Iterator[tuple[Row, str]]:
+            yield Row("docker.io/x/a:1"), f"r/sandboxes/x/a@{digest(b'1')}"
+
+        def names(self, row: Row) -> tuple[str, ...]:
+            return ("instance-1",)
+
+    @contextmanager
+    def opened(folder: Path) -> Iterator[Journal]:
+        yield Journal()
+
+    monkeypatch.setattr("runner.prebuilds.opened", opened)
+    (tmp_path / "list").write_text("r/b:1\n")
+    wanted = prebuilding_sifs.Wanted(lists=((tmp_path / "list", "list"),), baked=(tmp_path,), platform=HERE)
+    baked = Entry(f"r/sandboxes/x/a@{digest(b'1')}", ("docker.io/x/a:1", "instance-1"))
+    assert wanted.entries() == [Entry("docker.io/r/b:1", ("r/b:1",)), baked]
+    assert structs.replace(wanted, part=(2, 2)).entries() == [baked]
+
+
+def test_tasks_read_the_list_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"docker_image": "x/a:1", "instance_id": "i 1 #"}\n{"docker_image": "x/b:1"}\n')
+    wanted = prebuilding_sifs.Wanted(lists=((file, "r2e"),), platform=HERE, pin=True, jobs=3)
+    copied = prebuilding_array.listed(wanted)
+    file.unlink()
+    assert copied.entries() == [
+        Entry("docker.io/x/a:1", ("i 1 #", "x/a:1")), Entry("docker.io/x/b:1", ("x/b:1",)),
+    ]  # fmt: skip
+    (path,) = (tmp_path / "cache/prebuilds").glob("*/lists/*.jsonl")
+    assert prebuilding_array.words(copied) == [
+        str(path), "--platform", str(HERE), "--pin", "--jobs", "3", "--force",
+    ]  # fmt: skip
