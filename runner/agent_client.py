@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from msgspec import Struct
 
-from kit.errors import NetworkError, VerifyError
+from kit.errors import VerifyError
 
 PAUSE = 0.1  # seconds between two looks at a command's output, as the SDK has it
 LONGEST = 300  # characters of an answer that an error quotes
@@ -29,8 +29,7 @@ class Ran(Struct, frozen=True):
 
 
 class Agent:
-    """One agent-server. VerifyError where it answers otherwise than it must, NetworkError where it does not
-    answer."""
+    """One agent-server. VerifyError where it answers otherwise than it must, or not at all."""
 
     def __init__(self, url: str, key: str, timeout: float = 30.0) -> None:
         self.url, self.timeout = url, timeout
@@ -94,7 +93,7 @@ class Agent:
             answer = self._http.request(method, path, **more)
         except httpx.RequestError as broken:
             told = str(broken) or type(broken).__name__
-            raise NetworkError(f"the agent-server at {self.url} does not answer: {told}") from broken
+            raise VerifyError(f"the agent-server at {self.url} does not answer: {told}") from broken
         if answer.status_code >= 400:
             said = answer.text[:LONGEST].strip()
             raise VerifyError(f"the agent-server answers {method} {path} with {answer.status_code}: {said}")
