@@ -13,7 +13,7 @@ from image_cache.prebuild.journal import Header, Journal
 from image_cache.references import HUB, Reference
 from kit import settings
 from kit.errors import InvalidFileError, UsageError
-from kit.nouns import Platform
+from kit.nouns import MACHINES, Platform
 
 
 def target(text: str) -> str:
@@ -65,7 +65,7 @@ def the_one(to: str | None, platform: str | None, given: Path | None) -> Path:
         return given
     arch = Platform.parse(platform).arch if platform else None
     if to:
-        return folder(target(to), Platform.parse(platform) if platform else Platform.host())
+        return _folder_for(target(to), arch)
     found = sorted(each.parent for each in home().glob("*/journal.sqlite"))
     found = [each for each in found if (arch is None or each.name.endswith(f"-{arch}")) and _planned(each)]
     if len(found) == 1:
@@ -78,6 +78,17 @@ def the_one(to: str | None, platform: str | None, given: Path | None) -> Path:
         f"there are {len(found)} prebuilds: {told}",
         f"--to {headers[0].target} --platform {headers[0].platform}",
     )
+
+
+def _folder_for(to: str, arch: str | None) -> Path:
+    """Where the platform is not given: the only one that was planned for the target."""
+    wanted = [folder(to, Platform(each)) for each in ([arch] if arch else MACHINES)]
+    there = [each for each in wanted if (each / "journal.sqlite").exists()]
+    if len(there) > 1:
+        raise UsageError(
+            f"there are prebuilds of {to} for several platforms", f"--platform linux/{min(MACHINES)}"
+        )
+    return (there or wanted)[0]
 
 
 def _planned(folder: Path) -> bool:

@@ -121,7 +121,9 @@ class Crew:
     def _come_back(self, row: Row, failure: BaseException) -> None:
         """The place has had enough of us: nothing of it is due for a while. That is no try of the image."""
         seconds = (failure.seconds if isinstance(failure, QuotaError) else None) or planning.QUOTA_PAUSE
-        self.journal.change(row, tries=row.tries, error_class="quota", error=message(failure))
+        self.journal.change(
+            row, tries=row.tries, attempts=row.attempts, error_class="quota", error=message(failure)
+        )  # fmt: skip
         self.journal.put_off(row.place, time.time() + seconds)
         self._note = f"{row.place} wants us to wait {planning.span(seconds)}"
         self._answered = time.monotonic()

@@ -11,9 +11,13 @@ from image_cache.bake import Added
 from image_cache.places import Origin, Seen, Source, Target
 from image_cache.prebuild.journal import Journal
 from image_cache.prebuild.schema import Row
+from image_cache.unfit import SchemaOneError
 from kit.errors import NotFoundError
 
 INDEXES = (oci.INDEX, oci.DOCKER_LIST)
+SCHEMA_ONES = tuple(
+    f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("json", "prettyjws")
+)
 DONE: dict[str, Any] = {"look": 0, "tries": 0, "due": 0, "error_class": None, "error": None}
 
 
@@ -34,6 +38,8 @@ class Looker:
         seen = source.look(origin)
         if seen is None:
             raise NotFoundError(f"{row.base} does not exist", "check the name and the tag")
+        if seen.media_type in SCHEMA_ONES:
+            raise SchemaOneError(f"{row.base} has a manifest of schema 1; expected schema 2 or OCI")
         image = row.image if row.seen == seen.digest else None
         if image is None and seen.media_type and seen.media_type not in INDEXES:
             image = seen.digest

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from image_cache import bake
 from image_cache.bake import Added, Baked
 from image_cache.places import Origin, Source, Target
+from image_cache.places.turns import Turns
 from image_cache.prebuild.holdings import Holdings
 from image_cache.prebuild.journal import Journal
 from image_cache.prebuild.looking import DONE
@@ -28,6 +29,7 @@ class Maker:
         self.journal, self.source_of, self.target, self.added = journal, source_of, target, added
         self.known = Holdings(journal.database)
         self.moved = self.there = 0
+        self._turns = Turns()
 
     def make(self, row: Row) -> None:
         """One image, and the note that it is done. What is there already is found, never made again."""
@@ -37,7 +39,9 @@ class Maker:
         seen = row.seen or self._seen(source, origin, row)
         image, manifest, config = self._documents(source, origin, row, seen)
         wanted = self._wanted(row, image, manifest, config)
-        moved = bake.do(wanted, source, origin, self.target, row.repository, self.known)
+        # Two names may stand for one image, and then have one tag: the second finds what the first made.
+        with self._turns(row.repository, wanted.tag):
+            moved = bake.do(wanted, source, origin, self.target, row.repository, self.known)
         self._done(row, image, wanted, moved)
 
     def _seen(self, source: Source, origin: Origin, row: Row) -> str:

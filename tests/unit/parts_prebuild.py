@@ -40,6 +40,7 @@ class Hub:
         self.name, self.counted = name, counted
         self.images: dict[str, Fetched] = {}
         self.failing: dict[str, list[Exception]] = {}
+        self.kinds: dict[str, str] = {}  # media types of those that are no plain manifests
         self.asked: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
@@ -52,7 +53,12 @@ class Hub:
     def look(self, origin: Origin) -> Seen | None:
         self._note("look", str(origin))
         found = self.images.get(str(origin))
-        return Seen(found.digest, oci.MANIFEST, self.counted) if found else None
+        kind = self.kinds.get(str(origin), oci.MANIFEST)
+        return (
+            Seen(digest(kind.encode()) if kind == oci.INDEX else found.digest, kind, self.counted)
+            if found
+            else None
+        )
 
     def image(self, origin: Origin, platform: Platform) -> Fetched:
         name = f"{origin.place}/{origin.repository}:{origin.tag}"

@@ -195,6 +195,23 @@ def test_without_a_layer_a_plan_only_looks(tmp_path: Path) -> None:
     assert made.counts() == {"to-bake": 2} and not shelf.asked
 
 
+@pytest.mark.parametrize("counted", [False, True])
+def test_an_index_and_schema_1(tmp_path: Path, counted: bool) -> None:
+    hub, shelf = Hub(counted=counted), Shelf()
+    several, dead = hub.has(2)
+    hub.kinds = {several: oci.INDEX, dead: "application/vnd.docker.distribution.manifest.v1+prettyjws"}
+    made = journal(tmp_path, several, dead)
+    look(made, hub, shelf)
+    rows = by_base(made)
+    assert rows[dead].state == "schema-1" and made.error_counts() == {"platform": 1}
+    assert rows[several].state == "to-bake" and rows[several].seen != hub.images[several].digest
+    assert rows[several].image == (None if counted else hub.images[several].digest)
+    bake(made, hub, shelf)
+    row = by_base(made)[several]
+    assert row.state == "ready" and row.image == hub.images[several].digest
+    assert hub.asked["image", several] == 1 and hub.asked["look", several] == 1
+
+
 # -- what is to come -----------------------------------------------------------------------------------------
 
 

@@ -89,6 +89,7 @@ def test_a_quota_is_waited_for_and_is_no_try(tmp_path: Path) -> None:
     began = time.monotonic()
     bake(made, hub, shelf)
     assert made.counts() == {"ready": 5} and time.monotonic() - began > 1.2
+    assert {row.attempts for row in made.rows()} == {1}
 
 
 def test_a_quota_that_is_not_waited_for_leaves_its_images(tmp_path: Path) -> None:
@@ -110,6 +111,17 @@ def test_a_killed_run_is_gone_on_with_and_puts_nothing_twice(tmp_path: Path) -> 
     bake(made, hub, shelf)
     assert made.counts() == {"ready": 4} and set(shelf.puts.values()) == {1}
     assert by_base(made)[names[2]].baked == row.baked
+
+
+def test_two_names_of_one_image_are_made_once(tmp_path: Path) -> None:
+    hub, shelf = Hub(), Shelf()
+    names = hub.has(8)
+    hub.images |= {name: hub.images[names[0]] for name in names}
+    made = journal(tmp_path, *names)
+    look(made, hub, shelf)
+    bake(made, hub, shelf)
+    assert made.counts() == {"ready": 8} and list(shelf.puts.values()) == [1]
+    assert len({row.baked for row in made.rows()}) == 1
 
 
 def test_limit(tmp_path: Path) -> None:

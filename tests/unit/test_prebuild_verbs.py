@@ -166,6 +166,9 @@ def test_the_only_prebuild_is_meant_else_they_are_named(
     assert "reg:5000/baked for linux/amd64, reg:5000/other for linux/amd64" in err
     assert "hint: --to reg:5000/baked --platform linux/amd64" in err
     typed("status", *ARGS)
+    typed("status", "--to", TO)  # whatever this machine is, there is but one
+    typed("plan", path, "--to", TO, "--platform", "arm64")
+    assert "for several platforms" in typed("status", "--to", TO, code=2)[1]
     assert "there is no prebuild in" in typed("run", "--to", "reg:5000/third", code=11)[1]
 
 
