@@ -31,6 +31,8 @@ from runner import building, layer_mounts
 NAME = "agent-server"
 CLIENT = "/usr/local/bin/openhands-agent-server"
 """What the OpenHands SDK starts."""
+CLIENT_LABEL = "slipworks.agent.client-path"
+"""Of a baked image that has it; its value is the path."""
 LEVEL = 9  # of zstd: of this layer 1 % larger than 12, in half the time; 3 % smaller than 6
 MTIME = 315532800  # 1980-01-01, as in the layer itself
 

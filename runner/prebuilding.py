@@ -111,6 +111,7 @@ def added(layer: agent_layer.AgentLayer, made: Choices) -> Added:
     return Added(
         platform=layer.platform, gzip=layer.gzip, zstd=layer.zstd, wanted=made.compression,
         tiny=layer.tiny if made.client_path else None, entrypoint=layer.entrypoint, version=version(),
+        labels={agent_layer.CLIENT_LABEL: agent_layer.CLIENT} if made.client_path else {},
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from msgspec import Struct, json, structs
 from containers import complaints
 from containers.engine import Engine
 from image_cache import references
-from image_cache.bake import BASE_DIGEST, BASE_NAME
+from image_cache.bake import BASE_DIGEST, BASE_NAME, KEY
 from image_cache.places import Origin
 from image_cache.prebuild.planning import error_class
 from image_cache.prebuild.schema import ErrorClass
@@ -30,6 +30,7 @@ from kit import process
 from kit.errors import SlipworksError, UnsupportedError, VerifyError
 from kit.nouns import Platform
 from runner import client_folder, sandbox
+from runner.agent_layer import CLIENT, CLIENT_LABEL
 from runner.sandbox import Network, Sandbox, Start
 
 PULL = 3600.0  # seconds that a pull may take
@@ -131,8 +132,11 @@ class _Work:
             labels, env = _said(self.asked.engine, name)
             self.base = labels.get(BASE_NAME, "")
             self._as_clients_do(name, env)
-            self._entrypoint_cleared(name)
-            if self.asked.layer and self.base:
+            if KEY not in labels or CLIENT_LABEL in labels:
+                self._entrypoint_cleared(name)
+            else:  # the bake was told to leave it out
+                self.notes.append(f"{CLIENT} was not baked: only the entrypoint starts the server")
+            if self.asked.layer and self.base and CLIENT_LABEL in labels:
                 self._compared(name, Origin.parse(self.base).at(labels[BASE_DIGEST]), self.asked.layer)
 
     @contextlib.contextmanager

@@ -41,6 +41,7 @@ def baked(zoo: Zoo, registry_host: str, agent: AgentLayer) -> Bake:
         added = Added(
             platform=NATIVE, gzip=agent.gzip, zstd=agent.zstd, tiny=agent.tiny if tiny else None,
             entrypoint=agent.entrypoint,
+            labels={agent_layer.CLIENT_LABEL: agent_layer.CLIENT} if tiny else {},
         )  # fmt: skip
         plan = bake.planned(got.manifest, got.config, str(base), got.digest, added)
         bake.do(plan, source, base, target, f"baked/{name}", known)

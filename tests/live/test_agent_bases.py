@@ -48,3 +48,11 @@ def test_it_runs_the_agent_server(name: str, baked: Bake, asked: Asked, zoo: Zoo
     assert names == ["start", "command", "files", "stop", "client path", "folder"]
     before = COVERED.get(name)
     assert [each.rpartition("in the base ")[2] for each in proof.notes] == ([before] if before else [])
+
+
+def test_without_the_client_path_the_entrypoint_alone_starts_it(baked: Bake, asked: Asked) -> None:
+    """Then nothing at all lies over the base's own folders, under any engine."""
+    (proof,) = sandbox_proof.prove([baked("symlinked-bin", tiny=False)], asked, lambda each: None)
+    assert proof.good, proof
+    assert [each.name for each in proof.steps] == ["pull", "start", "command", "files", "stop"]
+    assert "was not baked" in proof.notes[0]
