@@ -40,8 +40,6 @@ def failure(host: str, what: str, code: int, words: str) -> SlipworksError:
     """The error for any other answer that is no success."""
     if code == 404:
         return NotFoundError(f"{what} does not exist{words}", "check the name and the tag")
-    if "BLOB_UNKNOWN" in words:
-        return BlobsMissingError(f"{host} lacks blobs of {what}{words}")
     return UnsupportedError(f"{host} refused {what} with {code}{words}")
 
 

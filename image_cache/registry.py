@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from image_cache import answers, oci
+from image_cache.answers import BlobsMissingError
 from image_cache.asking import PATIENCE, TRIES, Answer, Asking, Body, BrokenError, plainly
 from image_cache.oci import Descriptor
 from image_cache.quota import Quota
@@ -21,6 +22,11 @@ from kit.nouns import Platform, digest
 
 ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.DOCKER_LIST, oci.MANIFEST, oci.DOCKER_MANIFEST))}
 BYTES = "application/octet-stream"
+UPLOAD_LOST = (
+    400,
+    404,
+    416,
+)  # DIGEST_INVALID, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN: something on the way ate it
 
 
 def resolve(reference: str, platform: Platform | None = None, *, client: Registry | None = None) -> str:
@@ -113,10 +119,11 @@ class Registry:
         """Puts a manifest whose blobs are there under the reference's tag; returns its digest.
         BlobsMissingError when the registry lacks some of them."""
         path, what = f"{reference.repository}/manifests/{reference.wanted}", f"{reference}"
-        scope = (reference.repository, "pull,push")
-        self._out.found(
-            self._out.small("PUT", path, what, scope, headers={"Content-Type": media_type}, body=raw), what
-        )
+        scope, headers = (reference.repository, "pull,push"), {"Content-Type": media_type}
+        answer = self._out.small("PUT", path, what, scope, headers=headers, body=raw)
+        if not answer.ok and b"BLOB_UNKNOWN" in answer.body:
+            raise BlobsMissingError(f"{self.host} lacks blobs of {what}{answers.words(answer.body)}")
+        self._out.found(answer, what)
         return digest(raw)
 
     def has_blob(self, repository: str, blob: Descriptor) -> bool:
@@ -172,7 +179,8 @@ class Registry:
             return False  # the source may be another's
 
     def put_blob(self, repository: str, blob: Descriptor, body: Body) -> None:
-        """Uploads a blob in one piece; begins anew, with a new upload, when that fails for what may pass."""
+        """Uploads a blob in one piece; begins anew, with a new upload, when that fails for what may pass.
+        HashMismatchError when the registry gets other bytes each time."""
         what, scope = f"{self.host}/{repository}", (repository, "pull,push")
         headers = {"Content-Type": BYTES, "Content-Length": str(blob.size)}
 
@@ -180,8 +188,13 @@ class Registry:
             begun = self._out.small("POST", f"{repository}/blobs/uploads/", what, scope)
             self._out.found(begun, what)
             place = begun.url.join(begun.headers["Location"]).copy_merge_params({"digest": blob.digest})
-            with self._out.opened("PUT", place, (scope,), headers, body) as answer:
-                return Answer(answer.status_code, answer.headers, answer.read(), place)
+            with self._out.opened("PUT", place, (scope,), headers, body) as ended:
+                answer = Answer(ended.status_code, ended.headers, ended.read(), place)
+            if answer.status in UPLOAD_LOST:
+                raise HashMismatchError(
+                    f"{self.host} did not get all of {blob.digest}{answers.words(answer.body)}"
+                )
+            return answer
 
         self._out.found(self._out.accepted(self._out.retried(upload, what), what), what)
 

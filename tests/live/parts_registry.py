@@ -190,6 +190,7 @@ class Faulty:
             protocol_version = "HTTP/1.1"
 
             def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 faulty.seen.append((self.command, self.path, dict(self.headers)))
                 faulty.answers.pop(0)(self)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,65 @@ def test_schema_1_is_named(faulty: Faulty) -> None:
     faulty.then(200, b'{"schemaVersion": 1, "fsLayers": []}')
     with pytest.raises(UnsupportedError, match="manifest schema 1"):
         asking(faulty).manifest(Reference(faulty.host, "a/b", "old"))
+
+
+def test_an_upload_that_was_lost_on_its_way_is_begun_anew(faulty: Faulty) -> None:
+    blob = oci.Descriptor(oci.GZIP, "sha256:" + hashlib.sha256(b"abcd").hexdigest(), 4)
+    for words in (b"DIGEST_INVALID", b"BLOB_UPLOAD_UNKNOWN"):
+        faulty.then(202, Location="/v2/a/b/blobs/uploads/1")
+        faulty.then(404 if b"UNKNOWN" in words else 400, b'{"errors": [{"code": "%s"}]}' % words)
+    faulty.then(202, Location="/v2/a/b/blobs/uploads/3?state=x")
+    faulty.then(201)
+    asking(faulty).put_blob("a/b", blob, lambda: iter([b"abcd"]))
+    assert not faulty.answers and faulty.seen[-1][1].startswith("/v2/a/b/blobs/uploads/3?state=x&digest=")
+
+
+def test_a_manifest_that_was_damaged_on_its_way_is_asked_for_again(faulty: Faulty) -> None:
+    raw = b'{"schemaVersion": 2, "layers": []}'
+    named = "sha256:" + hashlib.sha256(raw).hexdigest()
+    faulty.then(200, raw[:-5], Docker_Content_Digest=named)
+    faulty.then(200, raw, cut=7, Docker_Content_Digest=named)
+    faulty.then(200, raw, Docker_Content_Digest=named)
+    assert asking(faulty).manifest(Reference(faulty.host, "a/b", "c"))[0] == raw
+
+
+def test_one_that_is_told_to_wait_makes_all_threads_wait(faulty: Faulty) -> None:
+    """Retry-After is of the registry, not of the request that happened to hear it."""
+    faulty.then(429, Retry_After="1")
+    for _ in range(4):
+        faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64)
+    client, at = asking(faulty), Reference(faulty.host, "a/b", "c")
+    began = time.monotonic()
+    first = threading.Thread(target=client.head, args=(at,))
+    first.start()
+    while not faulty.seen or not client.pause:
+        time.sleep(0.005)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: client.head(at), range(3)))
+    first.join()
+    assert time.monotonic() - began >= 1 and len(faulty.seen) == 5
+
+
+def test_the_quota_of_docker_hub_is_kept_as_it_is_said(faulty: Faulty) -> None:
+    said = {"RateLimit_Limit": "100;w=21600", "RateLimit_Remaining": "0;w=21600"}
+    faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64, **said)
+    client, at = asking(faulty), Reference(faulty.host, "a/b", "c")
+    assert client.head(at) and client.quota
+    assert (client.quota.limit, client.quota.window, client.quota.remaining) == (100, 21600, 0)
+    with pytest.raises(QuotaError, match="no more requests") as told:
+        client.manifest(at)  # which would be counted: it is not even sent
+    assert told.value.seconds and 200 < told.value.seconds <= 216 and len(faulty.seen) == 1
+    faulty.then(404)
+    assert client.head(at) is None  # which is not counted
+
+
+def test_a_token_service_that_fails_is_not_a_missing_image(faulty: Faulty) -> None:
+    client = asking(faulty)
+    faulty.then(401, WWW_Authenticate=f'Bearer realm="http://{faulty.host}/token",service="x"')
+    for _ in range(2):
+        faulty.then(503)
+    faulty.then(200, b'{"token": "cut', cut=5)
+    faulty.then(200, b'{"token": "abc"}')
+    faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64)
+    assert client.head(Reference(faulty.host, "a/b", "c"))
+    assert faulty.seen[-1][2]["Authorization"] == "Bearer abc"
