@@ -127,3 +127,16 @@ def test_no_key_is_seen_from_outside(baked: Bake, podman: Engine, tmp_path: Path
         assert running.key not in running.agent.command("env").out
         assert all(each.stat().st_mode & 0o077 == 0 for each in tmp_path.glob("*.env"))
     assert running.key not in running.log.read_text()
+
+
+def test_docker_proves_an_image_too(baked: Bake, private_dockerd: str) -> None:
+    """On the host's network: a daemon of these tests has no bridge. Its own store of images is as it was."""
+    docker = engine.get("docker")
+    docker.check()
+    reference = baked("staff-bin")
+    (proof,), _ = verified(reference, "--engine", "docker", "--network", "host")
+    assert proof["error"] is None and proof["ready"] > 0
+    assert [each["name"] for each in proof["steps"]][-1] == "folder" and not proof["steps"][-1]["told"]
+    assert docker.has(reference) is None
+    done = process.run(["docker", "ps", "--all", "--quiet"], what="list")
+    assert done.out == ""

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from runner.commands.prebuild import _which
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from containers.engine import Engine
     from kit.nouns import Platform
     from runner.sandbox_proof import Proof
@@ -57,18 +59,17 @@ def run(args: argparse.Namespace) -> int:
 
     from kit import progress, say
     from kit.errors import VerifyError
-    from runner import agent_layer, images, sandbox_proof
+    from runner import sandbox_proof
 
     platform, references = _asked(args)
     if args.dry_run:
         for each in references:
             say.answer(each)
         return 0
-    compare = not args.all if args.compare is None else args.compare
     asked = sandbox_proof.Asked(
         engine=_engine(args.engine), platform=platform, jobs=args.jobs, network=args.network,
         deadline=args.deadline,
-        layer=agent_layer.unpacked(platform, images.store()) if compare else None,
+        layer=_layer(platform) if args.compare or (args.compare is None and not args.all) else None,
     )  # fmt: skip
     with progress.bar("proving", len(references)) as told:
         done: list[Proof] = []
@@ -108,6 +109,17 @@ def _asked(args: argparse.Namespace) -> tuple[Platform, list[str]]:
         raise NotFoundError("no image of the prebuild is there yet", "runner prebuild run")
     found = list(dict.fromkeys(found))
     return platform, found if args.all else random.sample(found, min(args.sample, len(found)))
+
+
+def _layer(platform: Platform) -> Path | None:
+    """The layer's folder, by which bases are looked into; it is not built for that."""
+    from kit import say
+    from runner import agent_layer, images
+
+    if agent_layer.find(platform, images.store()) is None:
+        say.say("note: bases are not looked into: the layer is not made here (runner prebuild layer)")
+        return None
+    return agent_layer.unpacked(platform, images.store())
 
 
 def _engine(name: str | None) -> Engine:
