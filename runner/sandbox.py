@@ -154,7 +154,8 @@ def _end(engine: Engine, name: str, child: process.Child[bytes]) -> None:
         with contextlib.suppress(process.TimeoutExpired):
             child.wait(GRACE)
     process.finish(engine.remove_argv([name]), what=f"remove {name}")
-    process.end_group(child)
+    if child.poll() is None:
+        process.end_group(child)
 
 
 def _key_file(path: Path, engine: Engine, key: str) -> Path:

@@ -157,7 +157,7 @@ class _Work:
                 yield name
                 return
             with self._step("pull"):
-                name = pulled(engine, origin, self.asked.platform)
+                name = pulled(engine, origin, self.asked.platform, self.stop)
             try:
                 yield name
             finally:
@@ -207,16 +207,28 @@ class _Work:
                 self.notes.append(different)
 
 
-def pulled(engine: Engine, origin: Origin, platform: Platform) -> str:
-    """Lets the engine pull an image; returns what it calls it. Errors of the kind that it tells of."""
-    local = origin.kind != "registry"
+def pulled(engine: Engine, origin: Origin, platform: Platform, stop: threading.Event | None = None) -> str:
+    """Lets the engine pull an image; returns what it calls it. Errors of the kind that it tells of.
+
+    Once `stop` is set the pull is ended.
+    """
+    local, stop = origin.kind != "registry", stop or threading.Event()
     given = f"{origin.kind}:{origin.place}{f':{origin.tag}' if origin.tag else ''}" if local else str(origin)
     insecure = not local and references.api(origin.place).startswith("http://")
     argv = engine.pull_argv(given, platform, insecure=insecure)
-    done = process.run(argv, what=f"pull {origin}", timeout=PULL, check=False)
-    if done.code:
-        raise complaints.explain(f"pull {origin}", done.out + done.err, str(origin))
-    return done.out.split()[-1] if local else given
+    with tempfile.NamedTemporaryFile(prefix="slipworks-pull-") as log:
+        child = process.start(argv, what=f"pull {origin}", log=Path(log.name))
+        end = time.monotonic() + PULL
+        try:
+            while child.poll() is None and time.monotonic() < end and not stop.wait(sandbox.POLL):
+                pass
+        finally:
+            if child.poll() is None:
+                process.end_group(child)
+        said = Path(log.name).read_text(errors="replace")
+    if child.returncode:
+        raise complaints.explain(f"pull {origin}", said, str(origin), code=child.returncode)
+    return said.split()[-1] if local else given
 
 
 def _said(engine: Engine, reference: str) -> tuple[dict[str, str], dict[str, str]]:
