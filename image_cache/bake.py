@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from image_cache import oci
 from image_cache.answers import BlobsMissingError
@@ -139,6 +139,20 @@ def copied(raw_manifest: bytes, raw_config: bytes, base_name: str, tag: str) -> 
     )  # fmt: skip
 
 
+def as_oci(baked: Baked) -> Baked:
+    """The same image in OCI's family of media types: engines find nothing else in a layout."""
+    if baked.media_type == oci.MANIFEST:
+        return baked
+    table = msgspec.json.decode(baked.manifest, type=dict[str, Any])
+    layers = [{**one, "mediaType": oci.LAYER_TYPES.get(one["mediaType"], one["mediaType"])}
+              for one in table["layers"]]  # fmt: skip
+    config = Descriptor(oci.CONFIG, baked.config_descriptor.digest, baked.config_descriptor.size)
+    table |= {"mediaType": oci.MANIFEST, "config": config, "layers": layers}
+    return structs.replace(
+        baked, manifest=oci.encode(table), media_type=oci.MANIFEST, config_descriptor=config
+    )
+
+
 class Moved(Struct, frozen=True):
     """What a bake did: the digest that the tag now stands for, and the bytes of blobs and manifests sent."""
 
@@ -153,6 +167,8 @@ def do(baked: Baked, source: Source, origin: Origin, target: Target, repository:
     Killed at any moment, nothing stands for half an image: the manifest goes last. A tag that is there is
     never written again: an image of the same pair counts as done, another's raises TagTakenError.
     """
+    if target.oci_only:
+        baked = as_oci(baked)
     found = target.find(repository, baked.tag)
     if found is not None:
         return Moved(_ours(baked, target, repository, found), there=True)

@@ -68,9 +68,13 @@ class Known(Protocol):
 
 
 class Target(Protocol):
-    """Where baked images go. A layout's names are `repository:tag`."""
+    """Where baked images go. A layout's names are `repository:tag`.
+
+    oci_only: manifests of Docker's family cannot be put, so images become OCI (bake.as_oci).
+    """
 
     name: str
+    oci_only: bool
 
     def find(self, repository: str, tag: str) -> str | None:
         """The digest that a tag stands for; None when the place answered that there is no such tag."""

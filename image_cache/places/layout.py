@@ -91,6 +91,8 @@ class LayoutTarget:
     at the same moment one could lose a name.
     """
 
+    oci_only = True  # podman passes over manifests of Docker's family in a layout
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.name = str(root)

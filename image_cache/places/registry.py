@@ -38,6 +38,8 @@ class RegistrySource:
 class RegistryTarget:
     """A registry that baked images are pushed to."""
 
+    oci_only = False
+
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.name = registry.host

@@ -82,6 +82,8 @@ class Hub:
 class Shelf:
     """A target. put: how often each tag was put."""
 
+    oci_only = False
+
     def __init__(self) -> None:
         self.name = "reg:5000"
         self.tags: dict[tuple[str, str], str] = {}

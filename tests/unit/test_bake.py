@@ -261,6 +261,21 @@ def test_a_mirrored_base_keeps_its_bytes() -> None:
     assert len(copied.blobs) == 2 and not copied.ours
 
 
+@pytest.mark.parametrize("kind", ["", DOCKER, DOCKER + ".zstd"])
+def test_for_a_layout_dockers_family_becomes_oci(kind: str) -> None:
+    raw = base(docker=True, kind=kind)
+    baked = bake.planned(*raw, NAME, BASE, FULL)
+    made = bake.as_oci(baked)
+    table = json.loads(made.manifest)
+    assert made.media_type == table["mediaType"] == oci.MANIFEST and made.digest != baked.digest
+    assert table["config"] == {**json.loads(baked.manifest)["config"], "mediaType": oci.CONFIG}
+    assert "docker" not in made.manifest.decode() and made.tag == baked.tag
+    assert [one["digest"] for one in table["layers"]] == [
+        one["digest"] for one in json.loads(baked.manifest)["layers"]
+    ]
+    assert bake.as_oci(made) is made
+
+
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
