@@ -77,6 +77,7 @@ class Sifs:
         self.at_once, self.fetch, self.pin = at_once, fetch, pin
         self.apptainer = Apptainer()
         self.version = "" if fetch else self.apptainer.check()
+        self._ended = threading.Event()
         self._stopped: dict[str, SlipworksError] = {}
         self._lock = threading.Lock()
 
@@ -93,15 +94,30 @@ class Sifs:
                 if pause is None:
                     self._stop_by(entry, failure)
                     return _failed(entry, failure, seconds=round(time.monotonic() - began, 2))
-                time.sleep(pause)
+                self._ended.wait(pause)
+            except Exception as unforeseen:  # of one image: the others need not suffer
+                told = SlipworksError(f"{type(unforeseen).__name__}: {unforeseen}")
+                return _failed(entry, told, seconds=round(time.monotonic() - began, 2))
         raise AssertionError("it is tried until it returns")
+
+    def end(self) -> None:
+        """Lets what threads are at fail soon. For a process that is interrupted."""
+        self._ended.set()
+        process.end_streams()
+
+    def _hear(self, line: str) -> None:
+        """Of many at once nobody could follow the lines; they come often enough to end by."""
+        if self._ended.is_set():
+            raise SlipworksError("it was interrupted")
 
     def _made(self, entry: Entry) -> Done:
         source = self.sources.of(entry.base)
         if self.fetch:
             client = self.sources.client(source.wanted.host)
             platform, store = self.sources.platform, self.store
-            transfer.bring(source.wanted, source.manifest, platform, store, client, key=source.key)
+            transfer.bring(
+                source.wanted, source.manifest, platform, store, client, self._hear, key=source.key
+            )
             return _done(entry, "fetched", None)
         mine: list[Image] = []  # else it was there, or another made it meanwhile
 
@@ -119,16 +135,17 @@ class Sifs:
         if mine:
             return self._converted(mine, self.store)
         client = self.sources.client(source.wanted.host)
-        with self.layers.pulled(source, self.sources.platform, client, _unheard) as image:
+        with self.layers.pulled(source, self.sources.platform, client, self._hear) as image:
             return self._converted(image, self.layers.at)
 
     def _converted(self, image: Image, at: Store) -> Image:
         """at: the store that has the image."""
+        self._hear("")
         with files.beside(self.store.root / f"{image.name}.sif") as out:
-            self.apptainer.convert(image, out, _unheard, at_once=self.at_once)
+            self.apptainer.convert(image, out, self._hear, at_once=self.at_once)
             made = replace(image, format="sif", digest=digest_file(out), path=out)
             if finishing.OURS in image.labels:  # what others made need not be what ours must be
-                proved = proof.prove(self.store, replace(made, name=f"{made.name}.sif"), _unheard)
+                proved = proof.prove(self.store, replace(made, name=f"{made.name}.sif"), self._hear)
                 proof.demand(proved.report, image.name, (image.name, "--format", "oci"))
             about = record.with_sif(known.of(at, image).record, made, self.version)
             record.write(self.store, about, None, sif_to_come=True)
@@ -164,7 +181,7 @@ def make_all(sifs: Sifs, entries: Sequence[Entry], told: Callable[[Done], None])
                 told(done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            process.end_streams()
+            sifs.end()
             raise
     return [found[each.base] for each in entries]
 
@@ -187,7 +204,3 @@ def _failed(entry: Entry, failure: SlipworksError, state: str = "failed", second
         reference=entry.base, names=entry.names, state=state, seconds=seconds,
         error_class=planning.error_class(failure), error=failure.message, hint=failure.hint,
     )  # fmt: skip
-
-
-def _unheard(line: str) -> None:
-    """Of many at once nobody could follow the lines."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from containers import sif
 from kit.errors import NoSpaceError
 from runner import shown
 
@@ -16,6 +15,9 @@ SIF = 1.1
 """Bytes of a SIF for each of its packed layers. Layers come in gzip as a rule, and zstd makes less of the
 same files (docs/measured.md); files that a later layer replaces or removes are not in a SIF at all. So most
 take less; layers that came in zstd take about as much."""
+TEMPORARY = 5
+"""Bytes of apptainer's temporary files for each of an image's packed layers: its files, as a rule three times
+as large, a copy of its layers, and the squashfs."""
 BUDGET = 20 << 30  # bytes of layers that are kept for the next image; fewer where the disk is small
 
 
@@ -84,7 +86,7 @@ def forecast(
         images=images, counted=len(sizes), packed=packed, largest=largest,
         sifs=packed if fetch else round(packed * SIF),
         work=0 if fetch else largest * at_once,
-        temporary=0 if fetch or elsewhere else (sif.UNPACKED + 2) * largest * at_once, folder=str(temporary),
+        temporary=0 if fetch or elsewhere else TEMPORARY * largest * at_once, folder=str(temporary),
         free=shutil.disk_usage(here).free, free_there=shutil.disk_usage(there).free,
         shared=not elsewhere and here.stat().st_dev == there.stat().st_dev,
     )  # fmt: skip

@@ -101,14 +101,14 @@ def test_the_disk_is_judged_before_anything_is_made(tmp_path: Path, monkeypatch:
     disk(monkeypatch, 50_000)
     found = sif_space.forecast([1000, 3000], 10, 2, tmp_path, tmp_path / "temporary")
     assert (found.packed, found.sifs, found.counted) == (20_000, 22_000, 2)
-    assert found.work == 2 * 3000 and found.temporary == 2 * 4 * 3000 and found.shared
-    assert found.needed == 22_000 + 6000 + 24_000
-    with pytest.raises(NoSpaceError, match=r"10 images need 52 kB, and .* has 50 kB free") as refused:
+    assert found.work == 2 * 3000 and found.temporary == 2 * 5 * 3000 and found.shared
+    assert found.needed == 22_000 + 6000 + 30_000
+    with pytest.raises(NoSpaceError, match=r"10 images need 58 kB, and .* has 50 kB free") as refused:
         sif_space.demand(found, tmp_path)
     assert "--force" in str(refused.value.hint)
-    sif_space.demand(structs.replace(found, free=52_000), tmp_path)
-    apart = structs.replace(found, shared=False, free_there=23_000)
-    with pytest.raises(NoSpaceError, match="apptainer needs 24 kB"):
+    sif_space.demand(structs.replace(found, free=58_000), tmp_path)
+    apart = structs.replace(found, shared=False, free_there=29_000)
+    with pytest.raises(NoSpaceError, match="apptainer needs 30 kB"):
         sif_space.demand(apart, tmp_path)
     fetched = sif_space.forecast([1000], 10, 2, tmp_path, tmp_path, fetch=True)
     assert fetched.needed == 10_000
@@ -236,6 +236,21 @@ def test_a_full_disk_stops_all_that_follow(made: Sifs, monkeypatch: pytest.Monke
     monkeypatch.setattr("containers.engines.apptainer.Apptainer.convert", full)
     assert made.make(Entry("r/a:1")).error_class == "space"
     assert made.make(Entry("q/b:1")).state == "left"
+
+
+def test_what_nobody_foresaw_harms_one_image(made: Sifs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(*args: object, **more: object) -> None:
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.convert", odd)
+    done = made.make(Entry("r/a:1"))
+    assert (done.state, done.error_class) == ("failed", "ours") and "stale file handle" in (done.error or "")
+
+
+def test_an_interrupted_one_does_not_go_on_pulling(made: Sifs) -> None:
+    made.end()
+    assert "interrupted" in (made.make(Entry("r/a:1")).error or "")
+    assert made.store.list() == ()
 
 
 def test_a_report_names_what_is_lacking_and_maps_what_is_there(tmp_path: Path) -> None:
