@@ -134,8 +134,7 @@ class Asking:
                     raise self._told(trouble, what) from trouble
                 time.sleep(self.backoff(failed))
                 continue
-            self.gate.heard(answer.status, answer.headers)
-            said = answers.seconds(answer.headers.get("Retry-After")) or 0.0
+            said = self.gate.heard(answer.status, answer.headers)
             waited += said
             failed += not said
             if answer.status not in answers.PASSING or failed >= TRIES or waited > self.gate.patience:

@@ -95,13 +95,13 @@ class Gate:
         # Not all at the same moment when it opens again.
         self._sleep(seconds * random.uniform(1.0, 1.02) + 0.001)
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
-        """Notes what an answer says. Retry-After shuts the gate for all; a quota that is used up, for what
-        is counted."""
+    def heard(self, status: int, headers: Mapping[str, str]) -> float:
+        """Notes what an answer says. Retry-After shuts the gate for all, for the seconds that are returned; a
+        quota that is used up, for what is counted."""
         found = announced(headers)
-        later = answers.seconds(headers.get("Retry-After")) if status in (429, 503) else None
+        later = (answers.seconds(headers.get("Retry-After")) if status in (429, 503) else None) or 0.0
         if found is None and not later:
-            return
+            return 0.0
         with self._lock:
             if later:
                 self._shut = max(self._shut, self._clock() + later)
@@ -109,3 +109,4 @@ class Gate:
                 self.quota = found
                 used_up = found.remaining == 0
                 self._spent = self._clock() + found.each if used_up else 0.0
+        return later

@@ -160,6 +160,15 @@ def test_one_that_is_told_to_wait_makes_all_threads_wait(faulty: Faulty) -> None
     assert time.monotonic() - began >= 1 and len(faulty.seen) == 5
 
 
+def test_when_a_failing_server_wants_to_be_asked_is_not_waited_for(faulty: Faulty) -> None:
+    for _ in range(2):
+        faulty.then(500, Retry_After="30")
+    faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64)
+    began = time.monotonic()
+    assert asking(faulty).head(Reference(faulty.host, "a/b", "c"))
+    assert time.monotonic() - began < 20
+
+
 def test_the_quota_of_docker_hub_is_kept_as_it_is_said(faulty: Faulty) -> None:
     said = {"RateLimit_Limit": "100;w=21600", "RateLimit_Remaining": "0;w=21600"}
     faulty.then(200, Docker_Content_Digest="sha256:" + "1" * 64, **said)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from image_cache.places.turns import Turns
 from image_cache.quota import Gate, announced
 from image_cache.tokens import MOST, Tokens
 from kit.errors import QuotaError
@@ -53,7 +55,7 @@ def test_what_is_announced(headers: dict[str, str], expected: tuple[int, int | N
 def test_an_open_gate_lets_all_through() -> None:
     shut, clock = gate()
     shut.heard(200, {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "3"})
-    shut.heard(500, {"Retry-After": "30"})  # not an answer that says when to come back
+    assert not shut.heard(500, {"Retry-After": "30"})  # not an answer that says when to come back
     shut.enter("it", counted=True)
     assert not clock.slept and shut.quota and shut.quota.remaining == 3
 
@@ -88,6 +90,21 @@ def test_a_quota_that_is_used_up_holds_back_only_what_is_counted() -> None:
     assert 216 <= clock.slept[0] < 222  # a hundredth of the window
     shut.heard(200, {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "2;w=21600"})
     assert shut.left() == 0
+
+
+def test_turns_are_taken_one_after_the_other_and_nothing_is_kept() -> None:
+    turns, inside, most = Turns(), [0], [0]
+
+    def work(number: int) -> None:
+        with turns("a", "b"), turns(f"{number}"):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.001)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
+    assert most == [1] and not turns._taken
 
 
 def test_tokens_open_each_of_their_scopes_and_reading_too() -> None:
