@@ -25,7 +25,7 @@ from image_cache.challenges import Scope, TokenRequest
 from image_cache.quota import Gate
 from image_cache.tokens import Tokens
 from image_cache.trust import trusted
-from kit.errors import HashMismatchError, NetworkError, SlipworksError
+from kit.errors import HashMismatchError, NetworkError, QuotaError, SlipworksError
 
 TRIES = 5
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
@@ -109,6 +109,8 @@ class Asking:
 
     def accepted(self, answer: Answer, what: str) -> Answer:
         if refused := answers.refusal(self.host, what, answer.status, answer.headers.get("Retry-After")):
+            if isinstance(refused, QuotaError) and refused.seconds is None and self.gate.quota:
+                refused.seconds = self.gate.quota.each  # Docker Hub announces its rate, and no time
             raise refused
         return answer
 
