@@ -3,9 +3,12 @@ OpenHands SDK's own client works with it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import time
 import urllib.error
@@ -106,12 +109,14 @@ def test_a_squashfs_is_mounted_by_apptainer_of_an_ordinary_user(
     folder = ordinary_user.folder
     layer = agent_layer.squashfs(NATIVE, images.store())
     shared(layer, folder / "layer.sqfs")
-    zoo("busybox").layout(folder / "layout")
+    zoo("oci").layout(folder / "layout")
     (folder / "env").write_text(Apptainer().env_text({"OH_SESSION_API_KEYS_0": KEY}))
     port = free_port()
 
-    def work() -> tuple[int, str, str, bytes]:
-        subprocess.run(["apptainer", "build", "base.sif", "oci:layout:base"], check=True, capture_output=True)
+    def begin() -> int:
+        """What becomes of the process after this one is the test's matter."""
+        build = ["apptainer", "build", "--disable-cache", "base.sif", "oci:layout"]
+        process.run(build, what="make a SIF of the base")
         words = agent_layer.mount_argv("apptainer", folder / "layer.sqfs")
         assert words == ["--bind", f"{folder}/layer.sqfs:/slipworks-agent:image-src=/"]
         argv = [
@@ -124,18 +129,20 @@ def test_a_squashfs_is_mounted_by_apptainer_of_an_ordinary_user(
             "base.sif",
             SERVER,
         ]
-        child = process.start([*argv, "--port", str(port)], what="start it", log=folder / "log")
-        try:
-            with Agent(f"http://127.0.0.1:{port}", KEY) as client:
-                awaited(client, child, folder / "log")
-                ran = client.command("echo $FROM_BASE; id -u")
-                client.upload("/tmp/a file", b"\0back")
-                return ran.code, ran.out, ran.err, client.download("/tmp/a file")
-        finally:
-            process.end_group(child)
+        return process.start([*argv, "--port", str(port)], what="start it", log=folder / "log").pid
 
-    code, out, err, back = ordinary_user.do(work)
-    assert (code, out, back) == (0, f"it's here\n{uid_of(ordinary_user)}\n", b"\0back"), err
+    session = ordinary_user.do(begin)
+    try:
+        with Agent(f"http://127.0.0.1:{port}", KEY) as client:
+            awaited(client, session, folder / "log")
+            ran = client.command("echo $FROM_BASE; id -u")
+            client.upload("/tmp/a file", b"\0back")
+            assert client.download("/tmp/a file") == b"\0back"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(session, signal.SIGKILL)
+    uid = pwd.getpwnam(ordinary_user.name).pw_uid
+    assert (ran.code, ran.out) == (0, f"it's here\n{uid}\n"), ran.err
 
 
 def shared(layer: Path, at: Path) -> None:
@@ -145,16 +152,10 @@ def shared(layer: Path, at: Path) -> None:
         shutil.copyfile(layer, at)
 
 
-def uid_of(user: User) -> int:
-    import pwd
-
-    return pwd.getpwnam(user.name).pw_uid
-
-
-def awaited(client: Agent, child: subprocess.Popen[bytes], log: Path) -> None:
+def awaited(client: Agent, pid: int, log: Path) -> None:
     end = time.monotonic() + DEADLINE
     while not client.alive():
-        assert child.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+        assert Path(f"/proc/{pid}/exe").exists() and time.monotonic() < end, log.read_text()[-3000:]
         time.sleep(0.1)
 
 
