@@ -48,7 +48,8 @@ class Crew:
         self.done = self.failed = 0
         self._waiting: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, str] = {}  # images, with their places
+        self._width: dict[str, int] = {}  # of places whose quota was met: how many of theirs at once
         self._answered = time.monotonic()  # when something last went well
         self._unanswered = 0  # failures that pass, since then
         self._note = ""
@@ -83,11 +84,19 @@ class Crew:
             return True
         room = 2 * self.jobs - len(self._under_way)
         # Those that are under way stay open in the journal, and come first: asked for and passed over.
-        due = self.journal.next(self.work, time.time(), room + len(self._under_way))
+        full = [place for place in self._width if not self._fits(place)]
+        due = self.journal.next(self.work, time.time(), room + len(self._under_way), full)
         for row in [row for row in due if row.id not in self._under_way][:room]:
-            self._under_way.add(row.id)
-            self._waiting.put(row)
+            if self._fits(row.place):
+                self._under_way[row.id] = row.place
+                self._waiting.put(row)
         return bool(self._under_way) or self.journal.next_due(self.work) is not None
+
+    def _fits(self, place: str) -> bool:
+        """After a quota was met, one image of the place probes it; each that goes well lets one more in."""
+        if place not in self._width:
+            return True
+        return sum(each == place for each in self._under_way.values()) < self._width[place]
 
     def _collect(self) -> None:
         """Waits for a result, a little while; then takes all that are there."""
@@ -103,9 +112,11 @@ class Crew:
             self._tell()
 
     def _take(self, row: Row, failure: BaseException | None) -> None:
-        self._under_way.discard(row.id)
+        self._under_way.pop(row.id, None)
         if failure is None:
             self.done += 1
+            if row.place in self._width:
+                self._width[row.place] += 1
             self._answered, self._unanswered = time.monotonic(), 0
             return
         if isinstance(failure, NoSpaceError):
@@ -125,6 +136,7 @@ class Crew:
             row, tries=row.tries, attempts=row.attempts, error_class="quota", error=message(failure)
         )  # fmt: skip
         self.journal.put_off(row.place, time.time() + seconds)
+        self._width[row.place] = 1
         self._note = f"{row.place} wants us to wait {planning.span(seconds)}"
         self._answered = time.monotonic()
 
@@ -158,7 +170,7 @@ class Crew:
         say(f"ending: {len(self._under_way)} images are under way (once more to end at once)")
         with contextlib.suppress(queue.Empty):
             while row := self._waiting.get_nowait():
-                self._under_way.discard(row.id)
+                self._under_way.pop(row.id, None)
         end = time.monotonic() + GRACE
         while self._under_way and time.monotonic() < end:
             try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,12 +189,13 @@ class Journal:
 
     # -- work ------------------------------------------------------------------------------------------------
 
-    def next(self, what: Work, now: float, most: int) -> list[Row]:
-        """Images that are due, the longest known first: to be looked at, or to be made."""
-        which = _WHICH[what]
+    def next(self, what: Work, now: float, most: int, without: Sequence[str] = ()) -> list[Row]:
+        """Images that are due, the longest known first; none of the places in `without`."""
+        marks = ", ".join("?" * len(without))
         found = self.database.all(
-            f"SELECT {FIELDS} FROM images WHERE listed AND {which} AND due <= ? ORDER BY id LIMIT ?",
-            (now, most),
+            f"SELECT {FIELDS} FROM images WHERE listed AND {_WHICH[what]} AND due <= ?"
+            f" AND place NOT IN ({marks}) ORDER BY id LIMIT ?",
+            (now, *without, most),
         )
         return [Row(*each) for each in found]
 

@@ -5,10 +5,13 @@ python -m tests.live.parts_prebuild VERB …      `runner prebuild VERB …` wit
 
 from __future__ import annotations
 
+import http.server
 import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +25,7 @@ from kit.nouns import Platform, digest
 from runner import agent_layer, cli, prebuilding
 from runner.agent_layer import AgentLayer
 from tests.live.parts_bake import packed, tar_of
+from tests.live.parts_faulty import FaultyProxy
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = Platform("amd64")
@@ -111,6 +115,51 @@ def answered(log: Path, method: str, what: str, status: int = 201) -> Counter[st
         each["path"] for each in found
         if each and each["method"] == method and what in each["path"] and int(each["status"]) == status
     )  # fmt: skip
+
+
+class Hub(FaultyProxy):
+    """A registry that counts manifests as Docker Hub does: so many in a window, which it announces, then 429.
+
+    HEAD is not counted, and blobs are not. `got` counts the manifests that were fetched, by path.
+    """
+
+    def __init__(self, registry: str, limit: int, window: int) -> None:
+        super().__init__(registry, share=0.0)
+        self.limit, self.window = limit, window
+        self.got = Counter[str]()
+        self._times: list[float] = []
+        self._counting = threading.Lock()
+
+    def _forwarded(
+        self, handler: http.server.BaseHTTPRequestHandler, body: bytes, sent: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes] | None:
+        manifest = "/manifests/" in handler.path
+        if not manifest:
+            return super()._forwarded(handler, body, sent)
+        left = self._left(handler)
+        if left < 0:
+            words = b'{"errors":[{"code":"TOOMANYREQUESTS"}]}'
+            return 429, [*self._headers(0), ("Content-Length", str(len(words)))], words
+        answer = super()._forwarded(handler, body, sent)
+        return answer and (answer[0], [*answer[1], *self._headers(left)], answer[2])
+
+    def _left(self, handler: http.server.BaseHTTPRequestHandler) -> int:
+        """How many more may be had after this one; -1: not this one either."""
+        with self._counting:
+            now = time.monotonic()
+            self._times = [each for each in self._times if now - each < self.window]
+            left = self.limit - len(self._times)
+            if handler.command != "GET":
+                return left
+            if left == 0:
+                return -1
+            self._times.append(now)
+            self.got[handler.path] += 1
+            return left - 1
+
+    def _headers(self, left: int) -> list[tuple[str, str]]:
+        return [("RateLimit-Limit", f"{self.limit};w={self.window}"),
+                ("RateLimit-Remaining", f"{left};w={self.window}")]  # fmt: skip
 
 
 def main() -> int:

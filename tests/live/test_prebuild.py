@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,7 +23,7 @@ from image_cache.references import Reference
 from image_cache.registry import Registry
 from tests.live import parts_prebuild, parts_registry
 from tests.live.parts_faulty import faulty
-from tests.live.parts_prebuild import argv, environment, fill, listed, ran
+from tests.live.parts_prebuild import Hub, argv, environment, fill, listed, ran
 
 pytestmark = pytest.mark.live
 
@@ -247,6 +248,25 @@ def test_into_a_layout_and_from_it_into_another_registry(
     words = ("--to", f"{registry_host}/from-layout", "--platform", "amd64")
     ran(tmp_path, "plan", again, *words)
     assert "ready  6" in ran(tmp_path, "run", *words)[0]
+
+
+def test_a_hub_that_counts_is_planned_without_a_pull_and_waited_for(
+    logged: tuple[str, Path], registry_host: str, tmp_path: Path
+) -> None:
+    host, log = logged
+    hub = Hub(registry_host, limit=10, window=6)
+    with contextlib.closing(hub):
+        names = [name.replace(registry_host, hub.host) for name in fill(registry_host, 25, "hub")]
+        words = ("plan", listed(tmp_path / "list", names), "--to", f"{host}/hubs", "--platform", "amd64")
+        to_come = json.loads(ran(tmp_path, *words, "--json")[0])["to_come"]
+        assert not hub.got, "planning took of the quota"
+        (fetch,) = to_come["fetches"]
+        assert fetch["images"] == to_come["unseen"] == 25 and fetch["seconds"] == 15
+        assert fetch["quota"] == {"limit": 10, "window": 6, "remaining": 10, "assumed": False}
+        out, _ = ran(tmp_path, "run")
+    assert "ready  25" in out
+    assert len(hub.got) == 25 and set(hub.got.values()) == {1}, "a manifest was fetched twice"
+    assert set(manifests(log, "hubs").values()) == {1}
 
 
 def test_what_cannot_be_baked_is_told_by_kind(

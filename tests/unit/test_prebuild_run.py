@@ -92,6 +92,36 @@ def test_a_quota_is_waited_for_and_is_no_try(tmp_path: Path) -> None:
     assert {row.attempts for row in made.rows()} == {1}
 
 
+def test_after_a_quota_one_image_probes_the_place_and_others_go_on(tmp_path: Path) -> None:
+    """Of two places one is used up: its images come one by one again, and the other's do not wait."""
+    far, near = Hub("far:1", counted=True), Hub("near:1", counted=True)
+    names = [*far.has(30), *near.has(30)]
+    made = journal(tmp_path, *names)
+    late, most, at_once = QuotaError("429"), 0, 0
+    late.seconds = 0.3
+    opened = time.monotonic() + 0.5
+    ends: dict[str, float] = {}
+    lock = threading.Lock()
+
+    def do(row: Row) -> None:
+        nonlocal most, at_once
+        if row.place == "far:1" and time.monotonic() < opened:
+            raise late
+        with lock:
+            at_once += row.place == "far:1"
+            most = max(most, at_once if len(ends) < 32 else 0)
+        time.sleep(0.01)
+        with lock:
+            at_once -= row.place == "far:1"
+            ends[row.base] = time.monotonic()
+        made.change(row, look=0)
+
+    Crew(made, "look", do, jobs=4).run()
+    assert made.waiting("look") == 0 and len(ends) == 60
+    assert max(ends[name] for name in names[30:]) < min(ends[name] for name in names[:30])
+    assert most <= 3
+
+
 def test_a_quota_that_is_not_waited_for_leaves_its_images(tmp_path: Path) -> None:
     hub, shelf = Hub(counted=True), Shelf()
     made, names = planned(tmp_path, hub, shelf, 3)
