@@ -188,6 +188,11 @@ class Recipe(Struct, frozen=True, kw_only=True):
         """Short and human: `cpu-cpu-amd64-1a2b3c4d5e6f` (arch, line, platform, the key's first 12)."""
         return f"{self.arch}-{self.line}-{self.platform.arch}-{self.key[:12]}"
 
+    @property
+    def wheels(self) -> tuple[Wheel, ...]:
+        """The extensions that come from the wheelhouse."""
+        return tuple(wheel for layer in self.stack for wheel in layer.group.wheels)
+
 
 def key_of(inputs: dict[str, str]) -> str:
     """64 hex digits over a canonical form of name -> value."""

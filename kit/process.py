@@ -103,18 +103,8 @@ def stream(
     """
     command = [os.fspath(word) for word in argv]
     tail: deque[str] = deque(maxlen=TAIL)
-    sink = stdout.open("wb") if stdout else None
-    try:
-        child = subprocess.Popen(
-            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
-            stdout=sink or subprocess.PIPE, stderr=subprocess.PIPE if sink else subprocess.STDOUT,
-        )  # fmt: skip
-    except FileNotFoundError as missing:
-        raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
-    finally:
-        if sink:
-            sink.close()
-    source = child.stderr if sink else child.stdout
+    child = _piped(command, what, env, cwd, stdout)
+    source = child.stderr if stdout else child.stdout
     assert source is not None
     _streaming.add(child)
     try:
@@ -131,6 +121,22 @@ def stream(
     if check and code:
         raise _failure(what, command[0], code, list(tail), error)
     return code
+
+
+def _piped(
+    command: Sequence[str], what: str, env: Mapping[str, str] | None, cwd: Path | None, stdout: Path | None
+) -> subprocess.Popen[bytes]:
+    sink = stdout.open("wb") if stdout else None
+    try:
+        return subprocess.Popen(
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, start_new_session=True,
+            stdout=sink or subprocess.PIPE, stderr=subprocess.PIPE if sink else subprocess.STDOUT,
+        )  # fmt: skip
+    except FileNotFoundError as missing:
+        raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing
+    finally:
+        if sink:
+            sink.close()
 
 
 _streaming: set[subprocess.Popen[bytes]] = set()

@@ -138,7 +138,7 @@ def sbom_of(
     contents = sbom.Contents(
         name=recipe.name, key=recipe.key, platform=recipe.platform, base=recipe.base,
         locks=tuple(each.group.lock for each in recipe.stack), status=status,
-        wheels=wheels(recipe), missing=recipe.extensions, licenses=sbom.licenses(metadata),
+        wheels=recipe.wheels, missing=recipe.extensions, licenses=sbom.licenses(metadata),
         layers=(_own(own, recipe.platform, *taken),), labels=said,
     )  # fmt: skip
     return sbom.bill(contents)
@@ -203,7 +203,7 @@ def of(
         base=Ground(reference=recipe.base.reference, digest=recipe.base.digest),
         lock=recipe.labels.get("slipworks.lock"), sbom=digest(bill),
         compute_capabilities=recipe.compute_capabilities, driver_floor=recipe.driver_floor,
-        extensions=wheels(recipe), missing=recipe.extensions, proof=proof, built=now(),
+        extensions=recipe.wheels, missing=recipe.extensions, proof=proof, built=now(),
         steps=tuple(Step(name, round(seconds, 1)) for name, seconds in steps),
     )  # fmt: skip
     if image.format == "sif":
@@ -296,8 +296,3 @@ def layers(store: Store, image: Image) -> tuple[Layer, ...]:
 def _layer_name(created_by: str) -> str:
     words = created_by.split()
     return " ".join(words[1:-1]) if words[:1] == ["slipworks"] and len(words) > 2 else "base"
-
-
-def wheels(recipe: Recipe) -> tuple[Wheel, ...]:
-    """The extensions that a recipe has from the wheelhouse."""
-    return tuple(wheel for layer in recipe.stack for wheel in layer.group.wheels)
