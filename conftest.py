@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.live.parts_engines",
     "tests.live.parts_registry",
     "tests.live.parts_roots",
+    "tests.live.parts_agent",
     "tests.live.parts_bases",
     "tests.live.parts_sandboxes",
     "tests.live.parts_slurm",

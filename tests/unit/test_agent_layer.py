@@ -247,7 +247,7 @@ def test_start_and_a_command_that_cannot_be(spec: LayerSpec, tmp_path: Path, com
     assert told.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("name", ["programs/git", "tmux/tmux"])
+@pytest.mark.parametrize("name", ["programs/bash", "programs/git", "tmux/tmux"])
 def test_scripts_are_plain_shell(spec: LayerSpec, name: str) -> None:
     text = spec.texts[name]
     assert text.startswith("#!{folder}/libexec/sh\n") and "{" not in re.sub(r"\{folder\}|\$\{\w+", "", text)
