@@ -58,6 +58,9 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     child: process.Child[bytes]
     log: Path
 
+    def __repr__(self) -> str:
+        return f"Sandbox({self.url!r}, key=…)"
+
     def stop(self) -> None:
         """Ends it as an engine does. VerifyError where TERM does not."""
         self.child.terminate()

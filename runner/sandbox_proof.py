@@ -106,8 +106,11 @@ def _one(image: str, asked: Asked, folder: Path, stop: threading.Event, turns: T
     work = _Work(image, asked, folder, stop, turns)
     try:
         work.all()
-    except (SlipworksError, OSError) as failure:
+    except Exception as failure:  # what nobody foresaw harms this proof alone
+        foreseen = isinstance(failure, (SlipworksError, OSError))
         told = failure.message if isinstance(failure, SlipworksError) else str(failure)
+        if not foreseen:
+            told = f"{type(failure).__name__}: {told}"
         return structs.replace(work.proof(), error_class=error_class(failure), error=told)
     return work.proof()
 
@@ -137,7 +140,10 @@ class _Work:
             else:  # the bake was told to leave it out
                 self.notes.append(f"{CLIENT} was not baked: only the entrypoint starts the server")
             if self.asked.layer and self.base and CLIENT_LABEL in labels:
-                self._compared(name, Origin.parse(self.base).at(labels[BASE_DIGEST]), self.asked.layer)
+                if BASE_DIGEST in labels:
+                    self._compared(name, Origin.parse(self.base).at(labels[BASE_DIGEST]), self.asked.layer)
+                else:
+                    self.notes.append(f"not compared with its base: the label {BASE_DIGEST} is missing")
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[list[str]]:

@@ -67,6 +67,25 @@ def test_images_for_another_machine_are_not_started() -> None:
         sandbox_proof.prove(["a"], Asked(engine=None, platform=other), lambda proof: None)  # type: ignore[arg-type]
 
 
+class Odd:
+    """An engine that fails for one image in a way that nobody foresaw."""
+
+    def has(self, name: str) -> None:
+        raise KeyError(name) if "odd" in name else VerifyError("it is not there", "pull it")
+
+
+def test_what_nobody_foresaw_harms_one_proof() -> None:
+    asked = Asked(engine=Odd(), platform=Platform.host())  # type: ignore[arg-type]
+    odd, other = sandbox_proof.prove(["a.b/odd:1", "a.b/other:1"], asked, lambda proof: None)
+    assert (odd.error_class, other.error) == ("ours", "it is not there")
+    assert odd.error and odd.error.startswith("KeyError: ")
+
+
+def test_a_sandbox_s_key_is_not_shown() -> None:
+    place = sandbox.Sandbox(url="http://a", key="s3cret", agent=None, ready=1, child=None, log=Path())  # type: ignore[arg-type]
+    assert "s3cret" not in f"{place} {place!r}"
+
+
 FOLDER = Place(0o755, 0, 0, None)
 
 
