@@ -135,5 +135,5 @@ def file_size(path: Path) -> int | None:
     """In bytes; None when there is no such file."""
     try:
         return path.stat().st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
 import tarfile
 import threading
@@ -20,7 +22,7 @@ from image_cache.places.files import Archive, Files, checked
 from image_cache.places.origin import Origin
 from image_cache.places.turns import Turns
 from kit import files
-from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
+from kit.errors import HashMismatchError, HostError, InvalidFileError, NotFoundError
 from kit.nouns import Platform, digest
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -84,6 +86,22 @@ class LayoutSource:
         return raw
 
 
+class _Written(Blobs):
+    """The blobs of a layout that is somebody's own, and not the kit's store."""
+
+    @contextlib.contextmanager
+    def writable(self) -> Iterator[None]:
+        try:
+            with files.space_named(self.blobs):
+                yield
+        except OSError as bad:
+            if bad.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+                raise HostError(
+                    f"cannot write to {self.root}: {bad.strerror}", f"ls -ld {self.root.parent}"
+                ) from bad
+            raise
+
+
 class LayoutTarget:
     """`oci:DIR`: an image is named `repository:tag` in its index, as oci:DIR:repository:tag for engines.
 
@@ -96,7 +114,7 @@ class LayoutTarget:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.name = str(root)
-        self.blobs = Blobs(root)
+        self.blobs = _Written(root)
         self._turns = Turns()
         self._lock = threading.Lock()
         self._waiting: dict[str, Descriptor] = {}  # by name: put, and not in the index yet
@@ -168,7 +186,7 @@ class LayoutTarget:
     def _index(self) -> dict[str, Any]:
         try:
             raw = (self.root / INDEX).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
         oci.index(raw, f"{self.root / INDEX}")
         table: dict[str, Any] = msgspec.json.decode(raw)

@@ -22,7 +22,7 @@ from image_cache.blobs import Blobs
 from image_cache.oci import Artifact, Descriptor
 from image_cache.places import Origin, Remembered, Target, finding
 from image_cache.unfit import TagTakenError, WrongPlatformError
-from kit.errors import HashMismatchError, InvalidFileError, NotFoundError, UnsupportedError
+from kit.errors import HashMismatchError, HostError, InvalidFileError, NotFoundError, UnsupportedError
 from kit.nouns import Platform, digest
 
 AMD64, ARM64 = Platform("amd64"), Platform("arm64")
@@ -239,6 +239,14 @@ def test_a_manifest_whose_blobs_are_not_there_is_not_put(folder: Path) -> None:
     target = finding.target(f"oci:{folder}/out")
     with pytest.raises(BlobsMissingError):
         target.put("a", "b", got.manifest, oci.MANIFEST)
+
+
+def test_a_layout_that_cannot_be_written_is_told_by_its_name(folder: Path, added: Added) -> None:
+    origin = Origin.parse(f"oci:{layout(folder / 'in', named(put(folder / 'in', 'one'), 'v1'))}")
+    (folder / "file").write_text("no folder")
+    with pytest.raises(HostError, match=r"cannot write to .*/file/out: Not a directory") as told:
+        baked(origin, finding.target(f"oci:{folder}/file/out"), added)
+    assert told.value.hint and "SLIPWORKS_CACHE" not in told.value.hint
 
 
 def docker_save(folder: Path, file: Path, *names: str) -> list[str]:
