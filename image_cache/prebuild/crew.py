@@ -114,6 +114,10 @@ class Crew:
     def _take(self, row: Row, failure: BaseException | None) -> None:
         self._under_way.pop(row.id, None)
         if failure is None:
+            if self.journal.wants(self.work, row):  # it would come up again for ever
+                raise RuntimeError(
+                    f"{row.base} was done ({self.work}), and the journal says that it is to do"
+                )
             self.done += 1
             if row.place in self._width:
                 self._width[row.place] += 1

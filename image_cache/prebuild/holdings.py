@@ -9,7 +9,11 @@ from image_cache.prebuild.database import Database
 
 class Holdings:
     """What is added is written with `flush`, many at once: a kill in between only costs questions that are
-    asked again. Threads may share it."""
+    asked again. Threads may share it.
+
+    The database is never called under the lock: who has the database's own lock, in a transaction, takes this
+    one in `flush`.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -31,7 +35,7 @@ class Holdings:
     def forget(self, repository: str, digest: str) -> None:
         with self._lock:
             self._fresh.get(digest, set()).discard(repository)
-            self.database.run("DELETE FROM blobs WHERE digest=? AND repository=?", (digest, repository))
+        self.database.run("DELETE FROM blobs WHERE digest=? AND repository=?", (digest, repository))
 
     def holder(self, digest: str) -> str | None:
         with self._lock:
@@ -43,7 +47,7 @@ class Holdings:
     def flush(self) -> None:
         """Writes down what was added; within a transaction of the database, as a part of it."""
         with self._lock:
-            fresh = [(digest, name) for digest, names in self._fresh.items() for name in names]
-            if fresh:
-                self.database.run_many("INSERT OR IGNORE INTO blobs VALUES (?, ?)", fresh)
-            self._fresh.clear()
+            fresh, self._fresh = self._fresh, {}
+        rows = [(digest, name) for digest, names in fresh.items() for name in names]
+        if rows:
+            self.database.run_many("INSERT OR IGNORE INTO blobs VALUES (?, ?)", rows)

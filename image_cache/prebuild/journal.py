@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,18 +103,18 @@ class Journal:
         with self.database.transaction():
             if replace:
                 self.database.run("UPDATE images SET listed=0")
-            for entry, place, repository in entries:
-                count += 1
-                self.database.run(
+            rest = iter(entries)
+            while page := list(islice(rest, PAGE)):
+                count += len(page)
+                self.database.run_many(
                     "INSERT INTO images (base, place, repository) VALUES (?, ?, ?)"
                     " ON CONFLICT (base) DO UPDATE SET listed=1 WHERE NOT listed",
-                    (entry.base, place, repository),
+                    ((entry.base, place, repository) for entry, place, repository in page),
                 )
-                for name in entry.names:
-                    self.database.run(
-                        "INSERT OR IGNORE INTO names SELECT id, ? FROM images WHERE base=?",
-                        (name, entry.base),
-                    )
+                self.database.run_many(
+                    "INSERT OR IGNORE INTO names SELECT id, ? FROM images WHERE base=?",
+                    ((name, entry.base) for entry, _, _ in page for name in entry.names),
+                )
             return count, self.total() - before
 
     def look_again(self, address: str | None, *, refresh: bool) -> None:
@@ -186,6 +187,12 @@ class Journal:
     def waiting(self, what: Work) -> int:
         """How many images there are to do."""
         return int(self.database.one(f"SELECT count(*) FROM images WHERE listed AND {_WHICH[what]}")[0])
+
+    def wants(self, what: Work, row: Row) -> bool:
+        """Whether an image is still to do."""
+        return bool(
+            self.database.one(f"SELECT 1 FROM images WHERE id=? AND listed AND {_WHICH[what]}", (row.id,))
+        )
 
     # -- work ------------------------------------------------------------------------------------------------
 

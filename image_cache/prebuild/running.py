@@ -73,7 +73,7 @@ class Maker:
             self.there += moved.there
             now = time.time()
             if self.added is None:
-                told = {"mirrored": moved.digest, "state": "to-bake"}
+                told = {"mirrored": image, "state": "to-bake"}
             else:
                 told = {"baked": moved.digest, "state": "ready", "tag": made.tag}
                 told |= {"address": self.added.address}

@@ -63,7 +63,8 @@ class Row(Struct, frozen=True):
     place     where its base is: a registry's host, or a path. repository, tag: in the target.
     seen      the digest that the base's name stood for when last looked at: of an index, or of an image.
     image     the digest of the base's manifest for the platform; None until it was fetched.
-    address   of the bake that `state` speaks of; baked: digest of what came out; mirrored: of the copy.
+    address   of the bake that `state` speaks of; baked: digest of what came out.
+    mirrored  the `image` that the target has a copy of, which in a layout has another digest.
     attempts  of all runs; tries: of this run. due: not before this time (seconds since 1970).
     """
 
