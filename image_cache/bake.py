@@ -196,10 +196,10 @@ def _taken(
 
 def _ours(baked: Baked, target: Target, repository: str, found: str) -> str:
     """The digest found under the tag, if it is of the same base and the same bake: by another version of the
-    kit the bytes may differ."""
+    kit the bytes may differ. Of a copy they may not."""
     if found != baked.digest:
-        said = target.labels(repository, found)
-        if any(said.get(one) != baked.labels.get(one) for one in (BASE_DIGEST, ADDRESS)):
+        said = target.labels(repository, found) if baked.ours else {}
+        if not baked.ours or any(said.get(one) != baked.labels.get(one) for one in (BASE_DIGEST, ADDRESS)):
             raise TagTakenError(
                 f"{target.name}/{repository}:{baked.tag} is there and was not made here: found {found}, "
                 f"expected {baked.digest}",
