@@ -8,7 +8,6 @@ registry says so (quota.py).
 from __future__ import annotations
 
 import contextlib
-import functools
 import random
 import threading
 import time
@@ -17,15 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
-import msgspec
 from msgspec import Struct
 
-from image_cache import answers, challenges, credentials, references
+from image_cache import answers, references
 from image_cache.challenges import Scope, TokenRequest
+from image_cache.door import Door
 from image_cache.quota import Gate
-from image_cache.tokens import Tokens
 from image_cache.trust import trusted
-from kit.errors import HashMismatchError, NetworkError, QuotaError, SlipworksError
+from kit.errors import HashMismatchError, QuotaError, SlipworksError
 
 TRIES = 5
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
@@ -62,7 +60,7 @@ class Asking:
         self.gate = Gate(host, patience)
         self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
         self._counting = threading.Lock()
-        self._tokens = Tokens()
+        self.door = Door(host, self._token)
         self._root = httpx.URL(self.api)
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 15.0)).as_dict()
         self._proxy = _proxy(self.api)
@@ -164,7 +162,7 @@ class Asking:
 
         A body that is read to its end leaves the connection for the next request.
         """
-        known = self._tokens.header(scopes)
+        known = self.door.header(scopes)
         with self._sent(method, where, known, headers, body) as answer:
             challenge = answer.headers.get("WWW-Authenticate") if answer.status_code == 401 else None
             if challenge is None:
@@ -173,10 +171,10 @@ class Asking:
             refused = httpx.Response(
                 401, headers=answer.headers, content=answer.read(), request=answer.request
             )
-        if not self._authorize(challenge, scopes, known):
+        if not self.door.open(challenge, scopes, known):
             yield refused
             return
-        with self._sent(method, where, self._tokens.header(scopes), headers, body) as answer:
+        with self._sent(method, where, self.door.header(scopes), headers, body) as answer:
             yield answer
 
     @contextlib.contextmanager
@@ -232,40 +230,18 @@ class Asking:
         finally:
             self._lanes.append(lane)
 
-    def _authorize(self, challenge: str, scopes: Scopes, refused: str | None) -> bool:
-        """Gets what the registry asks for. False: we have nothing that it could take.
-
-        Of many threads that are refused at once (a token has expired) one asks, and the others have it too.
-        """
-        with self._tokens.turn:
-            if self._tokens.header(scopes) not in (None, refused):
-                return True
-            way = challenges.answer(challenge, scopes, credentials.lookup(self.host, scopes[0][0]))
-            if isinstance(way, TokenRequest):
-                what = f"the token service of {self.host}"
-                answer = self.retried(functools.partial(self._token, way), what)
-                self.found(self.accepted(answer, what), what)
-                self._tokens.keep(scopes, f"Bearer {_token_in(answer.body, what)}")
-            elif way:
-                self._tokens.keep_basic(way)
-            return way is not None
-
-    def _token(self, way: TokenRequest) -> Answer:
+    def _token(self, way: TokenRequest, what: str) -> bytes:
         method, more = ("POST", {"data": way.form}) if way.form else ("GET", {"params": way.query})
-        request = self._elsewhere.build_request(method, way.url, headers=way.authorization, **more)
-        answer = self._elsewhere.send(request)
-        return Answer(answer.status_code, answer.headers, answer.content, answer.url)
+
+        def ask() -> Answer:
+            request = self._elsewhere.build_request(method, way.url, headers=way.authorization, **more)
+            answer = self._elsewhere.send(request)
+            return Answer(answer.status_code, answer.headers, answer.content, answer.url)
+
+        return self.found(self.accepted(self.retried(ask, what), what), what).body
 
 
 ALWAYS = {"User-Agent": "slipworks", "Accept-Encoding": "identity"}
-
-
-def _token_in(body: bytes, what: str) -> str:
-    try:
-        table = msgspec.json.decode(body)
-        return str(table.get("token") or table["access_token"])
-    except (msgspec.DecodeError, AttributeError, KeyError) as bad:
-        raise NetworkError(f"{what} gave no token") from bad
 
 
 def _proxy(url: str) -> httpx.Proxy | None:

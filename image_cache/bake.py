@@ -169,6 +169,14 @@ def do(baked: Baked, source: Source, origin: Origin, target: Target, repository:
     """
     if target.oci_only:
         baked = as_oci(baked)
+    holders = [known.holder(one.digest) for one in baked.ours]
+    with target.together(repository, source, origin.repository, holders):
+        return _done(baked, source, origin, target, repository, known)
+
+
+def _done(
+    baked: Baked, source: Source, origin: Origin, target: Target, repository: str, known: Known
+) -> Moved:
     found = target.find(repository, baked.tag)
     if found is not None:
         return Moved(_ours(baked, target, repository, found), there=True)

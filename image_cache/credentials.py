@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,22 @@ class Credentials(Struct, frozen=True):
     __str__ = __repr__
 
 
+Helper = Callable[[str, str, Mapping[str, str]], Credentials | None]
+
+
 def lookup(
-    host: str, repository: str = "", environment: Mapping[str, str] = os.environ
-) -> Credentials | None:
+    host: str, repository: str = "", environment: Mapping[str, str] = os.environ, *,
+    helper: Helper | None = None,
+) -> Credentials | None:  # fmt: skip
     """The credentials for a repository: the first file that has some, in podman's order, then docker's.
 
     A key of the file may name a registry, or a part of one (`quay.io/group`): the longest that fits wins.
+    helper: asks a program by its name, in place of `helped`.
     """
     for path in _files(environment):
         if not path.is_file():
             continue
-        found = _in_file(path, host, repository, environment)
+        found = _in_file(path, host, repository, environment, helper or helped)
         if found:
             return found
     return None
@@ -66,21 +71,23 @@ class _File(Struct):
     credsStore: str = ""
 
 
-def _in_file(path: Path, host: str, repository: str, environment: Mapping[str, str]) -> Credentials | None:
+def _in_file(
+    path: Path, host: str, repository: str, environment: Mapping[str, str], ask: Helper
+) -> Credentials | None:
     try:
         table = msgspec.json.decode(path.read_bytes(), type=_File)
     except (OSError, msgspec.DecodeError) as bad:
         # The decoder's words name a place in the file, never its values.
         raise InvalidFileError(f"cannot read the registry credentials in {path}: {bad}") from bad
     helper = table.credHelpers.get(host)
-    if helper and (found := _helper(helper, host, environment)):
+    if helper and (found := ask(helper, host, environment)):
         return found
     for key in _keys(host, repository):
         for name, entry in table.auths.items():
             if _plain(name) == key and (found := _entry(entry, str(path))):
                 return found
     asked = "https://index.docker.io/v1/" if host == "docker.io" else host
-    return _helper(table.credsStore, asked, environment) if table.credsStore else None
+    return ask(table.credsStore, asked, environment) if table.credsStore else None
 
 
 def _keys(host: str, repository: str) -> Iterator[str]:
@@ -109,7 +116,7 @@ def _entry(entry: Mapping[str, Any], source: str) -> Credentials | None:
     return Credentials(source, user, password.rstrip("\0")) if colon else None
 
 
-def _helper(name: str, host: str, environment: Mapping[str, str]) -> Credentials | None:
+def helped(name: str, host: str, environment: Mapping[str, str]) -> Credentials | None:
     """Asks docker-credential-<name>. A helper that has nothing or is not installed is not an error: many
     images need no credentials."""
     program = f"docker-credential-{name}"

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from image_cache import answers, oci
 from image_cache.answers import BlobsMissingError
 from image_cache.asking import PATIENCE, TRIES, Answer, Asking, Body, BrokenError, plainly
+from image_cache.challenges import Scope
 from image_cache.oci import Descriptor
 from image_cache.quota import Quota
 from image_cache.references import Reference
@@ -69,6 +71,10 @@ class Registry:
     def pause(self) -> float:
         """Seconds for which the registry wants to be left alone."""
         return self._out.gate.left()
+
+    def together(self, *scopes: Scope) -> AbstractContextManager[None]:
+        """Inside, this thread gets one token for all of these, as soon as it needs one for any."""
+        return self._out.door.together(scopes)
 
     def head(self, reference: Reference) -> str | None:
         """The digest that a tag stands for, or None when there is no such tag. Not counted by Docker Hub."""

@@ -10,14 +10,15 @@ from image_cache.challenges import Scope
 
 MOST = 512  # tokens of some kilobytes; a list of bases may name thousands of repositories
 
+Token = tuple[str, frozenset[Scope]]
+
 
 class Tokens:
-    """turn: held by the thread that asks for a new one."""
+    """The newest for each scope, up to MOST of them."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
         self._basic: str | None = None
-        self._by_scope: OrderedDict[tuple[Scope, ...], str] = OrderedDict()
+        self._by_scope: OrderedDict[Scope, Token] = OrderedDict()
         self._lock = threading.Lock()
 
     def header(self, scopes: Sequence[Scope]) -> str | None:
@@ -25,17 +26,20 @@ class Tokens:
         if self._basic or not self._by_scope:
             return self._basic
         with self._lock:
-            found = self._by_scope.get(tuple(scopes))
-            if found:
-                self._by_scope.move_to_end(tuple(scopes))
-            return found
+            for scope in scopes:
+                header, opened = self._by_scope.get(scope, (None, frozenset[Scope]()))
+                if opened.issuperset(scopes):
+                    self._by_scope.move_to_end(scope)
+                    return header
+        return None
 
     def keep(self, scopes: Sequence[Scope], header: str) -> None:
         """A token for several scopes opens each of them too, and reading where one may write."""
+        token = header, frozenset((*scopes, *map(_read, scopes)))
         with self._lock:
-            for opened in (tuple(scopes), *((one,) for one in scopes), *((_read(one),) for one in scopes)):
-                self._by_scope[opened] = header
-                self._by_scope.move_to_end(opened)
+            for scope in token[1]:
+                self._by_scope[scope] = token
+                self._by_scope.move_to_end(scope)
             while len(self._by_scope) > MOST:
                 self._by_scope.popitem(last=False)
 

@@ -6,7 +6,8 @@ All of them may be used by many threads at once.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from msgspec import Struct
@@ -81,6 +82,12 @@ class Target(Protocol):
 
     def labels(self, repository: str, digest: str) -> dict[str, str]:
         """The labels of an image that is there."""
+
+    def together(
+        self, repository: str, source: Source, source_repository: str, holders: Iterable[str | None]
+    ) -> AbstractContextManager[None]:
+        """Inside, the thread makes one image of a base of `source_repository`: what it has to be authorized
+        for is asked at once. holders: repositories of the target that have blobs of it."""
 
     def take(
         self, repository: str, blob: Descriptor, source: Source, source_repository: str, known: Known

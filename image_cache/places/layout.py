@@ -7,7 +7,7 @@ import errno
 import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,11 @@ class LayoutTarget:
                 found = str(entry["digest"])
                 return found if self.blobs.blob(found).exists() else None
         return None
+
+    def together(
+        self, repository: str, source: Source, source_repository: str, holders: Iterable[str | None]
+    ) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # a folder asks for nothing
 
     def labels(self, repository: str, digest: str) -> dict[str, str]:
         where = f"{self.root}: {digest}"

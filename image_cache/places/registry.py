@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 from image_cache import oci
 from image_cache.oci import Descriptor
@@ -55,6 +56,13 @@ class RegistryTarget:
             return {}
         config = self.registry.small_blob(repository, oci.manifest(raw, f"{at}").config)
         return oci.labels(oci.config(config, f"{at}"))
+
+    def together(
+        self, repository: str, source: Source, source_repository: str, holders: Iterable[str | None]
+    ) -> AbstractContextManager[None]:
+        mounted = [source_repository] if source.name == self.name else []
+        others = {*mounted, *filter(None, holders)} - {repository}
+        return self.registry.together((repository, "pull,push"), *((one, "pull") for one in sorted(others)))
 
     def take(
         self, repository: str, blob: Descriptor, source: Source, source_repository: str, known: Known

@@ -318,7 +318,7 @@ def test_a_token_that_has_expired_is_renewed_by_one_thread_for_all(
     assert client.head(base.reference)
     out = client._out
     scope = ((base.repository, "pull"),)
-    out._tokens.keep(scope, "Bearer " + "stale." * 3)
+    out.door._tokens.keep(scope, "Bearer " + "stale." * 3)
     tokens.granted.clear()
     start = threading.Barrier(8)
 
