@@ -16,7 +16,7 @@ they are looked at once more when it is written.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,11 +52,13 @@ def plan(
     keep_days: float,
     scratch: Path | None = None,
     wheels: Path | None = None,
+    copies: Sequence[Path] = (),
     *,
     grace: float | None = None,
 ) -> Plan:
     """All that can go now. `scratch`: a folder in which builds have temporary folders, of this store alone.
-    `wheels`: the wheelhouse, of which only what was left unfinished goes.
+    `wheels`: the wheelhouse, of which only what was left unfinished goes. `copies`: folders of what was made
+    of images and layers for engines: it goes as they do, after the days that are kept.
 
     InvalidFileError for a record that cannot be read: it may be a newer kit's, and its blobs in use.
     `grace`: seconds that count as young, whoever builds; only to say what could go later.
@@ -96,6 +98,7 @@ def plan(
             *litter.scratch(scratch, now - DAY),
             *litter.claims(store.claims, now - DAY),
             *litter.wheels(wheels, now - DAY),
+            *litter.copies(copies, cut, now - DAY),
         )
     )
 

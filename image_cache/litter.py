@@ -16,7 +16,7 @@ from image_cache.catalogue import ASIDE, Catalogue
 from image_cache.records import Record
 
 BESIDE = ("", ".json", ".cdx.json")  # what a SIF's files are named after its whole name
-Kind = Literal["image", "layer", "sif", "blob", "note", "partial", "claim"]
+Kind = Literal["image", "layer", "sif", "blob", "note", "partial", "claim", "copy"]
 
 
 class Garbage(Struct, frozen=True, kw_only=True):
@@ -84,6 +84,16 @@ def wheels(folder: Path | None, before: float) -> Iterator[Garbage]:
     for path in sorted(folder.glob("*/.*.tmp")):
         yield from _untouched("partial", path.name, path, before)
     yield from claims(folder / "claims", before)
+
+
+def copies(folders: Iterable[Path], cut: float, before: float) -> Iterator[Garbage]:
+    """What was made of the store's images and layers for engines (unpacked, squashed, archived), each marked
+    when it is used (stamps.py); made again when it is wanted."""
+    for folder in folders:
+        for path in entries(folder):
+            yield from _untouched("copy", f"{folder.name}/{path.name}", path, cut)
+        for path in sorted(folder.glob(".*.tmp")):
+            yield from _untouched("partial", path.name, path, before)
 
 
 def _untouched(kind: Kind, name: str, path: Path, before: float) -> Iterator[Garbage]:

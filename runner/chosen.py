@@ -251,11 +251,12 @@ def _checked(store: Store, image: Image, chosen: Chosen) -> Found:
 def _for_nodes(store: Store, image: Image, chosen: Chosen) -> Chosen:
     """By what engines on other machines will know it: its id, or the name in an archive for docker."""
     from containers.workplace import config_digest
+    from image_cache import stamps
 
     if chosen.engine != "docker":
         return replace(chosen, reference=config_digest(image).removeprefix("sha256:"))
     archive = store.root.parent / "archives" / f"{image.digest.removeprefix('sha256:')}.tar"
-    if not archive.exists():
+    if not stamps.hit(archive):
         with say.step(f"writing {image.name} for docker"):
             store.write_docker_archive(image, archive)
     return replace(chosen, reference=f"{image.name}:latest", archive=str(archive))

@@ -1,7 +1,8 @@
 """A self-contained layer as engines mount it: a squashfs for apptainer, a folder for those that take no file.
 
-Made once for each key of the layer, in the folder of the cache, which all nodes see. What is mounted are the
-files of the layer's one top-level folder.
+Made once for each key of the layer, in the folder of the cache, which all nodes see, and marked when it is
+asked for: what nobody asked for in many days is garbage. What is mounted are the files of the layer's one
+top-level folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from containers import layer, sif
-from image_cache import unpacking
+from image_cache import stamps, unpacking
 from image_cache.ensure import once_only
 from image_cache.store import Store
 from kit import files, process, say
@@ -41,7 +42,7 @@ def made(
     put = put or (lambda tree: _unpack(store, spec, platform, tree))
 
     def find() -> Path | None:
-        return path if path.exists() else None
+        return path if stamps.hit(path) else None
 
     def make() -> Path:
         with files.beside(path) as place:

@@ -17,6 +17,8 @@ from kit import say
 from kit.nouns import Image
 from runner import known, proof, shown
 
+COPIES = ("layers", "archives")  # of the cache's folder: layer_mounts.py, chosen.py
+
 
 class Row(Struct, frozen=True, kw_only=True):
     """An image of the store. size: bytes of all its files, of which images may share some; created: UTC;
@@ -96,7 +98,8 @@ def clean(store: Store, keep_days: float, *, dry: bool, as_json: bool) -> int:
     What stays only for a while is told on stderr.
     """
     above = store.root.parent
-    plan = garbage.plan(store, keep_days, above / "scratch", above / "wheels")
+    copies = [above / name for name in COPIES]
+    plan = garbage.plan(store, keep_days, above / "scratch", above / "wheels", copies)
     if dry:
         freed = _told(list(plan.garbage), plan.freed, "would free", as_json)
     else:
@@ -132,6 +135,7 @@ def _told(garbage: Sequence[Garbage], freed: int, verb: str, as_json: bool) -> i
         ("sif", "SIF files"),
         ("blob", "blobs"),
         ("note", "notes"),
+        ("copy", "made for engines"),
         ("partial", "unfinished"),
     ):
         sizes = [each.size for each in garbage if each.kind == kind]

@@ -322,6 +322,22 @@ def test_of_the_wheelhouse_only_what_was_left_unfinished(store: Store, image: Im
     assert {str(each.relative_to(wheels)) for each in wheels.rglob("*") if each.is_file()} == set(stay)
 
 
+def test_copies_for_engines_go_when_nobody_asked_for_them(store: Store, image: Image, tmp_path: Path) -> None:
+    layers = tmp_path / "layers"
+    for name in ("old/bin/x", "used/bin/x", ".killed.1-a.tmp/tree/x", ".living.1-b.tmp/tree/x"):
+        (layers / name).parent.mkdir(parents=True)
+        (layers / name).write_text("x")
+    (layers / "old.sqfs").write_text("x")
+    aged(layers, 20)
+    os.utime(layers / ".living.1-b.tmp/tree/x")
+    assert stamps.hit(layers / "used")
+    plan = garbage.plan(store, KEEP_DAYS, copies=[layers, tmp_path / "archives"])
+    assert [each.name for each in plan.garbage if each.kind == "copy"] == ["layers/old", "layers/old.sqfs"]
+    gc.collect(store, plan)
+    assert {each.name for each in layers.iterdir()} == {"used", ".living.1-b.tmp"}
+    assert (layers / "used/bin/x").exists()
+
+
 def test_what_was_built_goes_hours_after_it(store: Store) -> None:
     """A claim that is released, or whose holder died, does not keep it for a day."""
     made(store, "it")

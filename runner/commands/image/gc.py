@@ -4,7 +4,8 @@ Images, layers and SIFs that were not asked for within the days that are kept, b
 the others needs, and what killed processes left unfinished. Safe while images are built, here or on other
 hosts: what is younger than an hour stays, and while somebody builds, what is younger than a day; if that is
 all that holds it, stderr says until when. A SIF that a job has open goes too if it is old enough: pin it, or
-keep more days than your jobs wait and run. Of the wheelhouse only unfinished files go.
+keep more days than your jobs wait and run. So do layers that were unpacked or squashed to be mounted, and
+archives written for docker. Of the wheelhouse only unfinished files go.
 """
 
 from __future__ import annotations
