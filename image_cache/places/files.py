@@ -28,6 +28,8 @@ class Files(Protocol):
 
     def size(self, name: str) -> int: ...
 
+    def has(self, name: str) -> bool: ...
+
 
 class Folder:
     """Of a folder."""
@@ -48,6 +50,9 @@ class Folder:
 
     def size(self, name: str) -> int:
         return (self.root / name).stat().st_size
+
+    def has(self, name: str) -> bool:
+        return (self.root / name).is_file()
 
 
 class Archive:
@@ -74,6 +79,9 @@ class Archive:
 
     def size(self, name: str) -> int:
         return self._entry(name)[1]
+
+    def has(self, name: str) -> bool:
+        return name in self._all()
 
     def names(self) -> list[str]:
         return list(self._all())

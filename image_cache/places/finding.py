@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from image_cache.places import Origin, Source, Target
+from image_cache.places.archive import ArchiveTarget
 from image_cache.places.docker import DockerArchiveSource
 from image_cache.places.files import Archive, Folder
-from image_cache.places.layout import ArchiveTarget, LayoutSource, LayoutTarget
+from image_cache.places.layout import LayoutSource, LayoutTarget
 from image_cache.places.registry import RegistrySource, RegistryTarget
 from image_cache.references import Reference
 from image_cache.registry import Registry

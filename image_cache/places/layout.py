@@ -1,24 +1,21 @@
-"""OCI layouts, in a folder or in an archive: where bases come from and baked images go to."""
+"""OCI layouts: where bases come from, also in an archive, and baked images go to."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
-import tarfile
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from image_cache import oci
 from image_cache.answers import BlobsMissingError
 from image_cache.blobs import Blobs
 from image_cache.oci import Descriptor
 from image_cache.places import Fetched, Known, Seen, Source
-from image_cache.places.files import Archive, Files, checked
+from image_cache.places.files import Files, Folder, checked
+from image_cache.places.index import Index
 from image_cache.places.origin import Origin
 from image_cache.places.turns import Turns
 from kit import files
@@ -54,11 +51,11 @@ class LayoutSource:
             found = entries[0].digest if len(entries) == 1 else self._chosen(entries, platform, origin)
         else:
             found = str(origin.digest)
-        raw = self._read(found)
+        raw = self.read(found)
         if oci.kind_of(raw, f"{origin}") in (oci.INDEX, oci.DOCKER_LIST):
             found = self._chosen(oci.index(raw, f"{origin}").manifests, platform, origin)
-            raw = self._read(found)
-        config = self._read(oci.manifest(raw, f"{origin}").config.digest)
+            raw = self.read(found)
+        config = self.read(oci.manifest(raw, f"{origin}").config.digest)
         oci.check_platform(oci.config(config, f"{origin}"), platform, f"{origin}")
         return Fetched(raw, config, found)
 
@@ -79,7 +76,8 @@ class LayoutSource:
             )
         return found[0].digest
 
-    def _read(self, wanted: str) -> bytes:
+    def read(self, wanted: str) -> bytes:
+        """A small blob, checked against its digest."""
         raw = self.files.read(_path(wanted))
         if digest(raw) != wanted:
             raise HashMismatchError(f"{self.name} is damaged: {wanted} hashes to {digest(raw)}")
@@ -119,16 +117,18 @@ class LayoutTarget:
         self._lock = threading.Lock()
         self._waiting: dict[str, Descriptor] = {}  # by name: put, and not in the index yet
         self._writing = threading.Lock()
+        self.index = Index(root / INDEX)
         if (root / "refs").is_dir():
             raise InvalidFileError(f"{root} is this kit's own store, whose index is made of its records",
                                    "give another folder")  # fmt: skip
 
+    def there(self) -> Files:
+        """Where what is there can be read."""
+        return Folder(self.root)
+
     def find(self, repository: str, tag: str) -> str | None:
-        for entry in self._index()["manifests"]:
-            if (entry.get("annotations") or {}).get(oci.REF_NAME) == f"{repository}:{tag}":
-                found = str(entry["digest"])
-                return found if self.blobs.blob(found).exists() else None
-        return None
+        found = self.index.find(f"{repository}:{tag}")
+        return found if found and self.there().has(_path(found)) else None
 
     def together(
         self, repository: str, source: Source, source_repository: str, holders: Iterable[str | None]
@@ -136,8 +136,8 @@ class LayoutTarget:
         return contextlib.nullcontext()  # a folder asks for nothing
 
     def labels(self, repository: str, digest: str) -> dict[str, str]:
-        where = f"{self.root}: {digest}"
-        config = self.blobs.read(oci.manifest(self.blobs.read(digest), where).config.digest)
+        where, there = f"{self.name}: {digest}", LayoutSource(self.there())
+        config = there.read(oci.manifest(there.read(digest), where).config.digest)
         return oci.labels(oci.config(config, where))
 
     def take(
@@ -161,14 +161,13 @@ class LayoutTarget:
         if lacking := [one.digest for one in made.blobs if not one.urls and not self.blobs.has(one)]:
             raise BlobsMissingError(f"{self.root} lacks blobs of {name}: {', '.join(lacking)}")
         put = self.blobs.put_blob([raw], media_type)
+        entry = Descriptor(media_type, put.digest, put.size, annotations={oci.REF_NAME: name})
         with self._lock:
-            self._waiting[name] = Descriptor(
-                media_type, put.digest, put.size, annotations={oci.REF_NAME: name}
-            )
+            self._waiting[name] = entry
         with self._writing:  # whoever comes first writes for all that wait
             with self._lock:
-                waiting, self._waiting = self._waiting, {}
-            if waiting:
+                waiting = dict(self._waiting)
+            if waiting.get(name) is entry:
                 self._write(waiting)
         return put.digest
 
@@ -176,75 +175,15 @@ class LayoutTarget:
         pass
 
     def _write(self, waiting: dict[str, Descriptor]) -> None:
-        table = self._index()
-        kept = [
-            one
-            for one in table["manifests"]
-            if (one.get("annotations") or {}).get(oci.REF_NAME) not in waiting
-        ]
-        table["manifests"] = [*kept, *waiting.values()]
+        """Those that could not be written go on waiting: no other thread takes them for written."""
         with self.blobs.writable():
             if not (self.root / "oci-layout").exists():
                 files.write(self.root / "oci-layout", LAYOUT)
-            files.write(self.root / INDEX, msgspec.json.encode(table))
-
-    def _index(self) -> dict[str, Any]:
-        try:
-            raw = (self.root / INDEX).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}
-        oci.index(raw, f"{self.root / INDEX}")
-        table: dict[str, Any] = msgspec.json.decode(raw)
-        return table
-
-
-class ArchiveTarget(LayoutTarget):
-    """`oci-archive:FILE`: a layout beside the file while work goes on, and what it held before is in there
-    too; packed, and put in the file's place at once, by `close`. A run that was killed goes on with it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        super().__init__(file.with_name(f".{file.name}.layout"))
-        self.name = str(file)
-        if file.exists() and not self.root.exists():
-            _unpack(file, self.root)
-
-    def close(self) -> None:
-        if not (self.root / INDEX).exists():
-            return
-        with files.beside(self.file) as temporary, files.space_named(self.file):
-            with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as tar:
-                for path in (self.root / "oci-layout", self.root / INDEX, *self._blobs()):
-                    tar.add(path, str(path.relative_to(self.root)), filter=_plain)
-            files.settle(temporary, self.file)
-        shutil.rmtree(self.root)
-
-    def _blobs(self) -> list[Path]:
-        return sorted(path for path in self.blobs.blobs.iterdir() if not path.name.startswith("."))
-
-
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Equal images, equal archives."""
-    member.mtime = member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o644
-    return member
-
-
-def _unpack(file: Path, root: Path) -> None:
-    """The layout in an archive, as a folder; atomically. Only what belongs to a layout."""
-    archive = Archive(file)
-    with files.beside(root) as temporary, files.space_named(root):
-        for name in archive.names():
-            if name in ("oci-layout", INDEX) or name.startswith("blobs/sha256/"):
-                place = temporary / name
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with place.open("wb") as out:
-                    for piece in archive.pieces(name):
-                        out.write(piece)
-        if not (temporary / INDEX).exists():
-            raise InvalidFileError(f"{file} is no OCI archive: it has no {INDEX}")
-        temporary.rename(root)
+            self.index.write(waiting)
+        with self._lock:
+            for name, entry in waiting.items():
+                if self._waiting.get(name) is entry:
+                    del self._waiting[name]
 
 
 def _path(wanted: str) -> str:

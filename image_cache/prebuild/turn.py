@@ -13,8 +13,11 @@ from kit.say import say
 
 
 @contextlib.contextmanager
-def held(folder: Path | None, silence: float = SILENCE, beat: float = BEAT) -> Iterator[None]:
-    """The right to write, until the block ends. HeldError while another process has it.
+def held(
+    folder: Path | None, silence: float = SILENCE, beat: float = BEAT, name: Path | None = None
+) -> Iterator[None]:
+    """The right to write, until the block ends. HeldError while another process has it, which tells `name`
+    where it is not the folder that is written to.
 
     A holder on another host is watched until it shows a sign of life, or has shown none for `silence`
     seconds: then it is dead, and its work goes on here.
@@ -29,7 +32,7 @@ def held(folder: Path | None, silence: float = SILENCE, beat: float = BEAT) -> I
                 yield
                 return
         if owner := _living(claim, beat):
-            raise _refused(owner, folder)
+            raise _refused(owner, name or folder)
 
 
 def readable(folder: Path, silence: float = SILENCE, beat: float = BEAT) -> None:

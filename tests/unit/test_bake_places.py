@@ -173,9 +173,7 @@ def test_an_archive_is_written_at_the_end_and_keeps_what_it_held(folder: Path, a
     assert target.find("first", first.tag) == first.digest
     second = baked(origin, target, added, "second")
     assert file.read_bytes() == raw  # until it is closed
-    again = finding.target(f"oci-archive:{file}")  # as after a kill: what was done is done
-    assert again.find("second", second.tag) == second.digest
-    again.close()
+    target.close()
     for name, made in (("first", first), ("second", second)):
         here = Origin.parse(f"oci-archive:{file}:{name}:{made.tag}")
         assert finding.source(here).image(here, AMD64).digest == made.digest
