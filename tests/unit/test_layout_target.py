@@ -254,7 +254,7 @@ def test_a_put_that_was_not_written_down_is_no_success(
         if path.name == "index.json":
             calls.append(1)
             time.sleep(0.2)  # the others wait by then
-            if len(calls) == 1:
+            if len(calls) == 2:
                 raise NoSpaceError("no space left")
         write(path, *rest)  # type: ignore[arg-type]
 
