@@ -11,6 +11,7 @@ from kit.errors import AuthError, NetworkError, NotFoundError, QuotaError, Slipw
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be others a moment later."""
+LONGEST = 7 * 86400.0  # seconds
 
 
 class BlobsMissingError(NetworkError):
@@ -26,7 +27,7 @@ def refusal(host: str, what: str, code: int, retry_after: str | None = None) -> 
             f"podman login {host}",
         )
     if code == 429:
-        unit = " s" if retry_after and retry_after.isdigit() else ""
+        unit = " s" if retry_after and _number(retry_after) else ""
         when = f"; it says to come back after {retry_after}{unit}" if retry_after else ""
         refused = QuotaError(f"{host} has had too many requests from us{when}", f"podman login {host}")
         refused.seconds = seconds(retry_after)
@@ -58,17 +59,21 @@ def words(body: bytes) -> str:
     try:
         first = msgspec.json.decode(body)["errors"][0]
         return f": {first.get('code')} {first.get('message', '')}".rstrip().replace("\n", " ")[:200]
-    except (msgspec.DecodeError, LookupError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError, AttributeError):
         return ""
 
 
 def seconds(retry_after: str | None) -> float | None:
-    """Retry-After in seconds from now: it is a number, or a date."""
+    """Retry-After in seconds from now: it is a number, or a date. LONGEST at most; None: it is neither."""
     if retry_after is None:
         return None
-    if retry_after.strip().isdigit():
-        return float(retry_after)
+    if _number(retry_after):
+        return min(LONGEST, float(retry_after))
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+        return min(LONGEST, max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time()))
+    except (ValueError, OverflowError):
         return None
+
+
+def _number(text: str) -> bool:
+    return text.isascii() and text.strip().isdecimal()

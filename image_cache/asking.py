@@ -9,45 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import httpx
-from msgspec import Struct
 
 from image_cache import answers, references
 from image_cache.challenges import Scope, TokenRequest
 from image_cache.door import Door
 from image_cache.quota import Gate
-from image_cache.trust import trusted
-from kit.errors import HashMismatchError, QuotaError, SlipworksError
+from image_cache.wire import Answer, Body, Wire, hopeless, plainly, whole
+from kit.errors import HashMismatchError, QuotaError, SlipworksError, UnsupportedError
 
 TRIES = 5
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
-IDLE = 15.0  # seconds that a connection is kept for the next request
-
-DIRECT = ("localhost", "127.0.0.1", "::1")  # no proxy can reach this machine for us
-REDIRECTS = (301, 302, 303, 307, 308)
+MOST = 8 << 20  # bytes of what is read whole: manifests and indexes; of a token MOST_TOKEN
+MOST_TOKEN = 1 << 20
 Scopes = Sequence[Scope]
-Body = Callable[[], Iterator[bytes]]  # made anew for each try
-BrokenError = httpx.RequestError
-"""A connection that failed, at any moment."""
-
-
-class Answer(Struct, frozen=True):
-    """An answer that was read to its end."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-    url: httpx.URL
-
-    @property
-    def ok(self) -> bool:
-        return 200 <= self.status < 300
 
 
 class Asking:
@@ -58,31 +36,25 @@ class Asking:
         self.api = references.api(host, insecure)
         self.pause = pause
         self.gate = Gate(host, patience)
-        self.counts: dict[str, int] = {}  # requests by method, for progress and for tests
-        self._counting = threading.Lock()
+        self.wire = Wire(host, self.api, timeout)
         self.door = Door(host, self._token)
-        self._root = httpx.URL(self.api)
-        self._timeout = httpx.Timeout(timeout, connect=min(timeout, 15.0)).as_dict()
-        self._proxy = _proxy(self.api)
-        self._lanes: list[httpx.HTTPTransport] = []
-        self._elsewhere = httpx.Client(
-            timeout=httpx.Timeout(**self._timeout), verify=trusted(), headers=dict(ALWAYS),
-            mounts=dict.fromkeys(f"all://{'[::1]' if each == '::1' else each}" for each in DIRECT),
-        )  # fmt: skip
 
     def small(
         self, method: str, path: str, what: str, *scopes: Scope,
         headers: Mapping[str, str] | None = None, body: bytes | None = None, counted: bool = False,
-        check: Callable[[Answer], None] = lambda answer: None,
+        check: Callable[[Answer], None] = lambda answer: None, most: int = MOST,
     ) -> Answer:  # fmt: skip
         """A whole answer; it is no refusal (answers.py). path: below the API.
 
         check: raises HashMismatchError for a body that was damaged on its way; then it is asked for again.
+        most: bytes of a body after which no more is read, UnsupportedError where nothing checks it.
         """
 
         def ask() -> Answer:
             with self.opened(method, path, scopes, headers or {}, body) as open_:
-                found = Answer(open_.status_code, open_.headers, open_.read(), open_.url)
+                found = Answer(open_.status_code, open_.headers, whole(open_, most), open_.url)
+            if most == MOST:
+                self._bounded(found, what, most)
             check(found)
             return found
 
@@ -99,7 +71,7 @@ class Asking:
             def ask() -> Answer:
                 kept.close()
                 open_[:] = [answer := kept.enter_context(self.opened("GET", path, (scope,), headers))]
-                told = b"" if answer.is_success else answer.read()
+                told = b"" if answer.is_success else whole(answer, MOST)
                 return Answer(answer.status_code, answer.headers, told, answer.url)
 
             self.found(self.accepted(self.retried(ask, what), what), what)
@@ -130,7 +102,7 @@ class Asking:
                 answer = ask()
             except (httpx.RequestError, HashMismatchError) as trouble:
                 failed += 1
-                if failed >= TRIES or _hopeless(trouble):
+                if failed >= TRIES or hopeless(trouble):
                     raise self._told(trouble, what) from trouble
                 time.sleep(self.backoff(failed))
                 continue
@@ -163,103 +135,31 @@ class Asking:
         A body that is read to its end leaves the connection for the next request.
         """
         known = self.door.header(scopes)
-        with self._sent(method, where, known, headers, body) as answer:
+        with self.wire.sent(method, where, known, headers, body) as answer:
             challenge = answer.headers.get("WWW-Authenticate") if answer.status_code == 401 else None
-            if challenge is None:
+            # Another host, to which we were sent, has no say in where our login goes.
+            if challenge is None or not self.wire.is_here(answer.request.url):
                 yield answer
                 return
-            refused = httpx.Response(
-                401, headers=answer.headers, content=answer.read(), request=answer.request
-            )
+            said = whole(answer, MOST)
+            plain = {name: each for name, each in answer.headers.items() if name != "content-encoding"}
+            refused = httpx.Response(401, headers=plain, content=said, request=answer.request)
         if not self.door.open(challenge, scopes, known):
             yield refused
             return
-        with self._sent(method, where, self.door.header(scopes), headers, body) as answer:
+        with self.wire.sent(method, where, self.door.header(scopes), headers, body) as answer:
             yield answer
-
-    @contextlib.contextmanager
-    def _sent(
-        self, method: str, where: str | httpx.URL, known: str | None, headers: Mapping[str, str],
-        body: bytes | Body | None,
-    ) -> Iterator[httpx.Response]:  # fmt: skip
-        with self._counting:
-            self.counts[method] = self.counts.get(method, 0) + 1
-        url, more = self._addressed(where)
-        ours = url.host == self._root.host
-        # Only to the registry itself: an upload may be sent to another host, and so may we be.
-        shown = {"Authorization": known} if known and ours else {}
-        request = httpx.Request(
-            method, url, headers={**ALWAYS, **headers, **shown}, content=body() if callable(body) else body,
-            extensions={"timeout": self._timeout, **more},
-        )  # fmt: skip
-        if not ours:
-            with contextlib.closing(self._elsewhere.send(request, stream=True)) as answer:
-                yield answer
-            return
-        with self._lane() as lane, contextlib.closing(lane.handle_request(request)) as answer:
-            answer.request = request
-            if answer.status_code not in REDIRECTS or method not in ("GET", "HEAD"):
-                yield answer
-                return
-            next_ = url.join(answer.headers.get("Location", ""))
-        kept = {**headers, **(shown if next_.host == self._root.host else {})}
-        again = self._elsewhere.build_request(method, next_, headers=kept)
-        with contextlib.closing(self._elsewhere.send(again, stream=True, follow_redirects=True)) as answer:
-            yield answer
-
-    def _addressed(self, where: str | httpx.URL) -> tuple[httpx.URL, dict[str, Any]]:
-        """What httpx is to be given. It parses an address for a quarter of the time of a request, so a path
-        is handed through as it is; a proxy wants whole addresses."""
-        if isinstance(where, httpx.URL):
-            return where, {}
-        if self._proxy:
-            return httpx.URL(f"{self.api}/{where}"), {}
-        return self._root, {"target": f"/v2/{where}".encode()}
-
-    @contextlib.contextmanager
-    def _lane(self) -> Iterator[httpx.HTTPTransport]:
-        """A connection of one's own. httpx's pool searches all its connections for each request, which many
-        threads pay for; here the one used last is taken, and there are as many as are used at once."""
-        try:
-            lane = self._lanes.pop()
-        except IndexError:
-            limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE)
-            lane = httpx.HTTPTransport(verify=trusted(), limits=limits, proxy=self._proxy)
-        try:
-            yield lane
-        finally:
-            self._lanes.append(lane)
 
     def _token(self, way: TokenRequest, what: str) -> bytes:
         method, more = ("POST", {"data": way.form}) if way.form else ("GET", {"params": way.query})
 
         def ask() -> Answer:
-            request = self._elsewhere.build_request(method, way.url, headers=way.authorization, **more)
-            answer = self._elsewhere.send(request)
-            return Answer(answer.status_code, answer.headers, answer.content, answer.url)
+            answer = self.wire.elsewhere(method, way.url, way.authorization, MOST_TOKEN, **more)
+            return self._bounded(answer, what, MOST_TOKEN)
 
         return self.found(self.accepted(self.retried(ask, what), what), what).body
 
-
-ALWAYS = {"User-Agent": "slipworks", "Accept-Encoding": "identity"}
-
-
-def _proxy(url: str) -> httpx.Proxy | None:
-    """The proxy that the environment has for an address."""
-    where = httpx.URL(url)
-    if where.host in DIRECT or urllib.request.proxy_bypass(where.netloc.decode()):
-        return None
-    found = urllib.request.getproxies()
-    proxy = found.get(where.scheme) or found.get("all")
-    return httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}") if proxy else None
-
-
-def _hopeless(broken: Exception) -> bool:
-    """TLS failures are the same every time."""
-    return "[SSL" in str(broken)
-
-
-def plainly(broken: Exception) -> str:
-    if isinstance(broken, httpx.TimeoutException):
-        return "no answer in time"
-    return str(broken) or type(broken).__name__
+    def _bounded(self, answer: Answer, what: str, most: int) -> Answer:
+        if answer.ok and len(answer.body) > most:
+            raise UnsupportedError(f"{self.host} sent more than {most >> 20} MiB for {what}")
+        return answer

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from image_cache.credentials import Credentials
+from kit.errors import NetworkError
 
 Scope = tuple[str, str]  # a repository, and `pull` or `pull,push`
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
@@ -32,12 +33,16 @@ def answer(challenge: str, scopes: Sequence[Scope], found: Credentials | None) -
         return _basic(found) if found else None
     asked = dict(_PARAMETER.findall(challenge))
     wanted = [f"repository:{name}:{actions}" for name, actions in scopes]
-    service = asked.get("service", "")
+    service, realm = asked.get("service", ""), asked.get("realm", "")
+    if not realm.startswith(("https://", "http://")):
+        raise NetworkError(
+            "a registry asks for a token, and its WWW-Authenticate header has no realm to get it"
+        )
     if found and found.identity:
         form = {"grant_type": "refresh_token", "refresh_token": found.identity, "client_id": "slipworks"}
-        return TokenRequest(asked["realm"], {}, {**form, "service": service, "scope": " ".join(wanted)}, {})
+        return TokenRequest(realm, {}, {**form, "service": service, "scope": " ".join(wanted)}, {})
     shown = {"Authorization": _basic(found)} if found else {}
-    return TokenRequest(asked["realm"], {"service": service, "scope": wanted}, {}, shown)
+    return TokenRequest(realm, {"service": service, "scope": wanted}, {}, shown)
 
 
 def _basic(found: Credentials) -> str:

@@ -124,16 +124,15 @@ def config(raw: bytes, where: str) -> dict[str, Any]:
 
 def kind_of(raw: bytes, where: str) -> str:
     """The media type that a manifest or index has. Early OCI writers left the field out; shape decides then.
-
-    Docker's schema 1 has no layers by digest that could be used: refused by name.
-    """
+    Docker's schema 1, without layers by digest that could be used, is refused by name."""
     table = _decoded(raw, dict[str, Any], where)
-    if table.get("schemaVersion") != 2:
+    if (schema := table.get("schemaVersion")) == 1:
         raise SchemaOneError(
-            f"{where} has manifest schema {table.get('schemaVersion')}, which no registry should serve any "
-            "more; expected schema 2 or OCI",
+            f"{where} has manifest schema 1, served no more by most; expected schema 2 or OCI",
             "push the image again with a current docker or podman",
         )
+    if schema != 2:
+        raise InvalidFileError(f"{where} is no manifest: expected schemaVersion 2, found {str(schema)[:40]}")
     return str(table.get("mediaType") or (INDEX if "manifests" in table else MANIFEST))
 
 

@@ -14,8 +14,8 @@ from image_cache import answers
 from kit.errors import QuotaError
 from kit.say import say
 
-_NUMBER = re.compile(r"\s*(\d+)")
-_WINDOW = re.compile(r"\bw=(\d+)")
+_NUMBER = re.compile(r"\s*(\d{1,12})")
+_WINDOW = re.compile(r"\bw=(\d{1,12})")
 WORTH_TELLING = 2.0  # seconds of waiting
 
 

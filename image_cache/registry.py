@@ -8,27 +8,34 @@ off. Threads may share a Registry.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 from image_cache import answers, oci
 from image_cache.answers import BlobsMissingError
-from image_cache.asking import PATIENCE, TRIES, Answer, Asking, Body, BrokenError, plainly
+from image_cache.asking import MOST, PATIENCE, TRIES, Asking
 from image_cache.challenges import Scope
 from image_cache.oci import Descriptor
 from image_cache.quota import Quota
 from image_cache.references import Reference
-from kit.errors import AuthError, HashMismatchError, NetworkError
+from image_cache.wire import Answer, Body, BrokenError, Place, plainly, whole
+from kit.errors import (
+    AuthError,
+    HashMismatchError,
+    InvalidFileError,
+    NetworkError,
+    SlipworksError,
+    UnsupportedError,
+)
 from kit.nouns import Platform, digest
 
 ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.DOCKER_LIST, oci.MANIFEST, oci.DOCKER_MANIFEST))}
 BYTES = "application/octet-stream"
-UPLOAD_LOST = (
-    400,
-    404,
-    416,
-)  # DIGEST_INVALID, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN: something on the way ate it
+# DIGEST_INVALID, SIZE_INVALID, BLOB_UPLOAD_UNKNOWN: something on the way ate it.
+UPLOAD_LOST = (400, 404, 416)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def resolve(reference: str, platform: Platform | None = None, *, client: Registry | None = None) -> str:
@@ -56,11 +63,12 @@ class Registry:
     ) -> None:  # fmt: skip
         self.host = host
         self._out = Asking(host, insecure, pause, timeout, patience)
+        self._offered: dict[tuple[str, str], Place] = {}  # uploads, in place of mounts
 
     @property
     def counts(self) -> dict[str, int]:
         """Requests by method."""
-        return self._out.counts
+        return self._out.wire.counts
 
     @property
     def quota(self) -> Quota | None:
@@ -72,7 +80,7 @@ class Registry:
         """Seconds for which the registry wants to be left alone."""
         return self._out.gate.left()
 
-    def together(self, *scopes: Scope) -> AbstractContextManager[None]:
+    def together(self, *scopes: Scope) -> contextlib.AbstractContextManager[None]:
         """Inside, this thread gets one token for all of these, as soon as it needs one for any."""
         return self._out.door.together(scopes)
 
@@ -87,7 +95,9 @@ class Registry:
         if answer.status == 404:
             return None
         named = answer.headers.get("Docker-Content-Digest") if answer.ok else None
-        return named or digest(self.manifest(reference)[0]), answer.headers.get("Content-Type", "")
+        if not (named and _DIGEST.fullmatch(named)):
+            named = digest(self.manifest(reference)[0])
+        return named, answer.headers.get("Content-Type", "")
 
     def manifest(self, reference: Reference) -> tuple[bytes, str]:
         """The bytes of a manifest or index, and its media type. HashMismatchError when a digest was asked for
@@ -95,7 +105,13 @@ class Registry:
         raw = self._out.found(self._manifest("GET", reference), f"{reference}").body
         if reference.digest and digest(raw) != reference.digest:
             raise HashMismatchError(f"{self.host} sent {digest(raw)} for {reference}")
-        return raw, oci.kind_of(raw, f"{reference}")
+        try:
+            return raw, oci.kind_of(raw, f"{reference}")
+        except InvalidFileError as other:
+            if reference.digest:
+                raise
+            # A page of something on the way says nothing about the image.
+            raise NetworkError(f"{self.host} answered otherwise than a registry: {other.message}") from other
 
     def image(self, reference: Reference, platform: Platform) -> tuple[bytes, oci.Manifest]:
         """The manifest of a platform, through an index where there is one. The config has the last word.
@@ -118,7 +134,7 @@ class Registry:
         path = f"{of.repository}/manifests/{of.wanted}"
         return self._out.small(
             method, path, f"{of}", (of.repository, "pull"), headers=ACCEPT, counted=method == "GET",
-            check=_undamaged,
+            check=lambda answer: _undamaged(answer, f"{of}"),
         )  # fmt: skip
 
     def put_manifest(self, reference: Reference, raw: bytes, media_type: str) -> str:
@@ -134,19 +150,25 @@ class Registry:
 
     def has_blob(self, repository: str, blob: Descriptor) -> bool:
         path, what = f"{repository}/blobs/{blob.digest}", f"{self.host}/{repository}"
-        return self._out.small("HEAD", path, what, (repository, "pull")).status == 200
+        there = self._out.small("HEAD", path, what, (repository, "pull")).status == 200
+        if there:
+            self._no_longer(repository, blob)
+        return there
 
     def small_blob(self, repository: str, blob: Descriptor) -> bytes:
         """A config: checked against its digest."""
         path, what = f"{repository}/blobs/{blob.digest}", f"{self.host}/{repository}@{blob.digest}"
 
+        if blob.size > MOST:
+            raise UnsupportedError(f"{what} is a config of {blob.size} bytes: expected {MOST} at most")
+
         def check(answer: Answer) -> None:
             if answer.ok and digest(answer.body) != blob.digest:
                 raise HashMismatchError(f"{self.host} sent {digest(answer.body)} for {what}")
 
-        return self._out.found(
-            self._out.small("GET", path, what, (repository, "pull"), check=check), what
-        ).body
+        scope = (repository, "pull")
+        answer = self._out.small("GET", path, what, scope, check=check, most=min(blob.size, MOST - 1))
+        return self._out.found(answer, what).body
 
     def blob(self, repository: str, blob: Descriptor) -> Iterator[bytes]:
         """A blob's bytes, in pieces; goes on where a connection broke. The taker checks the digest."""
@@ -179,10 +201,26 @@ class Registry:
         path = f"{repository}/blobs/uploads/?mount={blob.digest}&from={source}"
         scopes = ((repository, "pull,push"), (source, "pull"))  # in one token, or it is not mounted
         try:
-            # 202 offers an upload instead; Docker's registry 2.8 says 400 when two ask for the same at once.
-            return self._out.small("POST", path, f"{self.host}/{repository}", *scopes).status == 201
+            # Docker's registry 2.8 says 400 when two ask for the same at once.
+            answer = self._out.small("POST", path, f"{self.host}/{repository}", *scopes)
         except AuthError:
             return False  # the source may be another's
+        self._no_longer(repository, blob)
+        if answer.status == 202 and "Location" in answer.headers:
+            self._offered[repository, blob.digest] = self._out.wire.place(
+                answer.url, answer.headers, "a mount"
+            )
+        return answer.status == 201
+
+    def _no_longer(self, repository: str, blob: Descriptor) -> None:
+        """Ends an upload that was offered in place of a mount, if there is one, so that none is left open."""
+        if place := self._offered.pop((repository, blob.digest), None):
+            scopes = ((repository, "pull,push"),)
+            with (
+                contextlib.suppress(SlipworksError, BrokenError),
+                self._out.opened("DELETE", place, scopes, {}) as ended,
+            ):
+                whole(ended, MOST)
 
     def put_blob(self, repository: str, blob: Descriptor, body: Body) -> None:
         """Uploads a blob in one piece; begins anew, with a new upload, when that fails for what may pass.
@@ -191,11 +229,14 @@ class Registry:
         headers = {"Content-Type": BYTES, "Content-Length": str(blob.size)}
 
         def upload() -> Answer:
-            begun = self._out.small("POST", f"{repository}/blobs/uploads/", what, scope)
-            self._out.found(begun, what)
-            place = begun.url.join(begun.headers["Location"]).copy_merge_params({"digest": blob.digest})
+            place = self._offered.pop((repository, blob.digest), None)
+            if place is None:
+                begun = self._out.small("POST", f"{repository}/blobs/uploads/", what, scope)
+                self._out.found(begun, what)
+                place = self._out.wire.place(begun.url, begun.headers, "an upload")
+            place = place.copy_merge_params({"digest": blob.digest})
             with self._out.opened("PUT", place, (scope,), headers, body) as ended:
-                answer = Answer(ended.status_code, ended.headers, ended.read(), place)
+                answer = Answer(ended.status_code, ended.headers, whole(ended, MOST), place)
             if answer.status in UPLOAD_LOST:
                 raise HashMismatchError(
                     f"{self.host} did not get all of {blob.digest}{answers.words(answer.body)}"
@@ -205,8 +246,8 @@ class Registry:
         self._out.found(self._out.accepted(self._out.retried(upload, what), what), what)
 
 
-def _undamaged(answer: Answer) -> None:
+def _undamaged(answer: Answer, what: str) -> None:
     """The registry says itself what it sent."""
     said = answer.headers.get("Docker-Content-Digest")
     if answer.ok and answer.body and said and said.startswith("sha256:") and digest(answer.body) != said:
-        raise HashMismatchError(f"{answer.url} came as {digest(answer.body)}: expected {said}")
+        raise HashMismatchError(f"{what} came as {digest(answer.body)}: expected {said[:80]}")

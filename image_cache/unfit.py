@@ -24,5 +24,9 @@ class ForeignLayerError(UnsupportedError):
     """A layer whose bytes are not in the registry, or of a kind that is not known here."""
 
 
+class LostLayerError(UnsupportedError):
+    """A registry has an image's manifest, and not one of its layers any more."""
+
+
 class TagTakenError(UnsupportedError):
     """The tag stands for an image that is not ours; what others made is never overwritten."""

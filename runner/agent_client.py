@@ -17,6 +17,7 @@ from msgspec import Struct
 from kit.errors import VerifyError
 
 PAUSE = 0.1  # seconds between two looks at a command's output, as the SDK has it
+MOST = 64 << 20  # bytes of an answer
 LONGEST = 300  # characters of an answer that an error quotes
 
 
@@ -72,9 +73,9 @@ class Agent:
         with self._asked("POST", "/api/file/upload", params={"path": path}, files={"file": ("file", raw)}):
             pass
 
-    def download(self, path: str) -> bytes:
-        """The bytes of a file of the sandbox."""
-        with self._asked("GET", "/api/file/download", params={"path": path}) as answer:
+    def download(self, path: str, most: int = MOST) -> bytes:
+        """The bytes of a file of the sandbox; VerifyError where they are more than `most`."""
+        with self._asked("GET", "/api/file/download", most, params={"path": path}) as answer:
             return answer.content
 
     def _json(self, method: str, path: str, **more: Any) -> dict[str, Any]:
@@ -88,9 +89,9 @@ class Agent:
         return found
 
     @contextlib.contextmanager
-    def _asked(self, method: str, path: str, **more: Any) -> Iterator[httpx.Response]:
+    def _asked(self, method: str, path: str, most: int = MOST, **more: Any) -> Iterator[httpx.Response]:
         try:
-            answer = self._http.request(method, path, **more)
+            answer = self._whole(method, path, most, **more)
         except httpx.RequestError as broken:
             told = str(broken) or type(broken).__name__
             raise VerifyError(f"the agent-server at {self.url} does not answer: {told}") from broken
@@ -98,3 +99,13 @@ class Agent:
             said = answer.text[:LONGEST].strip()
             raise VerifyError(f"the agent-server answers {method} {path} with {answer.status_code}: {said}")
         yield answer
+
+    def _whole(self, method: str, path: str, most: int, **more: Any) -> httpx.Response:
+        """A sandbox runs what others wrote: no answer of it may fill our memory."""
+        with self._http.stream(method, path, **more) as answer:
+            found = bytearray()
+            for piece in answer.iter_bytes():
+                found += piece
+                if len(found) > most:
+                    raise VerifyError(f"the agent-server answers {method} {path} with more than {most} bytes")
+        return httpx.Response(answer.status_code, content=bytes(found))

@@ -14,6 +14,7 @@ from image_cache.places.origin import Origin
 from image_cache.places.turns import Turns
 from image_cache.references import Reference
 from image_cache.registry import Registry
+from image_cache.unfit import LostLayerError
 from kit.errors import NotFoundError, UnsupportedError
 from kit.nouns import Platform
 
@@ -86,7 +87,7 @@ class RegistryTarget:
             # Whoever had the turn before may have brought it to the target.
             if self._from_holder(repository, blob, known) or self.registry.has_blob(repository, blob):
                 return 0
-            self.registry.put_blob(repository, blob, lambda: source.blob(source_repository, blob))
+            self.registry.put_blob(repository, blob, lambda: _of_base(source, source_repository, blob))
             known.add(repository, blob.digest)
             return blob.size
 
@@ -125,3 +126,11 @@ class RegistryTarget:
                 f"{self.name} has no repository {repository} and makes none: {nowhere.message}",
                 "create it there, or the project that it belongs to",
             ) from nowhere
+
+
+def _of_base(source: Source, repository: str, blob: Descriptor) -> Iterator[bytes]:
+    """While its bytes are pushed nothing else may be taken for what the target has not."""
+    try:
+        yield from source.blob(repository, blob)
+    except NotFoundError as lost:
+        raise LostLayerError(f"the base lacks a layer: {lost.message}", "push the base again") from lost

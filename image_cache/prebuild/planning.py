@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from image_cache.prebuild.schema import ErrorClass, State
-from image_cache.unfit import ForeignLayerError, SchemaOneError, TooManyLayersError, WrongPlatformError
+from image_cache.unfit import (
+    ForeignLayerError,
+    LostLayerError,
+    SchemaOneError,
+    TooManyLayersError,
+    WrongPlatformError,
+)
 from kit.errors import (
     AuthError,
     HashMismatchError,
@@ -22,6 +28,7 @@ from kit.errors import (
 
 _CLASSES: tuple[tuple[type[SlipworksError], ErrorClass], ...] = (
     (NotFoundError, "base missing"),
+    (LostLayerError, "base missing"),
     (SchemaOneError, "platform"),
     (WrongPlatformError, "platform"),
     (TooManyLayersError, "platform"),

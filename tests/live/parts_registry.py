@@ -194,7 +194,7 @@ class Faulty:
                 faulty.seen.append((self.command, self.path, dict(self.headers)))
                 faulty.answers.pop(0)(self)
 
-            do_GET = do_HEAD = do_POST = do_PUT = answer
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
             def log_message(self, *args: object) -> None:
                 pass

@@ -21,7 +21,9 @@ ALLOWED = {
 DOORS = {
     "subprocess": {"kit/process.py"},
     # Registries, files by address, and the agent-server in a sandbox: its client is no part of image_cache.
-    "httpx": {"image_cache/asking.py", "image_cache/downloads.py", "runner/agent_client.py"},
+    "httpx": {
+        "image_cache/asking.py", "image_cache/wire.py", "image_cache/downloads.py", "runner/agent_client.py",
+    },
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
 

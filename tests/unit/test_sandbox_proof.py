@@ -181,3 +181,12 @@ def test_nobody_listens(server: tuple[str, dict[str, tuple[int, bytes]]]) -> Non
             agent.download("/x")
     with Agent(server[0], "wrong") as agent, pytest.raises(VerifyError, match="401"):
         agent.download("/x")
+
+
+def test_no_answer_of_a_sandbox_fills_our_memory(server: tuple[str, dict[str, tuple[int, bytes]]]) -> None:
+    url, answers = server
+    answers["/api/file/download"] = 200, b"x" * 1000
+    with Agent(url, "key") as agent:
+        assert agent.download("/x", most=1000) == b"x" * 1000
+        with pytest.raises(VerifyError, match="with more than 999 bytes"):
+            agent.download("/x", most=999)
