@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +53,18 @@ class Wanted(Struct, frozen=True, kw_only=True):
     def named(self) -> str:
         return ", ".join(map(str, (*(path for path, _ in self.lists), *self.baked)))
 
+    @property
+    def folder(self) -> Path:
+        """Where the report and the map lie: by what was asked for, its own for each list, dataset or target,
+        whatever is changed in the file meanwhile."""
+        given = sorted({(str(kind), path.absolute()) for path, kind in self.lists})
+        given += sorted({("baked", path.absolute()) for path in self.baked})
+        kind, first = given[0]
+        readable = first.name if kind == "baked" else f"{kind}-{first.stem}"
+        bare = re.sub(r"[^a-zA-Z0-9.]+", "-", readable).strip("-.")[:80]
+        exact = "\0".join(f"{kind}:{path}" for kind, path in given)
+        return folder(self.platform) / f"{bare}-{hashlib.sha256(os.fsencode(exact)).hexdigest()[:8]}"
+
     def entries(self) -> list[Entry]:
         each = (lists.read(path, kind) for path, kind in self.lists)
         return shard(itertools.chain(*each, *map(_baked, self.baked)), self.part)
@@ -73,7 +88,7 @@ class Foreseen(Struct, frozen=True, kw_only=True):
 
 
 def folder(platform: Platform) -> Path:
-    """Where what is known of a platform's SIFs lies, and the reports."""
+    """Where what is known of a platform's SIFs lies, and the reports, each list's in a folder of its own."""
     return settings.load().settings.cache_folder / "prebuilds" / f"sifs-{platform.arch}"
 
 
@@ -117,7 +132,8 @@ def make(wanted: Wanted) -> Report:
         with sif_report.following(f"{verb} {count} images", count, wanted.every) as told:
             done = sif_making.make_all(sifs, found.entries, told)
     part = "/".join(map(str, wanted.part)) if wanted.part else None
-    return sif_report.report(wanted.named, str(wanted.platform), part, done, time.monotonic() - began)
+    took = time.monotonic() - began
+    return sif_report.report(wanted.named, str(wanted.platform), part, done, took, fetch=wanted.fetch)
 
 
 def shard(entries: Iterable[Entry], part: tuple[int, int] | None) -> list[Entry]:

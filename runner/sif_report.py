@@ -19,14 +19,21 @@ GOOD = ("there", "made", "fetched")
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """All of a run. part: "2/4" where only that part of the list was for it. seconds: of the whole."""
+    """All of a run. part: "2/4" where only that part of the list was for it. seconds: of the whole.
+    fetch: it was for the layers alone, so that it says nothing of SIFs."""
 
     list: str
     platform: str
     part: str | None
+    fetch: bool = False
     seconds: float
     counts: dict[str, int]
     images: tuple[Done, ...]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether it says what each image's SIF is."""
+        return not self.part and not self.fetch
 
     @property
     def bad(self) -> tuple[Done, ...]:
@@ -42,26 +49,33 @@ class Report(Struct, frozen=True, kw_only=True):
         return f"{', '.join(told) or 'nothing to do'}{why}; {size} of SIFs, in {self.seconds:.0f} s"
 
 
-def report(list_: str, platform: str, part: str | None, done: Sequence[Done], seconds: float) -> Report:
+def report(
+    list_: str, platform: str, part: str | None, done: Sequence[Done], seconds: float, *, fetch: bool = False
+) -> Report:
     counts = Counter(each.state for each in done)
     order = [*GOOD, "left", "failed"]
     return Report(
-        list=list_, platform=platform, part=part, seconds=round(seconds, 1), images=tuple(done),
+        list=list_, platform=platform, part=part, fetch=fetch, seconds=round(seconds, 1), images=tuple(done),
         counts={state: counts[state] for state in order if counts[state]},
     )  # fmt: skip
 
 
 def write(made: Report, folder: Path) -> Path:
-    """report.json, report.md for people, and the map; of a part, under names of its own, and without the map.
-    Atomic each. Returns the first."""
+    """report.json, report.md for people, and the map sifs.json; of a part, under names of its own, without
+    the map, as of layers that were fetched. Atomic each. Returns the first."""
     name = f"report-{made.part.replace('/', '-of-')}" if made.part else "report"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     files.write(folder / f"{name}.md", _text(made))
     files.write(path, msgspec.json.format(msgspec.json.encode(made)))
-    if not made.part:
-        write_map(made.images, folder / "sifs.json")
+    if made.mapped:
+        write_map(made.images, map_of(path))
     return path
+
+
+def map_of(report: Path) -> Path:
+    """Beside a report."""
+    return report.with_name("sifs.json")
 
 
 def _text(made: Report) -> str:

@@ -71,8 +71,9 @@ def uid(login: Login) -> int:
 
 
 def made(login: Login, part: str) -> dict[str, str]:
-    """Reference -> what became of it, by the report of a part."""
-    (path,) = login.cache.glob(f"prebuilds/sifs-*/report-{part}.json")
+    """Reference -> what became of it, by the newest report of a part."""
+    found = login.cache.glob(f"prebuilds/sifs-*/*/report-{part}.json")
+    path = max(found, key=lambda each: each.stat().st_mtime_ns)
     return {each["reference"]: each["state"] for each in json.decode(path.read_bytes())["images"]}
 
 

@@ -119,6 +119,35 @@ def test_a_report_names_what_is_lacking_and_maps_what_is_there(tmp_path: Path) -
     sif_report.demand(part, path)
 
 
+def test_each_list_has_a_map_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+
+    def make(wanted: prebuilding_sifs.Wanted) -> sif_report.Report:
+        done = [Done(reference=each.base, state="made", sif="/x.sif") for each in wanted.entries()]
+        part = "/".join(map(str, wanted.part)) if wanted.part else None
+        return sif_report.report(wanted.named, str(HERE), part, done, 1.0, fetch=wanted.fetch)
+
+    monkeypatch.setattr(prebuilding_sifs, "make", make)
+    maps = []
+    for name, *words in (("one",), ("two",), ("one",), ("one", "--fetch"), ("one", "--shard", "1/1")):
+        list_ = tmp_path / name / "a list.txt"
+        list_.parent.mkdir(exist_ok=True)
+        list_.write_text(f"localhost:1/{name}:1\n")
+        assert cli.main(["prebuild", "sif", str(list_), *words]) == 0
+        told = capsys.readouterr()
+        file = Path(told.out.strip()).with_name("sifs.json")
+        assert json.decode(file.read_bytes()) == {f"localhost:1/{name}:1": "/x.sif"}
+        assert (str(file) in told.err) == (not words), "what has no map tells none"
+        maps.append(file)
+    assert len(set(maps)) == 2 and maps[0] == maps[2] == maps[3] == maps[4]
+    assert maps[0].parent.name.startswith("list-a-list-")
+    as_r2e = prebuilding_sifs.Wanted(lists=((tmp_path / "one/a list.txt", "r2e"),), platform=HERE)
+    baked = prebuilding_sifs.Wanted(lists=(), baked=(tmp_path / "reg-sandboxes-amd64",), platform=HERE)
+    assert as_r2e.folder != maps[0].parent and baked.folder.name.startswith("reg-sandboxes-amd64-")
+
+
 def test_what_was_baked_goes_by_its_bases_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Row = namedtuple("Row", "base")
 

@@ -8,7 +8,8 @@ With --slurm N the work is spread over a job array of N tasks, each in the image
 the list key=value is over their job's, as with `runner submit`: time=4:00:00 sbatch.cpus-per-task=16
 
 The answer is the report's file, which names the SIF of each image; sifs.json beside it is the map from each
-image, and each of its names, to its SIF. With --slurm it is the run folders.
+image, and each of its names, to its SIF. Every list, or dataset or target, has a folder of its own for both.
+With --slurm the answer is the run folders.
 """
 
 from __future__ import annotations
@@ -101,8 +102,10 @@ def _here(args: argparse.Namespace, wanted: Wanted) -> int:
             _tell(prebuilding_sifs.foreseen(wanted), args.json)
             return 0
         made = prebuilding_sifs.make(wanted)
-    path = sif_report.write(made, prebuilding_sifs.folder(wanted.platform))
+    path = sif_report.write(made, wanted.folder)
     say.say(made.line)
+    if made.mapped:
+        say.say(f"the map from images to SIFs: {sif_report.map_of(path)}")
     say.answer(path.read_text().rstrip("\n") if args.json else str(path))
     sif_report.demand(made, path)
     return 0
