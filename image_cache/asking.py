@@ -22,6 +22,7 @@ from image_cache.wire import Answer, Body, Wire, hopeless, plainly, whole
 from kit.errors import HashMismatchError, QuotaError, SlipworksError, UnsupportedError
 
 TRIES = 5
+DOUBTS = 3  # tries where we are refused, and were not before
 PATIENCE = 60.0  # seconds that we wait because a registry says so; more is an error that says how long
 MOST = 8 << 20  # bytes of what is read whole: manifests and indexes; of a token MOST_TOKEN
 MOST_TOKEN = 1 << 20
@@ -109,10 +110,17 @@ class Asking:
             said = self.gate.heard(answer.status, answer.headers)
             waited += said
             failed += not said
-            if answer.status not in answers.PASSING or failed >= TRIES or waited > self.gate.patience:
+            if failed >= self._tries(answer) or waited > self.gate.patience:
                 return answer
             if not said:
                 time.sleep(self.backoff(failed))
+
+    def _tries(self, answer: Answer) -> int:
+        """How often what is answered so is tried at most. One that let us in before may say 401 where a part
+        of it fails; that our login is not enough, it says otherwise."""
+        if answer.status == 401 and self.door.let_in:
+            return 1 if "insufficient_scope" in answer.headers.get("WWW-Authenticate", "") else DOUBTS
+        return TRIES if answer.status in answers.PASSING else 0
 
     def _told(self, trouble: Exception, what: str) -> SlipworksError:
         if isinstance(trouble, SlipworksError):
@@ -136,6 +144,7 @@ class Asking:
         """
         known = self.door.header(scopes)
         with self.wire.sent(method, where, known, headers, body) as answer:
+            self.door.let_in |= known is not None and answer.is_success
             challenge = answer.headers.get("WWW-Authenticate") if answer.status_code == 401 else None
             # Another host, to which we were sent, has no say in where our login goes.
             if challenge is None or not self.wire.is_here(answer.request.url):
@@ -148,6 +157,7 @@ class Asking:
             yield refused
             return
         with self.wire.sent(method, where, self.door.header(scopes), headers, body) as answer:
+            self.door.let_in |= answer.is_success
             yield answer
 
     def _token(self, way: TokenRequest, what: str) -> bytes:

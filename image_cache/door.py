@@ -30,6 +30,7 @@ class Door:
         self._tokens, self._turns = Tokens(), Turns()
         self._here = threading.local()
         self._bearer: str | None = None  # how tokens are asked for here, once that was said
+        self.let_in = False  # the registry took what we showed it, at least once
         self._served = False  # the token service took our credentials before
         self._credentials: dict[str, Credentials | None] = {}  # by repository
         self._helped: dict[tuple[str, str], Credentials | None] = {}  # what helper programs said

@@ -12,10 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
-KINDS = ("429", "500", "reset", "lost", "stall", "truncate")
-"""reset: before the registry hears of it; lost: the registry did it, and its answer does not come; truncate:
-the answer, or the upload, ends in the middle."""
+KINDS = ("401", "429", "500", "reset", "lost", "stall", "truncate")
+TOKEN = "/a-token-service"
+"""401: wants a token of a service that is here too, and fails as often. reset: before the registry hears of
+it; lost: the registry did it, and its answer does not come; truncate: the answer, or the upload, ends in the
+middle."""
 
 
 class FaultyProxy:
@@ -38,7 +42,7 @@ class FaultyProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 proxy.answer(self, body)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_any
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -67,7 +71,7 @@ class FaultyProxy:
 
     def answer(self, handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
         kind, where = self._drawn()
-        if kind in ("429", "500"):
+        if kind in ("401", "429", "500"):
             self._refuse(handler, kind, where)
         elif kind == "reset":
             _break(handler)
@@ -87,17 +91,24 @@ class FaultyProxy:
                 _send(handler, *answered, cut=where if kind == "truncate" else None)
 
     def _refuse(self, handler: http.server.BaseHTTPRequestHandler, kind: str, where: float) -> None:
-        code = 429 if kind == "429" else (500, 502, 503, 504)[int(where * 4)]
+        code = int(kind) if kind != "500" else (500, 502, 503, 504)[int(where * 4)]
         words = b"<html>sorry</html>"
         headers = [("Content-Length", str(len(words)))]
+        if code == 401 and not handler.path.startswith(TOKEN):
+            realm = f'Bearer realm="http://{self.host}{TOKEN}",service="faulty"'
+            headers.append(("WWW-Authenticate", realm))
         if code == 429 and where < 0.2:
-            headers.append(("Retry-After", "1" if where < 0.02 else "0"))
+            soon = format_datetime(datetime.now(UTC) + timedelta(seconds=1), usegmt=True)
+            headers.append(("Retry-After", "1" if where < 0.02 else soon if where < 0.1 else "0"))
         _send(handler, code, headers, words)
 
     def _forwarded(
         self, handler: http.server.BaseHTTPRequestHandler, body: bytes, sent: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes] | None:
         """What the registry answers; None when it got but a part of what was announced."""
+        if handler.path.startswith(TOKEN):
+            given = b'{"token": "%d"}' % self.requests
+            return 200, [("Content-Length", str(len(given)))], given
         upstream = http.client.HTTPConnection(self.registry, timeout=30)
         with contextlib.closing(upstream):
             upstream.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)

@@ -21,7 +21,14 @@ from image_cache.references import Reference
 from image_cache.registry import Registry
 from image_cache.unfit import LostLayerError, SchemaOneError
 from image_cache.wire import Wire
-from kit.errors import HashMismatchError, InvalidFileError, NetworkError, NotFoundError, UnsupportedError
+from kit.errors import (
+    AuthError,
+    HashMismatchError,
+    InvalidFileError,
+    NetworkError,
+    NotFoundError,
+    UnsupportedError,
+)
 from kit.nouns import digest
 from tests.live.parts_registry import Faulty
 
@@ -90,6 +97,32 @@ def test_a_place_is_the_registrys_own_by_scheme_host_and_port(said: str, where: 
     wire = Wire("lab.io", "https://lab.io/v2", 1.0)
     place = wire.place(httpx.URL("https://lab.io/v2/x"), {"Location": said}, "an upload")
     assert (f"{place}", wire.is_here(place)) == (where, here)
+
+
+@pytest.mark.parametrize(("said", "asked"), [("", 3), (',error="insufficient_scope"', 2)])
+def test_a_401_of_one_that_let_us_in_may_pass(server: Faulty, said: str, asked: int) -> None:
+    """A token service that fails says so; that we may not, is told once."""
+    client, at = asking(server), Reference(server.host, "a/b", "c")
+    challenge = f'Bearer realm="http://{server.host}/token",service="x"{said}'
+
+    def refused() -> None:
+        server.then(401, WWW_Authenticate=challenge)
+        server.then(200, b'{"token": "t"}')
+
+    refused()
+    server.then(200, Docker_Content_Digest=BLOB.digest)
+    assert client.head(at)
+    server.seen.clear()
+    refused()
+    server.then(401, WWW_Authenticate=challenge)
+    if said:
+        with pytest.raises(AuthError):
+            client.head(at)
+    else:
+        server.then(200, Docker_Content_Digest=BLOB.digest)
+        assert client.head(at)
+    assert not server.answers
+    assert len([path for _, path, _ in server.seen if "token" not in path]) == asked
 
 
 # -- what is no manifest -------------------------------------------------------------------------------------
