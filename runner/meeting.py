@@ -1,8 +1,8 @@
 """How the nodes of a job find and watch each other: small files in a folder that all of them see.
 
 No node asks a controller, and no clock is compared with another machine's. Files, each put in place whole:
-    head         rank 0: the address at which Ray, or the command of node 0, can be reached, or soon can
-    joined-<k>   node k has joined Ray; joined-0: the head stands
+    head         rank 0: the address at which Ray, or the command of node 0, can be reached
+    joined-<k>   node k has joined Ray
     ready-<k>    the services of node k are ready
     alive-<who>  a counter that grows while the writer lives; silence is measured on the reader's own clock
     fetching-<k> the image is on its way to node k: it gives signs of life, but has not begun
@@ -75,15 +75,6 @@ class Meeting:
     def head(self) -> str | None:
         found = self._read("head")
         return found.decode() if found else None
-
-    def leads(self) -> bool:
-        """Whether the head has an address."""
-        return self._has("head")
-
-    def withdraw_head(self) -> None:
-        """What was published will come to nothing; readers may have it already."""
-        (self.folder / "head").unlink(missing_ok=True)
-        self._listed = (float("-inf"), self._listed[1])
 
     def join(self, rank: int) -> None:
         self._put(f"joined-{rank}", "")

@@ -166,7 +166,7 @@ class Node:
         within = self._limit(plan.ready_within if plan else self.peers.within)
         head = wait(self.meeting.head, awaited="the head's address", seconds=within, check=self.check)
         if plan:
-            self._start_ray(plan)
+            self._bring_up(plan, head)
             self.meeting.join(self.rank)
             self.events.mark("joined")
             self.env["RAY_ADDRESS"] = head
@@ -220,18 +220,18 @@ class Node:
 
     def _lead_ray(self, plan: RayPlan) -> str:
         began = time.monotonic()
-        self._start_ray(plan)
+        self._bring_up(plan, None)
         where = rays.address(plan)
+        self.meeting.publish_head(where)
         self._await_nodes(self.meeting.joined, "join Ray", plan.ready_within - (time.monotonic() - began))
         self.tell(f"Ray is ready at {where}: {self.launch.nodes} node(s)")
         self.events.mark("ray ready")
         return where
 
-    def _start_ray(self, plan: RayPlan) -> None:
+    def _bring_up(self, plan: RayPlan, head: str | None) -> None:
         self.ray = Ray(plan, self.rank, self.attempt.ray_log(self.rank), self.env)
         until = time.monotonic() + plan.ready_within
-        start = self.ray.join if self.rank else self.ray.lead
-        tries = start(self.meeting, until, self.peers.check, self.tell)
+        tries = self.ray.bring_up(head, until, self.peers.check, self.tell)
         self.events.mark("ray started", tries=tries)
 
     def _serve(self, here: str) -> None:

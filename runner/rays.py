@@ -7,17 +7,15 @@ import os
 import re
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from kit import process
 from kit.errors import LaunchError
 from runner.ends import Died
 from runner.launch import RayPlan
-from runner.meeting import Meeting, T, wait
+from runner.meeting import wait
 from runner.runs import last_lines
 
 PORTS = (
@@ -73,47 +71,29 @@ class Ray:
     def __init__(self, plan: RayPlan, rank: int, log: Path, env: Mapping[str, str]) -> None:
         self.plan, self.rank, self.log, self.env = plan, rank, log, env
         self.child: process.Child[bytes] | None = None
-        self._said_before = 0
 
-    def lead(
-        self, meeting: Meeting, until: float, check: Callable[[], None], tell: Callable[[str], None]
+    def bring_up(
+        self, head: str | None, until: float, check: Callable[[], None], tell: Callable[[str], None]
     ) -> int:
-        """Starts Ray and waits until the head, which is here, is registered; `join` is then said of rank 0.
+        """Starts Ray and waits until this node is registered with the head, which may be this one.
 
-        Its address is published before, when its port opens: to start takes the others seconds as well, and
-        what they need of the head they wait for themselves. It is withdrawn if the head must start once more.
-        Ray's own limit of 30 s is fixed and too short for a busy machine, so it has two tries. Returns how
-        many it took; LaunchError at `until` on the monotonic clock.
+        Ray's own limit of 30 s is fixed and too short for a busy machine, so every node has two tries. A
+        worker that comes before the head is registered may wait for its own raylet in vain and to the limit,
+        though the head stands long since: the head's address must be published late. Returns how many tries
+        it took; LaunchError at `until` on the monotonic clock.
         """
-        early = not self._answers()  # else the port is somebody else's still
         for tries in (1, 2):
-            self._start(None)
-            up = partial(self._leads, meeting) if early else self._up
-            if _await(up, f"Ray on node {self.rank}", until, check):
-                meeting.publish_head(address(self.plan))
-                meeting.join(self.rank)
+            self.child = _start(self.plan, head, self.log, self.env)
+            left = until - time.monotonic()
+            if wait(self._up, awaited=f"Ray on node {self.rank}", seconds=left, check=check):
                 return tries
-            early = False
-            meeting.withdraw_head()
-            self._give_up(tries, tell)
+            if tries == 2:
+                self.check()
+            tell("Ray gave up starting; once more")
+            process.end_group(self.child)
+            if self.plan.temp_dir:
+                clear(Path(self.plan.temp_dir), None)
         raise AssertionError("two tries either end well or raise")
-
-    def join(
-        self, meeting: Meeting, until: float, check: Callable[[], None], tell: Callable[[str], None]
-    ) -> int:
-        """As `lead`, with the head elsewhere: until both this node and the head are registered.
-
-        A try that began before the head was registered is one more: it fails where Ray waits too short a time
-        for a slow head, or the head has begun anew.
-        """
-        for tries in (1, 2) if meeting.joined(0) else (0, 1, 2):
-            there = partial(_head, meeting, registered=tries > 0)
-            head = _await(there, "the head's address", until, check)
-            self._start(head)
-            if _await(partial(self._joins, meeting), f"Ray on node {self.rank}", until, check):
-                return max(tries, 1)
-            self._give_up(tries, tell)
-        raise AssertionError("three tries either end well or raise")
 
     def check(self) -> None:
         """Raises Died once Ray has ended."""
@@ -127,65 +107,21 @@ class Ray:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child.pid, signal.SIGKILL)
 
-    def _start(self, head: str | None) -> None:
-        """In a session of its own; its output goes to `log`, after that of an earlier try."""
-        words = argv(self.plan, head)
-        program = shutil.which("ray", path=self.env.get("PATH"))
-        if program is None:
-            hint = "ray: false in the job file runs without Ray"
-            raise LaunchError("the image has no `ray` on its PATH", hint)
-        self._said_before = self.log.stat().st_size if self.log.exists() else 0
-        self.child = process.start([program, *words[1:]], what="start Ray", log=self.log, env=self.env)
-
-    def _give_up(self, tries: int, tell: Callable[[str], None]) -> None:
-        """Ends a try that has failed; raises Died where that was the second."""
-        assert self.child
-        if tries == 2:
-            self.check()
-        tell("Ray gave up starting; once more")
-        process.end_group(self.child)
-        if self.plan.temp_dir:
-            clear(Path(self.plan.temp_dir), None)
-
-    def _leads(self, meeting: Meeting) -> bool | None:
-        """`_up`; the address is published once."""
-        if not meeting.leads() and self._answers():
-            meeting.publish_head(address(self.plan))
-        return self._up()
-
-    def _joins(self, meeting: Meeting) -> bool | None:
-        """`_up`, and the head is, too; False once the head has withdrawn."""
-        if not meeting.leads():
-            return False
-        if (up := self._up()) and not meeting.joined(0):
-            assert self.child
-            return None if self.child.poll() is None else False
-        return up
-
-    def _answers(self) -> bool:
-        """Whether something listens where the head is to be joined."""
-        host, _, port = address(self.plan).rpartition(":")
-        try:
-            socket.create_connection((host, int(port)), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
     def _up(self) -> bool | None:
         """True once `ray start` has said that this node is registered, False once it has ended, else None."""
         assert self.child
-        if STARTED.search(self.log.read_bytes(), self._said_before):
+        if STARTED.search(self.log.read_bytes()):
             return True
         return None if self.child.poll() is None else False
 
 
-def _await(probe: Callable[[], T | None], awaited: str, until: float, check: Callable[[], None]) -> T:
-    return wait(probe, awaited=awaited, seconds=until - time.monotonic(), check=check)
-
-
-def _head(meeting: Meeting, registered: bool) -> str | None:
-    """Where the head can be joined, once it can; registered: not before it has begun for good."""
-    return meeting.head() if meeting.joined(0) or not registered else None
+def _start(plan: RayPlan, head: str | None, log: Path, env: Mapping[str, str]) -> process.Child[bytes]:
+    """Starts Ray in a session of its own; its output goes to `log`."""
+    words = argv(plan, head)
+    program = shutil.which("ray", path=env.get("PATH"))
+    if program is None:
+        raise LaunchError("the image has no `ray` on its PATH", "ray: false in the job file runs without Ray")
+    return process.start([program, *words[1:]], what="start Ray", log=log, env=env)
 
 
 def clear(temp_dir: Path, logs: Path | None) -> None:
