@@ -14,7 +14,7 @@ from msgspec import Struct, structs
 from image_cache import oci
 from image_cache.answers import BlobsMissingError
 from image_cache.oci import Artifact, Descriptor
-from image_cache.places import Known, Origin, Source, Target
+from image_cache.places import Known, Origin, Source, Target, blame
 from image_cache.places.files import Shelf
 from image_cache.unfit import ForeignLayerError, TagTakenError
 from kit.errors import InvalidFileError
@@ -170,7 +170,8 @@ def do(baked: Baked, source: Source, origin: Origin, target: Target, repository:
     if target.oci_only:
         baked = as_oci(baked)
     holders = [known.holder(one.digest) for one in baked.ours]
-    with target.together(repository, source, origin.repository, holders):
+    source = blame.OfBase(source)
+    with blame.asking("target"), target.together(repository, source, origin.repository, holders):
         return _done(baked, source, origin, target, repository, known)
 
 

@@ -198,12 +198,11 @@ def make(
     if what:
         journal.settle(what.address)
     kind: Work = "bake" if what else "mirror"
-    session = work(
-        journal, kind, maker.make, places, jobs=jobs, every=every, limit=limit, wait=wait,
-        moved=lambda: maker.moved,
-    )  # fmt: skip
-    to.close()
-    return session
+    with journal.settling(to.close):
+        return work(
+            journal, kind, maker.make, places, jobs=jobs, every=every, limit=limit, wait=wait,
+            moved=lambda: maker.moved,
+        )  # fmt: skip
 
 
 def foreseen(journal: Journal, places: Places, what: Added | None) -> Forecast:

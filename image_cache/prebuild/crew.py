@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from image_cache.places import blame
 from image_cache.prebuild import planning
 from image_cache.prebuild.journal import NEVER, Journal, Work
 from image_cache.prebuild.schema import ErrorClass, Row
@@ -24,6 +25,8 @@ TICK = 0.5
 OUTAGE = 30.0  # seconds that all images wait when nothing answers any more
 HOPELESS = 20  # images that were all refused to us, and none made: so will be the rest
 PATIENCE = 1800.0  # seconds of nothing but failures that pass: then the run ends, and says so
+
+ALL = ""  # no place: images of every place
 
 Result = tuple[Row, BaseException | None]
 
@@ -93,7 +96,10 @@ class Crew:
         return bool(self._under_way) or self.journal.next_due(self.work) is not None
 
     def _fits(self, place: str) -> bool:
-        """After a quota was met, one image of the place probes it; each that goes well lets one more in."""
+        """After a quota was met, one image of the place probes it, or of all where it was the target's; each
+        that goes well lets one more in."""
+        if ALL in self._width and len(self._under_way) >= self._width[ALL]:
+            return False
         if place not in self._width:
             return True
         return sum(each == place for each in self._under_way.values()) < self._width[place]
@@ -119,8 +125,8 @@ class Crew:
                     f"{row.base} was done ({self.work}), and the journal says that it is to do"
                 )
             self.done += 1
-            if row.place in self._width:
-                self._width[row.place] += 1
+            for place in {row.place, ALL} & self._width.keys():
+                self._width[place] += 1
             self._answered, self._unanswered = time.monotonic(), 0
             return
         if isinstance(failure, NoSpaceError):
@@ -139,9 +145,11 @@ class Crew:
         self.journal.change(
             row, tries=row.tries, attempts=row.attempts, error_class="quota", error=message(failure)
         )  # fmt: skip
-        self.journal.put_off(row.place, time.time() + seconds)
-        self._width[row.place] = 1
-        self._note = f"{row.place} wants us to wait {planning.span(seconds)}"
+        target = blame.of_target(failure)
+        self.journal.put_off(None if target else row.place, time.time() + seconds)
+        self._width[ALL if target else row.place] = 1
+        whose = self.journal.header.target.partition("/")[0] if target else row.place
+        self._note = f"{whose} wants us to wait {planning.span(seconds)}"
         self._answered = time.monotonic()
 
     def _again(self, row: Row, kind: ErrorClass, failure: BaseException, seconds: float) -> None:
@@ -163,10 +171,12 @@ class Crew:
             raise failure
         self.done += 1
         self.failed += 1
+        state = planning.state_after(failure, looking=self.work == "look")
+        if self.work == "look" and row.state == "ready":
+            state = "ready"  # what was made is there, whatever became of its base
         self.journal.change(
-            row, state=planning.state_after(failure, looking=self.work == "look"), look=0, due=NEVER,
-            error_class=kind, error=message(failure), ended=time.time(),
-        )  # fmt: skip
+            row, state=state, look=0, due=NEVER, error_class=kind, error=message(failure), ended=time.time()
+        )
 
     def _end_in_order(self) -> None:
         if not self._under_way:

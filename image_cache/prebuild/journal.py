@@ -10,9 +10,10 @@ anything is done again.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -86,6 +87,17 @@ class Journal:
 
     def note(self, name: str, value: str) -> None:
         self.database.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    @contextlib.contextmanager
+    def settling(self, close: Callable[[], None]) -> Iterator[None]:
+        """Around work whose results are in their place only after `close`, as those in an archive are."""
+        late = Origin.parse(self.header.target).kind == "oci-archive"
+        if late:
+            self.note("unsettled", "yes")
+        yield
+        close()
+        if late:
+            self.note("unsettled", "")
 
     def noted(self, name: str) -> str | None:
         found = self.database.one("SELECT value FROM meta WHERE name=?", (name,))
@@ -173,7 +185,13 @@ class Journal:
         )
 
     def ready(self) -> Iterator[tuple[Row, str]]:
-        """The images that are done, each with its reference by digest."""
+        """The images that are done, each with its reference by digest. InvalidFileError while they may not be
+        where that says: an archive is written when a run ends."""
+        if self.noted("unsettled"):
+            raise InvalidFileError(
+                f"{self.header.target} is not written yet: a run is at it, or was broken off",
+                "runner prebuild run",
+            )
         for row in self.rows("state='ready' AND baked IS NOT NULL"):
             yield row, self.reference(row)
 
@@ -241,9 +259,11 @@ class Journal:
             (time.time(), row.id),
         )
 
-    def put_off(self, place: str, due: float) -> None:
-        """Nothing of a place is due before then: it told us to come back later."""
-        self.database.run("UPDATE images SET due=? WHERE place=? AND due < ?", (due, place, due))
+    def put_off(self, place: str | None, due: float) -> None:
+        """Nothing of a place is due before then: it told us to come back later. None: nothing at all, as the
+        target told us so."""
+        which, values = ("place=? AND", (place,)) if place is not None else ("", ())
+        self.database.run(f"UPDATE images SET due=? WHERE {which} due < ?", (due, *values, due))
 
     # -- documents -------------------------------------------------------------------------------------------
 

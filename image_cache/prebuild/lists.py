@@ -124,6 +124,11 @@ def _lacking(dataset: _Dataset, row: Mapping[str, Any], where: str) -> InvalidFi
 
 
 def _entry(text: str, names: Any, where: str, spelled: str | None = None) -> Entry:
+    for each in (text, *names):
+        try:
+            each.encode()
+        except UnicodeEncodeError as bad:  # half of a pair, which JSON can spell: `"\ud800"`
+            raise InvalidFileError(f"{where}: {_short(each)} is no text: {bad.reason}") from bad
     try:
         base = str(Origin.parse(text))
     except InvalidFileError as bad:

@@ -8,7 +8,7 @@ from typing import Any
 
 from image_cache import bake, oci
 from image_cache.bake import Added
-from image_cache.places import Origin, Seen, Source, Target
+from image_cache.places import Origin, Seen, Source, Target, blame
 from image_cache.prebuild.journal import Journal
 from image_cache.prebuild.schema import Row
 from image_cache.unfit import SchemaOneError
@@ -57,10 +57,11 @@ class Looker:
         if self.added is None or image is None:
             return None
         wanted = bake.planned(*documents, row.base, image, self.added) if documents else None
-        found = self.target.find(row.repository, bake.tag(image, self.added))
-        if found is None or (wanted and wanted.digest == found):
-            return found
-        said = self.target.labels(row.repository, found)
+        with blame.asking("target"):
+            found = self.target.find(row.repository, bake.tag(image, self.added))
+            if found is None or (wanted and wanted.digest == found):
+                return found
+            said = self.target.labels(row.repository, found)
         ours = said.get(bake.BASE_DIGEST) == image and said.get(bake.ADDRESS) == self.added.address
         return found if ours else None
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from image_cache.places import blame
 from image_cache.prebuild.schema import ErrorClass, State
 from image_cache.unfit import (
     ForeignLayerError,
@@ -54,8 +55,9 @@ QUOTA_PAUSE = 600.0  # seconds until a registry that named no time is asked agai
 
 
 def error_class(error: BaseException) -> ErrorClass:
-    """What went wrong; what nobody foresaw is ours."""
-    return next((name for kind, name in _CLASSES if isinstance(error, kind)), "ours")
+    """What went wrong; what nobody foresaw is ours. The target's answers say nothing about a base."""
+    found: ErrorClass = next((name for kind, name in _CLASSES if isinstance(error, kind)), "ours")
+    return "target" if blame.of_target(error) and found in ("base missing", "platform", "ours") else found
 
 
 def state_after(error: BaseException, looking: bool) -> State:
@@ -63,6 +65,8 @@ def state_after(error: BaseException, looking: bool) -> State:
 
     Only a clear answer about the base makes it missing or unfit: all else is not known, or failed.
     """
+    if blame.of_target(error):
+        return "unknown" if looking else "failed"
     for kind, state in _STATES.items():
         if isinstance(error, kind):
             return state

@@ -12,7 +12,10 @@ State = Literal[
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("new", "to-bake", "unknown", "unauthorised", "failed")
 """States of images that another run may make."""
-ErrorClass = Literal["transient", "base missing", "platform", "auth", "quota", "space", "ours"]
+ErrorClass = Literal[
+    "transient", "base missing", "platform", "auth", "quota", "space", "target", "ours"
+]  # fmt: skip
+"""target: what images are put into refused one, which says nothing about its base."""
 
 VERSION = 1
 IS_OPEN = "state IN ({})".format(", ".join(f"'{state}'" for state in OPEN))
