@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -153,7 +154,8 @@ def test_images_of_an_archive_that_is_not_written_yet_are_not_given_out(
     (row,) = made.rows()
 
     class Places:
-        requests = source = None
+        requests: ClassVar[dict[str, int]] = {}
+        source = None
 
         def target(self, to: str) -> Shelf:
             return Shelf()
