@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from image_cache import oci
 from image_cache.oci import Descriptor
-from image_cache.places import Fetched, Known, Seen, Source
+from image_cache.places import Fetched, Known, Seen, Source, blame
 from image_cache.places.files import checked
 from image_cache.places.origin import Origin
 from image_cache.places.turns import Turns
@@ -133,4 +133,5 @@ def _of_base(source: Source, repository: str, blob: Descriptor) -> Iterator[byte
     try:
         yield from source.blob(repository, blob)
     except NotFoundError as lost:
-        raise LostLayerError(f"the base lacks a layer: {lost.message}", "push the base again") from lost
+        with blame.asking("base"):
+            raise LostLayerError(f"the base lacks a layer: {lost.message}", "push the base again") from lost

@@ -35,6 +35,10 @@ class Looker:
         Writes down what was learned; raises what says that it cannot be used, or is not known."""
         origin = Origin.parse(row.base)
         source = self.source_of(origin)
+        with self.target.together(row.repository, source, origin.repository, ()):
+            self._look(row, origin, source)
+
+    def _look(self, row: Row, origin: Origin, source: Source) -> None:
         seen = source.look(origin)
         if seen is None:
             raise NotFoundError(f"{row.base} does not exist", "check the name and the tag")

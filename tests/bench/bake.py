@@ -8,6 +8,9 @@ speed  images a second on loopback, manifest and config of the base fetched and 
 bytes  what goes over the wire for an image after the first, all headers counted
 far    the same with a round trip of 50 ms (tests/bench/relay.py); --images 4578 for R2E-Gym's subset
 
+Each but `bytes` once more as `runner prebuild plan` and `run` do it (bake_run.py), with the journal and all;
+`far` also from a registry that wants tokens, whose service is as far away.
+
 The agent's layer is the real one where this machine has it (`runner prebuild layer`), else noise of its size.
 Bases are written straight into the storage of a real registry, for the time that takes. Both processors are
 shared with the registry, whose seconds are told too: what is left to gain here is what is ours.
@@ -21,10 +24,8 @@ import gzip
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from image_cache.registry import Registry
 from kit import say
 from kit.nouns import Platform, digest
 from runner import agent_layer, images
+from tests.bench import bake_run
+from tests.bench.bake_run import wire
 from tests.live import parts_registry
 from tests.live.parts_bake import artifact, tar_of
 
@@ -181,6 +184,8 @@ def speed(storage: Storage, pid: int, more: Added, args: argparse.Namespace, wor
             f"{args.images / took:.1f} a second",
             told,
         )
+        went = bake_run.ran(work / f"near {kind}", storage.host, bases, more, args.jobs)
+        row(f"by plan and run, {kind}", f"{went.images / went.took:.1f} a second", f"{went.told}; {load()}")
         if cost:
             row("", f"{cost * args.images / took:.0f} x", "as fast as COPY and push by buildah")
 
@@ -213,21 +218,6 @@ def built(storage: Storage, more: Added, work: Path, builds: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-@contextlib.contextmanager
-def wire(host: str, delay: float) -> Iterator[tuple[str, list[int]]]:
-    """Another name of a registry, `delay` seconds away each way; at the end the bytes sent and received."""
-    argv = [sys.executable, "-m", "tests.bench.relay", host.replace("localhost", "127.0.0.1"), str(delay)]
-    relay = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-    passed: list[int] = []
-    try:
-        assert relay.stdout
-        yield f"localhost:{relay.stdout.readline().strip()}", passed
-    finally:
-        relay.terminate()
-        out, _ = relay.communicate()
-        passed += map(int, out.split())
-
-
 def bytes_(storage: Storage, more: Added) -> None:
     for kind in KINDS:
         bases = [storage.base(kind, 2_000_000 + number) for number in range(101)]
@@ -247,16 +237,29 @@ def bytes_(storage: Storage, more: Added) -> None:
             f"{sent / 1000:.1f} sent, {got_ / 1000:.1f} received")  # fmt: skip
 
 
-def far(storage: Storage, more: Added, args: argparse.Namespace) -> None:
+def far(storage: Storage, more: Added, args: argparse.Namespace, work: Path) -> None:
     for kind in KINDS:
         bases = [storage.base(kind, 3_000_000 + number) for number in range(args.images + 1)]
+        jobs = args.far_jobs
         with wire(storage.host, ROUND_TRIP / 2) as (host, _):
-            oven = Oven(host, more, args.far_jobs)
+            oven = Oven(host, more, jobs)
             oven.bake(bases[0])
-            took = oven.all(bases[1:])
-        rate = args.images / took
-        row(f"50 ms away, {kind}, {args.images} images, {args.far_jobs} jobs", f"{took:.0f} s",
-            f"{rate:.1f} a second, so 4578 images in {4578 / rate / 60:.1f} min; {load()}")  # fmt: skip
+            far_row(kind, "parts", args.images, oven.all(bases[1:]), jobs)
+            went = bake_run.ran(work / f"journal {kind}", host, bases, more, jobs)
+            far_row(kind, "run", args.images, went.took, jobs, went.told)
+        with bake_run.with_tokens(work / f"tokens {kind}", ROUND_TRIP / 2) as (host, tokens):
+            locked = Storage(work / f"tokens {kind}/registry", host)
+            bases = [locked.base(kind, 3_000_000 + number) for number in range(args.images + 1)]
+            with wire(host, ROUND_TRIP / 2) as (host_, _), bake_run.logged_in(work, host_):
+                went = bake_run.ran(work / f"journal tokens {kind}", host_, bases, more, jobs)
+            told = f"{went.told}; {len(tokens.granted) / args.images:.2f} tokens for each, plan and run"
+            far_row(kind, "run, tokens", args.images, went.took, jobs, told)
+
+
+def far_row(kind: str, how: str, images: int, took: float, jobs: int, told: str = "") -> None:
+    rate = images / took
+    row(f"50 ms away, {kind}, {how}, {images} images, {jobs} jobs", f"{took:.0f} s",
+        f"{rate:.1f} a second, so 4578 images in {4578 / rate / 60:.1f} min; {told}; {load()}")  # fmt: skip
 
 
 def main() -> None:
@@ -282,7 +285,7 @@ def main() -> None:
             if "bytes" in wanted:
                 bytes_(storage, more)
             if "far" in wanted:
-                far(storage, more, args)
+                far(storage, more, args, work)
 
 
 if __name__ == "__main__":

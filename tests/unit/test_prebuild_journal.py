@@ -120,7 +120,20 @@ def test_holdings_are_written_with_what_they_belong_to(tmp_path: Path) -> None:
     other = Holdings(made.database)
     assert other.has("r", "d") and other.holder("d") == "r"
     other.forget("r", "d")
-    assert not known.has("r", "d") and known.holder("d") is None
+    assert not known.has("r", "d") and Holdings(made.database).holder("d") is None
+
+
+def test_a_holder_stays_the_same_until_it_is_forgotten(tmp_path: Path) -> None:
+    """Else who mounts from it needs a token for another one each time."""
+    known = Holdings(journal(tmp_path, A).database)
+    named = set()
+    for number in range(50):
+        known.add(f"r{number:02}", "d")
+        named.add(known.holder("d"))
+        known.flush()
+    assert named == {"r00"}
+    known.forget("r00", "d")
+    assert known.holder("d") not in ("r00", None)
 
 
 # -- files that are not as they should be --------------------------------------------------------------------

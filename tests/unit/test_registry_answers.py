@@ -14,7 +14,7 @@ import pytest
 from image_cache import answers, challenges, oci
 from image_cache.asking import MOST, MOST_TOKEN
 from image_cache.challenges import TokenRequest
-from image_cache.places import Remembered, Source
+from image_cache.places import Remembered, Source, blame
 from image_cache.places.registry import RegistryTarget
 from image_cache.prebuild import planning
 from image_cache.references import Reference
@@ -204,9 +204,10 @@ def test_a_layer_that_its_base_lacks_is_not_told_of_the_target(server: Faulty) -
     server.then(202, Location="/v2/baked/b/blobs/uploads/1")
     server.then(201)
     source: Source = Lacking()  # type: ignore[assignment]
-    with pytest.raises(LostLayerError, match="the base lacks a layer: a/b@sha256") as told:
+    lacks = pytest.raises(LostLayerError, match="the base lacks a layer: a/b@sha256")
+    with lacks as told, blame.asking("target"):
         RegistryTarget(asking(server)).take("baked/b", BLOB, source, "a/b", Remembered())
-    assert planning.error_class(told.value) == "base missing"
+    assert not blame.of_target(told.value) and planning.error_class(told.value) == "base missing"
     assert planning.state_after(told.value, looking=False) == "failed"
 
 
