@@ -7,28 +7,25 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
 from containers import sif
 from containers.engines.apptainer import Apptainer
-from containers.workplace import packed_size
+from image_cache.places.origin import Origin
 from image_cache.prebuild import lists
 from image_cache.prebuild.lists import Entry, Kind
 from image_cache.store import Store
 from kit import say, settings
-from kit.errors import SlipworksError
+from kit.errors import UnsupportedError
 from kit.nouns import Platform
-from runner import own_store, sif_layers, sif_making, sif_report, sif_space
-from runner.sif_making import Sifs, host_of
+from runner import own_store, sif_layers, sif_looking, sif_making, sif_report, sif_space
+from runner.sif_making import Sifs
 from runner.sif_report import Report
 from runner.sif_sources import Sources
 from runner.sif_space import Forecast
-
-SAMPLE = 20  # images by which the rest is judged, where the registry counts the manifests that it sends
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -66,8 +63,9 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return folder(self.platform) / f"{bare}-{hashlib.sha256(os.fsencode(exact)).hexdigest()[:8]}"
 
     def entries(self) -> list[Entry]:
+        """UnsupportedError where one of them, in whatever part, is in no registry."""
         each = (lists.read(path, kind) for path, kind in self.lists)
-        return shard(itertools.chain(*each, *map(_baked, self.baked)), self.part)
+        return shard(map(_in_a_registry, itertools.chain(*each, *map(_baked, self.baked))), self.part)
 
 
 def _baked(journal: Path) -> Iterator[Entry]:
@@ -77,6 +75,16 @@ def _baked(journal: Path) -> Iterator[Entry]:
     with prebuilds.opened(journal) as opened:
         for row, reference in opened.ready():
             yield Entry(reference, (row.base, *opened.names(row)))
+
+
+def _in_a_registry(entry: Entry) -> Entry:
+    if Origin.parse(entry.base).kind != "registry":
+        raise UnsupportedError(
+            f"{entry.base} is in no registry: a list's SIFs are made of what registries have",
+            f"apptainer build NAME.sif {entry.base.partition('@')[0]}; or bake the list into a registry "
+            "(runner prebuild plan LIST --to REGISTRY/NAMESPACE), and give that by --to",
+        )
+    return entry
 
 
 class Foreseen(Struct, frozen=True, kw_only=True):
@@ -94,16 +102,24 @@ def folder(platform: Platform) -> Path:
 
 def foreseen(wanted: Wanted, sources: Sources | None = None, *, tasks: int = 1) -> Foreseen:
     """Asks registries for the manifests that are not known yet, and looks at the disks. tasks: of an array,
-    which are at it at the same time, each with a node's own temporary files."""
+    which are at it at the same time, each with a node's own temporary files.
+
+    What the first image met is raised where nothing is there, and no registry told anything of any."""
     store, sources = own_store.store(), sources or _sources(wanted)
     entries = wanted.entries()
     missing = [each for each in entries if not _there(store, sources, each, wanted.fetch)]
-    jobs = (wanted.jobs or sif_making.jobs_here()) * tasks
+    there, jobs = len(entries) - len(missing), (wanted.jobs or sif_making.jobs_here()) * tasks
+    looked = sif_looking.look(sources, store, missing, every=wanted.every)
+    if looked.first:
+        reference, failure = looked.first
+        if looked.in_vain and not there:
+            raise failure
+        say.say(f"{looked.unknown} images are not known, the first: {reference}: {failure.message}")
     found = sif_space.forecast(
-        sizes(sources, store, missing), len(missing), jobs, store.root, sif.temporary(store.root / "a.sif"),
-        fetch=wanted.fetch, elsewhere=tasks > 1,
+        looked.sizes, len(missing), jobs, store.root, sif.temporary(store.root / "a.sif"),
+        fetch=wanted.fetch, elsewhere=tasks > 1, unknown=looked.unknown,
     )  # fmt: skip
-    return Foreseen(entries=entries, there=len(entries) - len(missing), forecast=found)
+    return Foreseen(entries=entries, there=there, forecast=found)
 
 
 def checked(wanted: Wanted, tasks: int) -> None:
@@ -146,31 +162,6 @@ def shard(entries: Iterable[Entry], part: tuple[int, int] | None) -> list[Entry]
         found[each.base] = Entry(each.base, names)
     whole = list(found.values())
     return whole[part[0] - 1 :: part[1]] if part else whole
-
-
-def sizes(
-    sources: Sources, store: Store, entries: Sequence[Entry], sample: int = SAMPLE, at_once: int = 8
-) -> list[int]:
-    """Packed bytes of images, for a forecast: of all, or of the first `sample` where the registry counts what
-    it sends. What cannot be asked for is left out: its turn will tell why."""
-
-    def size(entry: Entry) -> int | None:
-        try:
-            source = sources.of(entry.base)
-        except SlipworksError:
-            return None
-        mine = store.find(source.key, "oci")
-        return packed_size(mine) if mine else source.packed
-
-    with ThreadPoolExecutor(at_once) as pool:
-        noted = [each for each in entries if sources.known(each.base)]
-        there = {each.base for each in noted}
-        new = [each for each in entries if each.base not in there]
-        rest = new[sample:]
-        found = list(pool.map(size, [*noted, *new[:sample]]))
-        if not any(sources.client(host).quota for host in {host_of(each) for each in rest}):
-            found += pool.map(size, rest)
-    return [each for each in found if each is not None]
 
 
 def _sources(wanted: Wanted) -> Sources:

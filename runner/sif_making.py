@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -26,13 +27,14 @@ from image_cache.prebuild.lists import Entry
 from image_cache.prebuild.schema import ErrorClass
 from image_cache.store import Store
 from kit import files, process, share
-from kit.errors import NoSpaceError, QuotaError, SlipworksError
+from kit.errors import NetworkError, NoSpaceError, QuotaError, SlipworksError
 from kit.nouns import Image, digest_file
 from runner import finishing, known, proof, record
 from runner.sif_layers import Layers
 from runner.sif_sources import Source, Sources
 
 MEMORY_EACH = 1 << 30  # bytes for each SIF that is being made
+OUTAGE = 5  # images of a registry in a row that failed of it, each after all its tries: the rest is left
 MOST = 8  # at once, unless more are asked for: a registry and a disk have their limits too
 
 
@@ -79,16 +81,19 @@ class Sifs:
         self.version = "" if fetch else self.apptainer.check()
         self._ended = threading.Event()
         self._stopped: dict[str, SlipworksError] = {}
+        self._unanswered: Counter[str] = Counter()  # images in a row, by registry
         self._lock = threading.Lock()
 
     def make(self, entry: Entry) -> Done:
         """What became of an image, whatever it was: raises nothing that ends but the one."""
         began = time.monotonic()
-        if stop := self._stop_of(entry):
-            return _failed(entry, stop, state="left")
         for tries in itertools.count(1):
+            if stop := self._stop_of(entry):
+                return _failed(entry, stop, state="left")
             try:
-                return replace(self._made(entry), seconds=round(time.monotonic() - began, 2))
+                made = self._made(entry)
+                self._go_on(entry, made)
+                return replace(made, seconds=round(time.monotonic() - began, 2))
             except SlipworksError as failure:
                 pause = planning.pause(planning.error_class(failure), tries)
                 if pause is None:
@@ -158,13 +163,26 @@ class Sifs:
         with self._lock:
             return self._stopped.get("") or self._stopped.get(host_of(entry))
 
+    def _go_on(self, entry: Entry, made: Done) -> None:
+        if made.state != "there":  # for which no registry was asked
+            with self._lock:
+                self._unanswered.pop(host_of(entry), None)
+
     def _stop_by(self, entry: Entry, failure: SlipworksError) -> None:
-        """A full disk stops all that follow; a quota that is used up, all of that registry."""
+        """A full disk stops all that follow; a quota that is used up, or an outage, all of that registry."""
+        host, kind = host_of(entry), planning.error_class(failure)
         with self._lock:
             if isinstance(failure, NoSpaceError):
                 self._stopped.setdefault("", failure)
             elif isinstance(failure, QuotaError):
-                self._stopped.setdefault(host_of(entry), failure)
+                self._stopped.setdefault(host, failure)
+            if kind != "transient":
+                self._unanswered.pop(host, None)
+                return
+            self._unanswered[host] += 1
+            if self._unanswered[host] >= OUTAGE:
+                told = f"{OUTAGE} images of {host} failed in a row, the last: {failure.message}"
+                self._stopped.setdefault(host, NetworkError(told, "the same command goes on when it answers"))
 
 
 def make_all(sifs: Sifs, entries: Sequence[Entry], told: Callable[[Done], None]) -> list[Done]:

@@ -24,7 +24,8 @@ BUDGET = 20 << 30  # bytes of layers that are kept for the next image; fewer whe
 class Forecast(Struct, frozen=True, kw_only=True):
     """What is to come. Bytes.
 
-    images     how many SIFs are to be made; counted: of how many the manifest says what they have.
+    images     how many SIFs are to be made; counted: of how many the manifest says what they have; unknown:
+               how many were asked for in vain.
     packed     their layers as they are packed; for those not counted, the mean of the others.
     largest    the largest image's layers.
     sifs       what the SIFs will take, by the factor SIF.
@@ -43,6 +44,7 @@ class Forecast(Struct, frozen=True, kw_only=True):
     free: int
     free_there: int
     shared: bool
+    unknown: int = 0
 
     @property
     def needed(self) -> int:
@@ -57,6 +59,10 @@ class Forecast(Struct, frozen=True, kw_only=True):
     def told(self) -> str:
         """In one line."""
         of = "" if self.counted == self.images else f" (by {self.counted} of them)"
+        if self.unknown:
+            of = f" (by {self.counted} of them, {self.unknown} are not known)"
+        if self.images and not self.counted:
+            return f"{self.images} images, and what they take is not known; {shown.size(self.free)} are free"
         more = "" if self.shared or not self.temporary else f"; {shown.size(self.temporary)} in {self.folder}"
         return (
             f"{self.images} images of {shown.size(self.packed)} of layers{of}: {shown.size(self.needed)} of "
@@ -73,6 +79,7 @@ def forecast(
     *,
     fetch: bool = False,
     elsewhere: bool = False,
+    unknown: int = 0,
 ) -> Forecast:
     """sizes: packed bytes of those images that are known; root: of the store. Looks at the two disks alone.
 
@@ -83,7 +90,7 @@ def forecast(
     largest, at_once = max(sizes, default=0), min(jobs, images)
     there, here = _there(temporary), _there(root)
     return Forecast(
-        images=images, counted=len(sizes), packed=packed, largest=largest,
+        images=images, counted=len(sizes), unknown=unknown, packed=packed, largest=largest,
         sifs=packed if fetch else round(packed * SIF),
         work=0 if fetch else largest * at_once,
         temporary=0 if fetch or elsewhere else TEMPORARY * largest * at_once, folder=str(temporary),

@@ -7,15 +7,27 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import json, structs
 
 from image_cache.prebuild.lists import Entry
-from kit.errors import NoSpaceError, PrebuildError
-from kit.nouns import digest
-from runner import cli, prebuilding_array, prebuilding_sifs, sif_report, sif_space
+from image_cache.store import Store
+from kit.errors import (
+    AuthError,
+    NetworkError,
+    NoSpaceError,
+    NotFoundError,
+    PrebuildError,
+    QuotaError,
+    SlipworksError,
+    UnsupportedError,
+)
+from kit.nouns import Platform, digest
+from runner import cli, prebuilding_array, prebuilding_sifs, sif_looking, sif_report, sif_space, site
 from runner.sif_making import Done
+from runner.sif_sources import Sources
 from tests.unit.parts_sif import HERE, Answering, sources
 
 
@@ -117,6 +129,74 @@ def test_a_report_names_what_is_lacking_and_maps_what_is_there(tmp_path: Path) -
     assert sif_report.write(part, tmp_path / "parts").name == "report-1-of-2.json"
     assert not (tmp_path / "parts/sifs.json").exists()
     sif_report.demand(part, path)
+
+
+class Hosts:
+    """Registries by name: those called `dead` do not answer."""
+
+    def __init__(self, failure: SlipworksError) -> None:
+        self.dead, self.well = Answering(fails=failure), Answering()
+
+    def sources(self, folder: Path, platform: Platform = HERE, *, refresh: bool = False) -> Sources:
+        return Sources(folder, platform, refresh=refresh, registry=self.of)
+
+    def of(self, host: str) -> Any:
+        return self.dead if host.startswith("dead") else self.well
+
+
+@pytest.mark.parametrize(
+    ("failure", "most"), [(NetworkError("away"), 10), (AuthError("401"), 27), (QuotaError("429"), 8)]
+)
+def test_a_dead_registry_ends_it_soon(
+    failure: SlipworksError, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.check", lambda self: "1.4")
+    hosts = Hosts(failure)
+    monkeypatch.setattr(prebuilding_sifs, "Sources", hosts.sources)
+    (tmp_path / "list").write_text("".join(f"dead.org/a:{n}\n" for n in range(64)))
+    for words in (["--dry-run"], ["--dry-run", "--json"], []):
+        hosts.dead.asked = 0
+        assert cli.main(["prebuild", "sif", str(tmp_path / "list"), *words]) == failure.code
+        told = capsys.readouterr()
+        assert not told.out and f"error: {failure.message}" in told.err
+        assert "asking for the sizes of 64 images: 64 of 64" in told.err
+        assert hosts.dead.asked <= most
+    (tmp_path / "list").write_text(
+        "".join(f"{host}.org/a:{n}\n" for n in range(32) for host in ("dead", "r"))
+    )
+    assert cli.main(["prebuild", "sif", str(tmp_path / "list"), "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "(by 32 of them, 32 are not known)" in told.out and hosts.well.asked == 32
+    assert f"32 images are not known, the first: dead.org/a:0: {failure.message}" in told.err
+
+
+def test_what_a_registry_lacks_is_told_with_the_rest(tmp_path: Path) -> None:
+    hosts = Hosts(NotFoundError("none"))
+    wanted = [Entry(f"dead.org/a:{n}") for n in range(30)]
+    found = sif_looking.look(hosts.sources(tmp_path), Store(tmp_path / "images"), wanted, every=0)
+    assert (found.sizes, found.unknown, found.in_vain, hosts.dead.asked) == ([], 30, False, 30)
+    told = sif_space.forecast([], 30, 2, tmp_path, tmp_path, unknown=30).told()
+    assert "30 images, and what they take is not known" in told
+
+
+@pytest.mark.parametrize("words", [[], ["--dry-run"], ["--slurm", "2", "--dry-run"], ["--slurm", "2"]])
+@pytest.mark.parametrize("local", ["oci:/x/layout:a", "oci-archive:/x.tar:a", "docker-archive:/x.tar:r/a:1"])
+def test_images_in_no_registry_are_refused_at_once(
+    words: list[str], local: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.check", lambda self: "1.4")
+    monkeypatch.setattr(site, "chosen", lambda *args, **more: None)
+    asked = Answering()
+    monkeypatch.setattr(prebuilding_sifs, "Sources", lambda folder, platform, refresh: sources(folder, asked))
+    (tmp_path / "list").write_text(f"localhost:1/a:1\n{local}\n")
+    assert cli.main(["prebuild", "sif", str(tmp_path / "list"), *words]) == UnsupportedError.code
+    told = capsys.readouterr()
+    assert f"error: {local} is in no registry" in told.err and f"apptainer build NAME.sif {local}" in told.err
+    assert not told.out and not asked.asked
 
 
 def test_each_list_has_a_map_of_its_own(

@@ -103,6 +103,26 @@ def test_what_fails_has_a_kind_and_what_may_pass_is_tried_again(
         assert after.state == "failed"
 
 
+def test_a_registry_that_fails_again_and_again_is_left(made: Sifs) -> None:
+    dead, well = Answering(fails=NetworkError("away")), Answering()
+    made.sources = Sources(
+        made.store.root / "x", HERE, registry=lambda host: dead if host == "dead.org" else well  # type: ignore[arg-type,return-value]
+    )  # fmt: skip
+    well.layers = (b"other",)
+    told = [made.make(Entry(f"dead.org/a:{n}")) for n in range(sif_making.OUTAGE - 1)]
+    assert {each.state for each in told} == {"failed"}
+    dead.fails = None  # one that comes through: it is counted anew
+    assert made.make(Entry("dead.org/a:well")).state == "made"
+    dead.fails = NetworkError("away")
+    told = [made.make(Entry(f"dead.org/b:{n}")) for n in range(sif_making.OUTAGE)]
+    assert {each.state for each in told} == {"failed"}
+    dead.asked = 0
+    left = made.make(Entry("dead.org/c:1"))
+    assert (left.state, left.error_class, dead.asked) == ("left", "transient", 0)
+    assert f"{sif_making.OUTAGE} images of dead.org failed in a row, the last: away" in (left.error or "")
+    assert made.make(Entry("r.org/a:1")).state == "made"
+
+
 def test_a_full_disk_stops_all_that_follow(made: Sifs, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **more: object) -> None:
         raise NoSpaceError("the disk is full")

@@ -27,7 +27,9 @@ HELP = "make the SIFs of a list of images"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("list", nargs="*", metavar="LIST", help="files with references, as of plan")
+    parser.add_argument(
+        "list", nargs="*", metavar="LIST", help="files with references to registries, as of plan"
+    )
     parser.add_argument("override", nargs="*", metavar="key=value", help="with --slurm: over its jobs'")
     for name, title in plan.DATASETS.items():
         parser.add_argument(f"--{name}", action="append", type=Path, default=[], metavar="FILE",
@@ -132,7 +134,10 @@ def _spread(args: argparse.Namespace, wanted: Wanted, overrides: list[str]) -> i
 
     here = site.chosen({"cluster": args.cluster, "engine": "apptainer"}, lenient=args.dry_run)
     settings.writable("cache")
-    wanted = wanted if args.dry_run else prebuilding_array.listed(wanted)
+    if args.dry_run:
+        wanted.entries()  # what is wrong with the list is told now too
+    else:
+        wanted = prebuilding_array.listed(wanted)
     jobs = prebuilding_array.tasks(wanted, args.slurm, here, args.arch, overrides)
     ready = prebuilding_array.prepared(jobs, here, dry=args.dry_run)
     if args.dry_run:
