@@ -124,7 +124,7 @@ def test_a_targets_quota_puts_off_every_image_and_the_bases_is_its_own(tmp_path:
     assert made.counts() == {"ready": 12} and {row.attempts for row in made.rows()} == {1}
     # What a thread had before the first refusal comes; then nothing, of either place; then one by one.
     gap = max(range(1, len(seen)), key=lambda at: seen[at] - seen[at - 1])
-    assert seen[gap] - seen[gap - 1] > 0.3 and gap <= 12 and most <= 2
+    assert seen[gap] - seen[gap - 1] > 0.3 and gap <= 8 and most <= 2
 
 
 def test_a_refresh_that_fails_keeps_what_was_made(tmp_path: Path) -> None:
