@@ -22,7 +22,10 @@ DOORS = {
     "subprocess": {"kit/process.py"},
     # Registries, files by address, and the agent-server in a sandbox: its client is no part of image_cache.
     "httpx": {
-        "image_cache/asking.py", "image_cache/wire.py", "image_cache/downloads.py", "runner/agent_client.py",
+        "image_cache/asking.py",
+        "image_cache/wire.py",
+        "image_cache/downloads.py",
+        "runner/agent_client.py",
     },
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
