@@ -9,6 +9,7 @@ import argparse
 import importlib
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,7 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. A SlipworksError becomes `error:` and `hint:` on stderr and its own exit code."""
-    # A reader that closes our stdout early (`| head`) ends us quietly, as it does every Unix tool.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, _hung_up)
     # TERM unwinds as Ctrl-C does, so that what was started is ended and temporary files go.
     signal.signal(signal.SIGTERM, _terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names and values of any bytes leave as they came
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parsed(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
-        return _run(command, args)
+        code = _run(command, args)
+        sys.stdout.flush()  # while a reader that is gone can still end us quietly
+        return code
     except SlipworksError as failure:
         return tell(failure)
     except KeyboardInterrupt:
@@ -53,6 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f": {failure.filename}" if failure.filename else ""
         return tell(SlipworksError(f"{failure.strerror or failure}{place}", "SLIPWORKS_TRACE=1 shows where"))
+
+
+def _hung_up(number: int, _: object) -> None:
+    """A reader that closes our stdout early (`| head`) ends us quietly, as it does every Unix tool. A
+    registry that hangs up while we send to it does not: that is told, or tried again."""
+    ends = select.poll()
+    for each in (1, 2):
+        ends.register(each, 0)
+    if any(event & select.POLLERR for _, event in ends.poll(0)):
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _run(command: Command, args: argparse.Namespace) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -227,3 +229,13 @@ def test_msgspec_does_without_typing_extensions_and_others_still_get_it() -> Non
         "import typing_extensions; assert typing_extensions.__file__"
     )
     subprocess.run([sys.executable, "-c", probe], check=True)
+
+
+def test_a_connection_that_hangs_up_does_not_end_us() -> None:
+    """Only a reader of our output does."""
+    with contextlib.suppress(SystemExit):
+        cli.main(["--help"])
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours, pytest.raises(BrokenPipeError):
+        ours.send(b"x")
