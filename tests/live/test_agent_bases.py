@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from containers import engine
@@ -37,21 +39,35 @@ def test_a_registry_serves_it(name: str, zoo: Zoo, registry_host: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def asked(baked: Bake, private_storage: object) -> Asked:
-    """podman has the plain one from here on: layers that others share with it are unpacked once."""
+def asked(private_storage: object) -> Asked:
     podman = engine.get("podman")
     podman.check()
-    sandbox_proof.pulled(podman, Origin.parse(baked("busybox")), NATIVE)
     layer = agent_layer.unpacked(NATIVE, images.store())
     return Asked(engine=podman, platform=NATIVE, layer=layer, deadline=300.0)
 
 
+@pytest.fixture(scope="module")
+def pulled(baked: Bake, asked: Asked) -> Iterator[Callable[..., str]]:
+    """Lets podman have a baked base, to the end of this module: each unpacks the agent's layer anew."""
+    had = []
+
+    def pull(name: str, *, tiny: bool = True) -> str:
+        had.append(sandbox_proof.pulled(asked.engine, Origin.parse(baked(name, tiny=tiny)), NATIVE))
+        return had[-1]
+
+    yield pull
+    for image in had:
+        process.finish(asked.engine.remove_image_argv(image), what=f"remove {image}")
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_its_own_programs_stay_what_they_were(name: str, baked: Bake, asked: Asked, zoo: Zoo) -> None:
+def test_its_own_programs_stay_what_they_were(
+    name: str, pulled: Callable[..., str], asked: Asked, zoo: Zoo
+) -> None:
     """A command that is none of the layer's is run as the base would run it."""
     bottom = zoo(name)
     # Where an overlay covers what the base has at the client path, it is baked without that path.
-    image = sandbox_proof.pulled(asked.engine, Origin.parse(baked(name, tiny=name not in COVERED)), NATIVE)
+    image = pulled(name, tiny=name not in COVERED)
     run = ContainerRun(image=image, argv=("sh", "-c", bottom.command), plain=True, entrypoint=True)
     done = process.run(asked.engine.run_argv(run), what=f"run {name}")
     assert done.out.strip() == bottom.says, done

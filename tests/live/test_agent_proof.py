@@ -46,6 +46,13 @@ def podman(private_storage: object) -> Engine:
     return made
 
 
+def forgotten(podman: Engine, image: str) -> str:
+    """An image that podman does not have: an earlier test may have let it."""
+    if podman.has(image) is not None:
+        process.run(podman.remove_image_argv(image), what=f"remove {image}")
+    return image
+
+
 def listed(podman: Engine, *which: str) -> list[str]:
     argv = podman.run_argv(ContainerRun(image="x", argv=()))
     done = process.run([*argv[: argv.index("run")], "ps", "--format={{.Names}}", *which], what="list")
@@ -82,7 +89,7 @@ def test_what_does_not_work_is_told_by_its_kind_and_spares_others(
     image = served(busybox_tar(), [Entry("slipworks-agent", b"a file")])
     broken = put(Bottom(name="broken", image=image), registry_host, "proved/broken")
     missing = f"{registry_host}/proved/never:1"
-    good = baked("busybox")
+    good = forgotten(podman, baked("busybox"))
     sandbox_proof.pulled(podman, Origin.parse(plain), NATIVE)
     other = f"slipworks-test-other-{os.getpid()}"
     run = ContainerRun(image=plain, argv=("sleep", "600"), name=other)
@@ -101,7 +108,7 @@ def test_what_does_not_work_is_told_by_its_kind_and_spares_others(
 
 
 def test_interrupted_it_leaves_nothing(baked: Bake, podman: Engine) -> None:
-    argv = typed("verify", baked("busybox"), "--no-compare", "--deadline", "300")
+    argv = typed("verify", forgotten(podman, baked("busybox")), "--no-compare", "--deadline", "300")
     child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 300
     while not [each for each in listed(podman) if each.startswith(f"slipworks-sandbox-{child.pid}-")]:
