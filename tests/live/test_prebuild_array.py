@@ -123,6 +123,7 @@ def test_a_task_that_is_killed_is_requeued_and_goes_on(login: Login, bases: list
 def test_a_cancelled_task_is_made_up_for_by_the_same_command(login: Login, bases: list[str]) -> None:
     tasks = spread(login, bases, "--slurm", "2", "--most", "1")
     (first, _), (second, waiting) = tasks
+    login.slurm.run("scontrol", "hold", waiting)  # else the first may end before `cancel` has begun
     told = login.type("cancel", second.run_id)
     assert told.code == 0 and f"job {waiting}" in told.out + told.err, told.err
     assert ended(login, tasks) == ["COMPLETED", "CANCELLED"], logs(first)
