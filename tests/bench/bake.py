@@ -4,7 +4,9 @@
 
 speed  images a second on loopback, manifest and config of the base fetched and its tag asked for each time,
        of two kinds: `r2e` (repositories of hundreds of images, of six layers three are shared), `swe` (each
-       image in a repository of its own, six layers). Beside it, what one such image costs buildah.
+       image in a repository of its own, six layers), into repositories of their own; and r2e's once more
+       beside their bases, as after `--mirror`: the same repository has the layers, so none is mounted.
+       Beside it, what one such image costs buildah.
 bytes  what goes over the wire for an image after the first, all headers counted
 far    the same with a round trip of 50 ms (tests/bench/relay.py); --images 4578 for R2E-Gym's subset
 
@@ -117,16 +119,17 @@ def layer(work: Path) -> tuple[Added, str]:
 class Oven:
     """Bakes bases of one registry within it, through another name of it where there is a wire between."""
 
-    def __init__(self, host: str, more: Added, jobs: int) -> None:
+    def __init__(self, host: str, more: Added, jobs: int, namespace: str = "baked") -> None:
         client = Registry(host)
-        self.host, self.more, self.jobs = host, more, jobs
+        self.host, self.more, self.jobs, self.namespace = host, more, jobs, namespace
         self.source, self.target, self.known = RegistrySource(client), RegistryTarget(client), Remembered()
 
     def bake(self, base: Origin) -> None:
         base = Origin(base.kind, self.host, base.repository, base.tag)
         got = self.source.image(base, self.more.platform)
         wanted = bake.planned(got.manifest, got.config, f"{base}", got.digest, self.more)
-        moved = bake.do(wanted, self.source, base, self.target, f"baked/{base.repository}", self.known)
+        at = f"{self.namespace}/{base.repository}".lstrip("/")
+        moved = bake.do(wanted, self.source, base, self.target, at, self.known)
         assert moved.digest == wanted.digest and not moved.there
 
     def all(self, bases: list[Origin]) -> float:
@@ -167,9 +170,11 @@ def serving(folder: Path) -> int:
 
 def speed(storage: Storage, pid: int, more: Added, args: argparse.Namespace, work: Path) -> None:
     cost = built(storage, more, work, args.builds) if args.builds else None
-    for kind in KINDS:
-        bases = [storage.base(kind, number) for number in range(args.images + 1)]
-        oven = Oven(storage.host, more, args.jobs)
+    for first, (kind, namespace) in enumerate([*((kind, "baked") for kind in KINDS), ("r2e", "")]):
+        start = first * 10_000_000
+        bases = [storage.base(kind, start + number) for number in range(args.images + 1)]
+        where = f"{kind}, {'into a namespace' if namespace else 'beside their bases'}"
+        oven = Oven(storage.host, more, args.jobs, namespace)
         oven.bake(bases[0])  # which brings the layer
         asked, ours, theirs = oven.requests, time.process_time(), processor(pid)
         took = oven.all(bases[1:])
@@ -180,12 +185,14 @@ def speed(storage: Storage, pid: int, more: Added, args: argparse.Namespace, wor
             f"{theirs * each:.1f} ms the registry's; {load()}"
         )
         row(
-            f"baked, {kind}, {args.images} images, {args.jobs} jobs",
+            f"baked, {where}, {args.images} images",
             f"{args.images / took:.1f} a second",
             told,
         )
-        went = bake_run.ran(work / f"near {kind}", storage.host, bases, more, args.jobs)
-        row(f"by plan and run, {kind}", f"{went.images / went.took:.1f} a second", f"{went.told}; {load()}")
+        to = f"{storage.host}/prebuilt" if namespace else storage.host
+        fresh = [storage.base(kind, start + 1_000_000 + number) for number in range(args.images + 1)]
+        went = bake_run.ran(work / f"near {where}", to, fresh, more, args.jobs)
+        row(f"by plan and run, {where}", f"{went.images / went.took:.1f} a second", f"{went.told}; {load()}")
         if cost:
             row("", f"{cost * args.images / took:.0f} x", "as fast as COPY and push by buildah")
 
@@ -245,13 +252,13 @@ def far(storage: Storage, more: Added, args: argparse.Namespace, work: Path) -> 
             oven = Oven(host, more, jobs)
             oven.bake(bases[0])
             far_row(kind, "parts", args.images, oven.all(bases[1:]), jobs)
-            went = bake_run.ran(work / f"journal {kind}", host, bases, more, jobs)
+            went = bake_run.ran(work / f"journal {kind}", f"{host}/prebuilt", bases, more, jobs)
             far_row(kind, "run", args.images, went.took, jobs, went.told)
         with bake_run.with_tokens(work / f"tokens {kind}", ROUND_TRIP / 2) as (host, tokens):
             locked = Storage(work / f"tokens {kind}/registry", host)
             bases = [locked.base(kind, 3_000_000 + number) for number in range(args.images + 1)]
             with wire(host, ROUND_TRIP / 2) as (host_, _), bake_run.logged_in(work, host_):
-                went = bake_run.ran(work / f"journal tokens {kind}", host_, bases, more, jobs)
+                went = bake_run.ran(work / f"journal tokens {kind}", f"{host_}/prebuilt", bases, more, jobs)
             told = f"{went.told}; {len(tokens.granted) / args.images:.2f} tokens for each, plan and run"
             far_row(kind, "run, tokens", args.images, went.took, jobs, told)
 

@@ -45,9 +45,9 @@ class Went(Struct):
         )
 
 
-def ran(folder: Path, host: str, bases: Sequence[Origin], more: Added, jobs: int) -> Went:
-    """Plans and runs them all within the registry `host`."""
-    to = f"{host}/prebuilt"
+def ran(folder: Path, to: str, bases: Sequence[Origin], more: Added, jobs: int) -> Went:
+    """Plans and runs them all within the registry of `to`: a host, or its namespace."""
+    host = to.partition("/")[0]
     names = [Origin(base.kind, host, base.repository, base.tag) for base in bases]
     journal = Journal(folder, Header(to, more.platform))
     try:
