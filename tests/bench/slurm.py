@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tests.bench.slurm [submit] [overhead] [ray]
 
-submit    `runner submit --dry-run` beside `python -c pass`; `runner submit` beside sbatch of its script
+submit    `runner submit --dry-run` beside `python -S -c pass`; `runner submit` beside sbatch of its script
 overhead  a job without Ray whose command is `true`, beside one srun of `apptainer exec IMAGE true`, on 1, 4
           and 16 nodes: from the batch script's first line to its last
 ray       from a step's start until a driver has connected to Ray, beside `ray symmetric-run`, on 1 and 2
@@ -26,6 +26,7 @@ from tests.bench.slurm_site import Cost, Counted, Site, load, middle, site
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 10
+BARE = "python -S -c pass"
 HELD = "ray: false\nrun: 'true'\nsbatch: {hold: true}\n"
 
 
@@ -56,7 +57,7 @@ def submit(here: Site) -> None:
         return cost.out
 
     for _ in range(ROUNDS + 1):
-        measure("python -c pass", here.python, "-c", "pass")
+        measure(BARE, *here.python, "-c", "pass")
         measure("runner submit --dry-run", *here.runner("submit", job, "--dry-run"))
         said = json.loads(measure("runner submit", *here.runner("submit", job, "--json")))
         written = RunFolder(Path(said["run"])).script
@@ -64,12 +65,12 @@ def submit(here: Site) -> None:
         here.slurm.run("scancel", *said["jobs"], bare.strip())
     # The first round finds nothing in any cache.
     medians = {name: middle([each.wall for each in costs[1:]]) for name, costs in subjects.items()}
-    say.answer(f"{'':24} {'first':>8} {'median':>8} {'lowest':>8} {'CPU':>8}   of python -c pass")
+    say.answer(f"{'':24} {'first':>8} {'median':>8} {'lowest':>8} {'CPU':>8}   of the first")
     for name, (first, *costs) in subjects.items():
         low, cpu = min(each.wall for each in costs), middle([each.cpu for each in costs])
         say.answer(
             f"{name:24} {1000 * first.wall:6.0f}ms {1000 * medians[name]:6.0f}ms {1000 * low:6.0f}ms "
-            f"{1000 * cpu:6.0f}ms   {medians[name] / medians['python -c pass']:6.1f}x"
+            f"{1000 * cpu:6.0f}ms   {medians[name] / medians[BARE]:6.1f}x"
         )
     above = medians["runner submit"] - medians["sbatch"]
     say.answer(f"runner submit above sbatch: {1000 * above:.0f} ms")
