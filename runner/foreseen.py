@@ -70,9 +70,18 @@ def _touched(cache: Path, bases: str | None) -> Iterator[str]:
     for path in (*folders, *single, *([Path(bases).expanduser()] if bases else [])):
         yield _stamp(path)
     for part in PARTS:
-        for folder, _, names in os.walk(KIT / part):
-            if not folder.endswith("__pycache__"):
-                yield from (_stamp(Path(folder, name)) for name in names)
+        yield from _stamps(f"{KIT}/{part}")
+
+
+def _stamps(folder: str) -> Iterator[str]:
+    """Of every file below. Of texts, not paths: there are hundreds, and a dry run waits for them."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if entry.is_dir():
+                if entry.name != "__pycache__":
+                    yield from _stamps(entry.path)
+            else:
+                yield _stamp(entry.path)
 
 
 def _below(folder: Path) -> list[Path]:
@@ -82,9 +91,9 @@ def _below(folder: Path) -> list[Path]:
         return []
 
 
-def _stamp(path: Path) -> str:
+def _stamp(path: Path | str) -> str:
     try:
-        told = path.stat()
+        told = os.stat(path)  # noqa: PTH116
     except OSError:
         return f"{path} -"
     return f"{path} {told.st_mtime_ns} {told.st_size}"
