@@ -88,6 +88,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     nodes       how many.
     gpus        of one node.
     run         the command, run on the first node once Ray is ready: a list of words, or a script for sh.
+                Left out where a section makes it.
     workdir     where it runs, inside.
     env         variables for Ray and the command.
     secrets     names of variables of the submitter's environment that go inside, and into no log or argv.
@@ -111,7 +112,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     name: str
-    run: str | tuple[str, ...]
+    run: str | tuple[str, ...] | None = None
     arch: str | None = None
     line: str | None = None
     base: str | None = None
@@ -173,7 +174,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def command(self) -> tuple[str, ...]:
-        return ("/bin/sh", "-euc", self.run) if isinstance(self.run, str) else self.run
+        """Empty before a section has made it."""
+        return ("/bin/sh", "-euc", self.run) if isinstance(self.run, str) else self.run or ()
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Job:
