@@ -91,6 +91,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 Left out where a section makes it.
     workdir     where it runs, inside.
     env         variables for Ray and the command.
+    env_files   variables whose values are in files, read on each node when an attempt begins: NAME: path.
     secrets     names of variables of the submitter's environment that go inside, and into no log or argv.
     binds       "source:target" or "source:target:ro", or a mapping for paths with colons; a relative source
                 begins at the job file's folder.
@@ -98,6 +99,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time        the longest that it may take, as Slurm writes it: "30" (minutes), "12:00:00", "1-00:00:00".
     warn        seconds before that end at which the command gets SIGUSR2; None: not at all.
     code        checkouts of the user's own, as they are at submission: see Code.
+    training    a YAML file for the program, carried along as it is at submission; SLIPWORKS_TRAINING says
+                where it is inside: /slipworks-run/training.yaml.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
     services    programs beside the command: see Service.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
@@ -121,6 +124,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gpus: int = 0
     workdir: str | None = None
     env: dict[str, str] = {}
+    env_files: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
     binds: tuple[str | Mount, ...] = ()
     ray: Ray | bool = True
@@ -128,6 +132,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     time: str | None = None
     warn: int | None = None
     code: tuple[str | Code, ...] = ()
+    training: str | None = None
     checkpoints: Checkpoints | bool = False
     services: tuple[Service, ...] = ()
     artifacts: tuple[str | Artifact, ...] = ()

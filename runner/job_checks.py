@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
+from runner import env_files
 from slurm import times
 from slurm.options import OTHERS_KEY, refusal
 
@@ -42,7 +43,7 @@ def _wrong(job: Job) -> Wrong:
     """Place and complaint; None where nothing is wrong."""
     if not NAME.fullmatch(job.name):
         yield "name", f"found name {job.name!r}, expected at most 63 letters, digits and ._-"
-    for key in ("arch", "image", "line", "base", "workdir", "time"):
+    for key in ("arch", "image", "line", "base", "workdir", "time", "training"):
         yield key, f"found an empty {key}" if getattr(job, key) == "" else None
     if job.arch is not None and job.image is not None:
         yield "image", "found both of arch and image, expected one of them"
@@ -55,6 +56,7 @@ def _wrong(job: Job) -> Wrong:
     yield from _wrong_words(job)
     yield from _wrong_time(job)
     yield from _wrong_code(job)
+    yield from env_files.wrong(job)
     yield from _wrong_services(job)
     yield from _wrong_places(job)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import structs
 
 from kit.errors import InvalidFileError
+from runner import training
 from runner.job import Code, Job, Mount
 
 Locate = Callable[[str], str]
@@ -21,7 +22,11 @@ def resolved(job: Job, folder: Path, locate: Locate) -> Job:
     code = tuple(_code(each, folder, locate(f"code[{place}]")) for place, each in enumerate(job.code))
     image = str(_absolute(job.image, folder, locate("image"))) if job.image and job.is_sif else job.image
     options = {name.lstrip("-"): value for name, value in job.sbatch.items()}
-    return structs.replace(job, image=image, binds=binds, code=code, sbatch=options)
+    env_files = {
+        name: _file(path, folder, locate(f"env_files.{name}")) for name, path in job.env_files.items()
+    }
+    more = {"training": _training(job.training, folder, locate("training")), "env_files": env_files}
+    return structs.replace(job, image=image, binds=binds, code=code, sbatch=options, **more)
 
 
 def _mount(bind: str | Mount, folder: Path, where: str) -> Mount:
@@ -52,6 +57,23 @@ def _code(code: str | Code, folder: Path, where: str) -> Code:
         if not (source / inner).is_dir():
             raise InvalidFileError(f"{where}: the code's source {source} has no folder {inner}")
     return structs.replace(code, source=str(source))
+
+
+def _training(text: str | None, folder: Path, where: str) -> str | None:
+    """Absolute, and YAML: what is wrong with it is told before anything waits in a queue."""
+    if text is None:
+        return None
+    path = _file(text, folder, where)
+    training.read(Path(path))
+    return path
+
+
+def _file(text: str, folder: Path, where: str) -> str:
+    path = _absolute(text, folder, where)
+    if not path.is_file():
+        found = "is no file" if path.exists() else "does not exist"
+        raise InvalidFileError(f"{where}: {path} {found}")
+    return str(path)
 
 
 def _absolute(text: str, folder: Path, where: str) -> Path:

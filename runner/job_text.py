@@ -12,7 +12,7 @@ from msgspec import Struct
 from kit.errors import InvalidFileError, UsageError
 from runner import yaml_lines
 
-AS_WRITTEN = ("env", "run")
+AS_WRITTEN = ("env", "env_files", "run")
 """Keys in whose values a word is a word, whatever YAML takes it for."""
 NUMBERS = ("time", "sbatch")
 """Keys whose numbers are as they are written: 12:00:00 would be 43200."""

@@ -101,9 +101,10 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drop         names of the container's variables that neither Ray nor the command gets.
     limits       "memlock" and "nofile" -> the soft limit that a node takes before it starts anything;
                  -1: none at all.
-    datasets_key what a data set was tokenized for; None: read off the command (see fixes/datasets_cache.py).
+    datasets_key what data sets are tokenized for beside what the command names (see fixes/datasets_cache.py).
     restarts     how many more attempts may follow this one.
     secrets      names of the variables that secrets.json must have.
+    env_files    name of a variable -> the file inside that has its value; read when an attempt begins.
     path         folders at the end of PATH, of Ray and of the command.
     """
 
@@ -143,6 +144,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     restarts: int = 0
     secrets: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
+    env_files: dict[str, str] = {}
 
 
 def write(launch: Launch, path: Path) -> None:

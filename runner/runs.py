@@ -127,6 +127,11 @@ class RunFolder(Struct, frozen=True):
         return self.root / "code"
 
     @property
+    def training(self) -> Path:
+        """The job's training YAML, as it was at submission; 0600."""
+        return self.root / "training.yaml"
+
+    @property
     def artifacts(self) -> Path:
         """Files of the container that the job asked to keep."""
         return self.root / "artifacts"

@@ -12,7 +12,7 @@ from msgspec import Struct, json, structs
 from containers.engine import Bind, ContainerRun, Engine
 from kit import exact, files, say
 from kit.errors import UnsupportedError
-from runner import code
+from runner import code, env_files, training
 from runner import launch as launches
 from runner.chosen import Chosen
 from runner.job import Job
@@ -56,7 +56,7 @@ def places(job: Job, folder: RunFolder, cache: Path, scratch: str | None) -> Pla
 
 
 def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None) -> Launch:
-    """The plan of a job on a cluster, before any node's fixes. Pure."""
+    """The plan of a job on a cluster, before any node's fixes. Pure but for what it reads of `training`."""
     here = cluster.scheduler == "none"
     if here and job.gpus and job.nodes > 1:
         raise UnsupportedError(
@@ -65,7 +65,8 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
     asked = job.asked_of_ray
     return Launch(
         run_id=run_id, name=job.name, command=job.command, nodes=job.nodes,
-        nodes_here=job.nodes if here else 1, workdir=job.workdir, env={**cluster.environment, **job.env},
+        nodes_here=job.nodes if here else 1, workdir=job.workdir,
+        env={**cluster.environment, **training.variables(job), **job.env},
         ray=RayPlan(**structs.asdict(asked)) if asked else None, interface=cluster.interface,
         scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
         services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
@@ -73,7 +74,8 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()},
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
         keep=job.keep_env, restarts=job.restarts, secrets=job.secrets,
-        checkpoints_shared=bool(job.saved and job.saved.shared),
+        checkpoints_shared=bool(job.saved and job.saved.shared), datasets_key=training.tokenized_for(job),
+        env_files=env_files.inside(job),
     )  # fmt: skip
 
 
@@ -108,11 +110,12 @@ def container(
 
 
 def further(job: Job, at: Places, chosen: Chosen) -> tuple[Bind, ...]:
-    """What is mounted beside what every container has: checkpoints, and the layer that an image lacks."""
+    """What is mounted beside what every container has: checkpoints, files with variables, and the layer that
+    an image lacks."""
     binds = []
     if at.checkpoints and job.saved:
         binds.append(Bind(at.checkpoints, job.saved.target))
-    return (*binds, *layer_binds(chosen))
+    return (*binds, *env_files.binds(job), *layer_binds(chosen))
 
 
 def layer_binds(chosen: Chosen) -> tuple[Bind, ...]:
@@ -158,6 +161,7 @@ def fill(
     for number, each in enumerate(listed):
         taken = code.take(each, folder.code, number)
         say.say(f"code/{number}: {taken.told}")
+    training.carry(job, folder)
     launches.write(plan, folder.launch)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from kit import exact
 from kit.errors import InvalidFileError
+from runner import env_files
 from runner.facts import Facts
 from runner.launch import Launch
 from runner.runs import Attempt, RunFolder
@@ -56,7 +57,7 @@ def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
     if launch.checkpoints:
         own["SLIPWORKS_CHECKPOINTS"] = launch.checkpoints
     container = {name: value for name, value in facts.env.items() if name not in launch.drop}
-    made = {**container, **said, **launch.env, **secrets(folder), **own}
+    made = {**container, **said, **launch.env, **env_files.read(launch), **secrets(folder), **own}
     made = _before(made, "PYTHONPATH", launch.code)
     made = _behind(made, "PATH", launch.path)
     return _behind(made, "LD_LIBRARY_PATH", launch.library_path)

@@ -11,7 +11,7 @@ import yaml
 from kit.errors import InvalidFileError
 
 
-def composed(text: str, where: str) -> yaml.Node:
+def composed(text: str, where: str, expected: str = "a job") -> yaml.Node:
     """The text's tree; InvalidFileError if it is not YAML, or empty."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -25,7 +25,8 @@ def composed(text: str, where: str) -> yaml.Node:
     except RecursionError as bad:
         raise InvalidFileError(f"{where}: nested too deeply") from bad
     if root is None:
-        raise InvalidFileError(f"{where}: empty, expected a job", "examples/hello-grpo/job.yaml is one")
+        hint = "examples/hello-grpo/job.yaml is one" if expected == "a job" else None
+        raise InvalidFileError(f"{where}: empty, expected {expected}", hint)
     return root
 
 

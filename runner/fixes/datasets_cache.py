@@ -25,11 +25,10 @@ NAMED = re.compile(
 
 
 def _key(launch: Launch) -> str | None:
-    """What the job tokenizes for: as it was said, or what the command names; None where nothing is named."""
-    if launch.datasets_key:
-        return launch.datasets_key
+    """What the job tokenizes for, by its training YAML and its command; None where neither names anything."""
     found = sorted(set(NAMED.findall(" ".join(launch.command))))
-    return "\n".join(f"{name}={value}" for name, value in found) or None
+    named = [f"{name}={value}" for name, value in found]
+    return "\n".join([*([launch.datasets_key] if launch.datasets_key else []), *named]) or None
 
 
 def _folder(launch: Launch) -> str | None:
