@@ -106,6 +106,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secrets      names of the variables that secrets.json must have.
     env_files    name of a variable -> the file inside that has its value; read when an attempt begins.
     path         folders at the end of PATH, of Ray and of the command.
+    internet     whether the node has it; None: not known.
     """
 
     run_id: str
@@ -138,6 +139,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     keep: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     library_path: tuple[str, ...] = ()
+    internet: bool | None = None
     drop: tuple[str, ...] = ()
     limits: dict[str, int] = {}
     datasets_key: str | None = None

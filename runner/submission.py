@@ -74,7 +74,8 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()},
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
         keep=job.keep_env, restarts=job.restarts, secrets=job.secrets,
-        checkpoints_shared=bool(job.saved and job.saved.shared), datasets_key=training.tokenized_for(job),
+        checkpoints_shared=bool(job.saved and job.saved.shared), internet=cluster.internet,
+        datasets_key=training.tokenized_for(job),
         env_files=env_files.inside(job),
     )  # fmt: skip
 

@@ -51,6 +51,7 @@ ASKED = launch_like(
     command=("train", "tokenizer=a/b"),
     keep=("SLURM_ARRAY_*",),
     fabric=FABRIC,
+    internet=False,
 )
 
 
