@@ -95,6 +95,11 @@ def arch_of(job: Job, cluster: Cluster) -> str:
     )
 
 
+def line_of(job: Job, arch: str, cluster: Cluster) -> str | None:
+    """The job's line, else that of the cluster for its own arch; None: the arch's."""
+    return job.line or (cluster.line if arch == cluster.arch else None)
+
+
 def here(job: Job, cluster: Cluster, engine: Engine) -> Chosen:
     """The image that `image:` names, for an engine of this machine. One that keeps images must have it.
 
@@ -115,7 +120,8 @@ def here(job: Job, cluster: Cluster, engine: Engine) -> Chosen:
 def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Found:
     from runner import foreseen, node_platforms
 
-    image = foreseen.image(arch, job.line, job.base, node_platforms.common(arch, cluster))
+    line = line_of(job, arch, cluster)
+    image = foreseen.image(arch, line, job.base, node_platforms.common(arch, cluster))
     format: Format = "sif" if engine == "apptainer" else "oci"
     sif = settings.load().settings.cache_folder / "images" / "sif" / f"{image.name}.sif"
     chosen = Chosen(
@@ -131,7 +137,7 @@ def _ours(job: Job, arch: str, cluster: Cluster, engine: str, dry: bool) -> Foun
     found = store.find(image.key, format)
     if found is None:
         platform = _foreign(Platform.parse(image.platform))
-        asked = (("LINE", job.line), ("BASE", job.base), ("PLATFORM", platform))
+        asked = (("LINE", line), ("BASE", job.base), ("PLATFORM", platform))
         words = "".join(f" {name}={value}" for name, value in asked if value)
         raise NotFoundError(
             f"the image {image.name} of {arch} is not built as {format}, so there is nothing to run",

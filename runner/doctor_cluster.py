@@ -167,10 +167,11 @@ def _image(site: Site) -> Iterator[Finding]:
         yield Finding("image", True, "the profile names no arch: a job says which image")
         return
     kind: Format = "sif" if site.cluster.engines[0] == "apptainer" else "oci"
-    hint = f"make {'sif' if kind == 'sif' else 'image'} ARCH={arch}"
+    line = f" LINE={site.cluster.line}" if site.cluster.line else ""
+    hint = f"make {'sif' if kind == 'sif' else 'image'} ARCH={arch}{line}"
 
     def ask() -> str:
-        recipe = images.planned(Wanted(arch=arch))
+        recipe = images.planned(Wanted(arch=arch, line=site.cluster.line))
         image = images.store().find(recipe.key, kind)
         if image is None:
             raise MissingToolError(f"{recipe.name} is not built as {kind}", hint)
@@ -188,14 +189,15 @@ def _driver(site: Site, arch: str) -> str:
     known = archs.load(arch)
     major = int(driver.version.split(".")[0])
     told = f"{driver.version} (seen {driver.seen})"
-    floor = _floor(known.line, known.driver_floor)
+    line = site.cluster.line or known.line
+    floor = _floor(line, known.driver_floor)
     if major >= floor:
-        return f"{told}; line {known.line} needs {floor} or newer"
+        return f"{told}; line {line} needs {floor} or newer"
     older = [
-        line for line in lines.names() if lines.load(line).cuda and _floor(line, known.driver_floor) <= major
+        each for each in lines.names() if lines.load(each).cuda and _floor(each, known.driver_floor) <= major
     ]
     raise HostError(
-        f"{told} is older than {floor}, which line {known.line} needs",
+        f"{told} is older than {floor}, which line {line} needs",
         f"make image ARCH={arch} LINE={older[0]}"
         if older
         else f"ask {site.name} for driver {floor} or newer",

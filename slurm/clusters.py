@@ -60,6 +60,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster_names   Slurm's ClusterName there (scontrol show config).
     hosts           full host names, `*` for any run of characters: anchored, matched without regard to case.
     arch            of definitions/archs, for a job that names neither arch nor image.
+    line            of definitions/stacks, of that arch's images where a job says none.
     partition       the default; `partitions` describes those that are known, by name.
     account, qos    as a rule in the user's own file.
     needs_account   a real submission without an account is refused: the site takes none.
@@ -87,6 +88,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cluster_names: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     arch: str | None = None
+    line: str | None = None
     partition: str | None = None
     partitions: dict[str, Partition] = {}
     account: str | None = None

@@ -208,3 +208,12 @@ def test_a_sif_whose_platform_the_nodes_have_not_is_refused() -> None:
         node_platforms.demand("/x.sif", AMD64, arm)
     node_platforms.demand("/x.sif", Platform("arm64"), arm)
     node_platforms.demand("/x.sif", AMD64, GENERIC)
+
+
+def test_the_line_is_the_jobs_else_the_clusters_for_its_own_arch() -> None:
+    isambard = clusters.load("isambard")
+    mine = Job(name="j", run=("true",))
+    assert chosen.line_of(mine, "gh200", isambard) == "cu12"
+    assert chosen.line_of(replace(mine, line="cu13"), "gh200", isambard) == "cu13"
+    assert chosen.line_of(replace(mine, arch="cpu"), "cpu", isambard) is None
+    assert chosen.line_of(mine, "gh200", clusters.load("vista")) is None

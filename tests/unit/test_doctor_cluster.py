@@ -91,9 +91,16 @@ def test_a_controller_that_does_not_answer(tmp_path: Path, slurm: Path) -> None:
 
 
 def test_an_old_driver_names_the_line_that_it_runs(tmp_path: Path) -> None:
-    told = found(tmp_path, "--cluster", "isambard")["driver"]
-    assert not told.ok and told.found == "565 (seen 2026-11) is older than 580, which line cu13 needs"
-    assert told.hint == "make image ARCH=gh200 LINE=cu12"
+    told = found(tmp_path, "--cluster", "isambard")
+    assert told["driver"].ok and told["driver"].found.endswith("; line cu12 needs 535 or newer")
+    assert "cu12 on linux/arm64 has no hash" in told["image"].found, "of cu12 there is none for arm64 yet"
+    own = tmp_path / ".config/slipworks/config.toml"
+    own.parent.mkdir(parents=True)
+    own.write_text('[clusters.isambard]\nline = "cu13"\n')
+    driver = found(tmp_path, "--cluster", "isambard")["driver"]
+    assert not driver.ok
+    assert driver.found == "565.57.01 (seen 2026-11) is older than 580, which line cu13 needs"
+    assert driver.hint == "make image ARCH=gh200 LINE=cu12"
 
 
 def test_the_local_doctor_says_where_it_is(tmp_path: Path) -> None:
