@@ -116,10 +116,15 @@ def logs(now: Now) -> Iterator[LogFile]:
 
 
 class Follow:
-    """One run, followed. `state`: asks for its state, Slurm too."""
+    """One run, followed. `state`: asks for its state, Slurm too. `between`: what is done when an attempt has
+    ended and the next has begun."""
 
-    def __init__(self, folder: RunFolder, node: str, state: Callable[[], Now], out: BinaryIO) -> None:
+    def __init__(
+        self, folder: RunFolder, node: str, state: Callable[[], Now], out: BinaryIO,
+        between: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.folder, self.node, self.state, self.out = folder, node, state, out
+        self.between = between or _nothing
         self.now = state()
         self.number = self._newest()
         self.tail = self._tail()
@@ -154,6 +159,7 @@ class Follow:
         hosts = run_files.read_try(self.folder.attempt(self.number)).hosts
         if not first:
             say.say(f"attempt {self.number}" + (f" on {' '.join(hosts)}" if hosts else ""))
+            self.between()
 
     def _tail(self) -> Tail:
         rank = rank_of(self.now.files, self.node, self.number) if self.number else 0

@@ -35,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="docker, podman or apptainer (default: the cluster's first; here, the first that works)",
     )
     parser.add_argument(
+        "--follow", action="store_true",
+        help="stay until the run has ended, with its log; sync W&B's offline runs; its exit code",
+    )  # fmt: skip
+    parser.add_argument(
         "--dry-run", action="store_true", help="print the batch script, or the commands, and run nothing"
     )
     parser.add_argument(
@@ -57,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     if args.explain and args.json:
         raise UsageError("--explain has no form in JSON", "runner submit JOB --explain")
     began = time.time()
-    job = jobs.load(args.job, args.override)
     looked_at = args.dry_run or args.explain  # on any machine, which need not have the cluster's folders
     here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=looked_at)
+    job = jobs.load(args.job, args.override, here.cluster)
     folder = runs.named(Path(here.settings.runs).expanduser().absolute(), job.name)
     if args.explain:
         _explain(job, here, folder)
@@ -104,6 +108,10 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
         f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")
     )
     _answer(folder, record.ids, args.json)
+    if args.follow:
+        from runner import followed
+
+        return followed.follow(folder)
     return 0
 
 
@@ -132,6 +140,10 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
         return submission.run(folder, job, plan, commands, began, remove)
     finally:
         _answer(folder, (), args.json)
+        if args.follow:
+            from runner import followed, watching
+
+            followed.bring(folder, watching.Watch())
 
 
 def _dry(job: Job, at: Places, here: Site, as_json: bool) -> int:
