@@ -9,7 +9,6 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit import decode
-from kit.errors import UsageError
 from runner.launch import Artifact, Service
 
 LONGEST_VALUE = (128 << 10) - 1  # bytes of NAME=value that exec takes, less the closing NUL
@@ -92,7 +91,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workdir     where it runs, inside.
     env         variables for Ray and the command.
     env_files   variables whose values are in files, read on each node when an attempt begins: NAME: path.
-    secrets     names of variables of the submitter's environment that go inside, and into no log or argv.
+    secrets     names of variables that go inside, and into no log or argv: of the submitter's environment,
+                else of what `runner secrets set` has stored.
     binds       "source:target" or "source:target:ro", or a mapping for paths with colons; a relative source
                 begins at the job file's folder.
     ray         how Ray is started; false: not at all, and the command runs on every node.
@@ -198,14 +198,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Job:
 
 
 def secret_values(job: Job, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The secrets by name; UsageError naming those that the environment lacks, or that exec would refuse."""
-    missing = [name for name in job.secrets if name not in environment]
-    if missing:
-        raise UsageError(
-            f"the job needs the secret {missing[0]}, which is not set here", f"export {missing[0]}=…"
-        )
-    values = {name: environment[name] for name in job.secrets}
-    for name, value in values.items():
-        if len(os.fsencode(f"{name}={value}")) > LONGEST_VALUE:
-            raise UsageError(f"the secret {name} has more than 128 KiB, which exec refuses")
-    return values
+    """The secrets by name: of the environment, else of the user's file; errors as of own_secrets.demanded."""
+    from runner import own_secrets
+
+    return own_secrets.demanded(job.secrets, environment)

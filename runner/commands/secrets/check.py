@@ -1,0 +1,42 @@
+"""Say of each secret where its value comes from: those of a job, else all that are stored.
+
+A variable of the environment comes before the file. The answer tells no value. Exit code 2 where a job's is
+missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "say where the secrets of a job come from"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", nargs="?", type=Path, help="the job file (default: what is stored)")
+    parser.add_argument("override", nargs="*", metavar="key=value", help="over the job file's")
+    parser.add_argument("--json", action="store_true", help="as JSON: name -> environment, file or missing")
+
+
+def run(args: argparse.Namespace) -> int:
+    from msgspec import json
+
+    from kit import say
+    from kit.errors import UsageError
+    from runner import job as jobs
+    from runner import own_secrets
+
+    names = jobs.load(args.job, args.override).secrets if args.job else sorted(own_secrets.read())
+    _, sources = own_secrets.found(names)
+    rows = {name: sources.get(name, "missing") for name in names}
+    if args.json:
+        say.answer(json.encode(rows).decode())
+    else:
+        for name, source in rows.items():
+            say.answer(f"{name:<{max(map(len, rows))}}  {source}")
+    say.say(
+        f"the file: {own_secrets.file()}" + ("" if own_secrets.file().exists() else ", which is not there")
+    )
+    if missing := [name for name, source in rows.items() if source == "missing"]:
+        raise UsageError(f"{args.job} needs {', '.join(missing)}", f"runner secrets set {missing[0]}")
+    return 0
