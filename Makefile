@@ -22,10 +22,10 @@ BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMA
 # Without apt no base can be bootstrapped: there the demo stands on the one that is pulled.
 PULLED = $$(command -v apt-get >/dev/null || echo base=python312)
 
-.PHONY: help kit image sif shell prebuild key render reference lock pins demo test check lint types unit golden doctor bench clean
+.PHONY: help kit image sif shell prebuild key render reference lock skyrl-keys pins demo test check lint types unit golden doctor bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo '  variables: ARCH LINE BASE ENGINE FORMAT BY PUSH PLATFORM LIST TO, as in: make image ARCH=gh200 LINE=cu12'
 
 demo: ## set up, build the image for cpu, and run examples/hello-grpo in it
@@ -60,6 +60,9 @@ golden: render reference ## write every committed file that is generated: read t
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}
+
+skyrl-keys: kit ## write what SkyRL's configurations know, from the wheels of its versions
+	@.venv/bin/python -m runner.skyrl.snapshot
 
 pins: kit ## ask the registries for the digests of the bases, and write them down
 	@$(RUNNER) pins

@@ -10,6 +10,8 @@ from msgspec import Struct
 
 from kit import decode
 from runner.launch import Artifact, Service
+from runner.skyrl.section import Skyrl
+from slurm.clusters import Cluster
 
 LONGEST_VALUE = (128 << 10) - 1  # bytes of NAME=value that exec takes, less the closing NUL
 
@@ -103,6 +105,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 where it is inside: /slipworks-run/training.yaml.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
     services    programs beside the command: see Service.
+    skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
     restarts    how many jobs may go on where one failed, lost a node or ran out of time. After a command that
@@ -135,6 +138,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     training: str | None = None
     checkpoints: Checkpoints | bool = False
     services: tuple[Service, ...] = ()
+    skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()
     restarts: int = 0
     keep_env: tuple[str, ...] = ()
@@ -183,16 +187,18 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return ("/bin/sh", "-euc", self.run) if isinstance(self.run, str) else self.run or ()
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Job:
+def load(path: Path, overrides: Sequence[str] = (), cluster: Cluster | None = None) -> Job:
     """The job in `path` with `key=value` overrides (dotted keys; the value is YAML), checked and resolved:
-    every value has its whole form, paths of this machine are absolute and there.
+    every value has its whole form, paths of this machine are absolute and there, and a section that makes the
+    command has made it. cluster: where it will run, which such a section may need to know.
 
     InvalidFileError, UnsupportedError and UnknownNameError name the line, or the override.
     """
     from runner import job_checks, job_paths, job_text
+    from runner.skyrl import making
 
     text = job_text.read(path, overrides)
-    job = decode.convert(text.data, Job, str(path), text.locate)
+    job = making.worn(decode.convert(text.data, Job, str(path), text.locate), cluster, text.locate)
     job_checks.check(job, text.locate)
     return job_paths.resolved(job, path.parent, text.locate)
 

@@ -87,15 +87,24 @@ def _override(text: str) -> tuple[str, Any]:
 
 
 def _put(data: dict[str, Any], key: str, value: Any, override: str) -> None:
-    *folders, last = key.split(".")
-    for folder in folders:
-        inner = data.setdefault(folder, {})
+    rest = key
+    while (step := _step(data, rest)) != rest:
+        rest = rest[len(step) + 1 :]
+        inner = data.setdefault(step, {})
         if not isinstance(inner, dict):
-            data[folder] = inner = {}
+            data[step] = inner = {}
         data = inner
+    last = rest
     if last in data and isinstance(data[last], dict) and not isinstance(value, dict | bool):
         raise UsageError(f"cannot set {override!r}: {key} holds {', '.join(data[last]) or 'a mapping'}")
     data[last] = value
+
+
+def _step(data: dict[str, Any], key: str) -> str:
+    """As much of a dotted key as is one key of the mapping, where a file has dots in its keys, too."""
+    parts = key.split(".")
+    beginnings = [".".join(parts[:number]) for number in range(len(parts), 0, -1)]
+    return next((each for each in beginnings if each in data), parts[0])
 
 
 def _words(data: Any, at: str) -> Iterator[tuple[str, str]]:
