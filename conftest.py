@@ -1,7 +1,9 @@
-"""Where the fixtures of real parts come from."""
+"""Where the fixtures of real parts come from, and who notes which tests ran."""
 
 pytest_plugins = [
+    "tests.cited",
     "tests.live.parts_cpu",
+    "tests.live.parts_users",
     "tests.live.parts_engines",
     "tests.live.parts_registry",
     "tests.live.parts_roots",

@@ -12,10 +12,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from definitions import layers
 from image_cache.oci import Artifact
@@ -23,6 +25,7 @@ from kit import process
 from runner import agent_layer as forms
 from runner import building, images
 from tests.live.parts_roots import NATIVE, need_apt, need_root
+from tests.live.parts_slurm_net import LIVES
 
 FOLDER = "/slipworks-agent"
 START = [f"{FOLDER}/bin/tini", "-s", "--", f"{FOLDER}/bin/start"]
@@ -46,38 +49,55 @@ def agent_folder(agent_layer: Artifact) -> Path:
 
 
 @pytest.fixture(scope="session")
-def with_agent(
-    agent_folder: Path, rooted: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Path]]:
-    """suite or "busybox" -> a copy of that root with the layer in it, read-only, and /proc and /dev."""
+def mounts() -> Iterator[list[str]]:
+    """The words that run a command in a mount namespace, which ends with these tests, however they end."""
     need_root()
-    made: dict[str, Path] = {}
-    with contextlib.ExitStack() as mounted:
-
-        def mount(*words: str | Path) -> None:
-            process.run(["mount", *words], what="mount")
-            mounted.callback(process.run, ["umount", "--lazy", words[-1]], what="unmount")
-
-        def root(name: str) -> Path:
-            if name not in made:
-                full = tmp_path_factory.mktemp(f"{name}-agent") / "root"
-                process.run(["cp", "-a", rooted(name), full], what="copy a root")
-                for each in ("proc", "dev", "tmp", FOLDER[1:]):
-                    (full / each).mkdir(exist_ok=True)
-                (full / "tmp").chmod(0o1777)
-                mount("-t", "proc", "proc", full / "proc")
-                mount("--rbind", "/dev", full / "dev")
-                mount("--bind", agent_folder, full / FOLDER[1:])
-                process.run(["mount", "-o", "remount,bind,ro", full / FOLDER[1:]], what="make it read-only")
-                made[name] = full
-            return made[name]
-
-        yield root
+    argv = [*LIVES, "unshare", "--mount", "--propagation=private", "sh", "-c", "echo; exec sleep infinity"]
+    holder = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"\n"
+    yield [process.find("nsenter", "apt-get install util-linux"), f"--mount=/proc/{holder.pid}/ns/mnt"]
+    holder.kill()
+    holder.wait()
 
 
-def entering(root: Path, *argv: str, user: str = "0:0") -> list[str]:
-    """The command that runs one of a root in it."""
-    return [process.find("chroot", "apt-get install coreutils"), f"--userspec={user}", str(root), *argv]
+class Rooted(Struct, frozen=True):
+    """A root, `path`, which who enters it by `mounts` finds the layer in."""
+
+    path: Path
+    mounts: list[str]
+
+    def entering(self, *argv: str, user: str = "0:0") -> list[str]:
+        """The command that runs one of the root in it."""
+        chroot = process.find("chroot", "apt-get install coreutils")
+        return [*self.mounts, chroot, f"--userspec={user}", str(self.path), *argv]
+
+
+@pytest.fixture(scope="session")
+def with_agent(
+    agent_folder: Path,
+    rooted: Callable[[str], Path],
+    mounts: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], Rooted]:
+    """suite or "busybox" -> a copy of that root; inside it have the layer, read-only, /proc and /dev."""
+
+    def mount(*words: str | Path) -> None:
+        process.run([*mounts, "mount", *words], what="mount")
+
+    @cache
+    def root(name: str) -> Rooted:
+        full = tmp_path_factory.mktemp(f"{name}-agent") / "root"
+        process.run(["cp", "-a", rooted(name), full], what="copy a root")
+        for each in ("proc", "dev", "tmp", FOLDER[1:]):
+            (full / each).mkdir(exist_ok=True)
+        (full / "tmp").chmod(0o1777)
+        mount("-t", "proc", "proc", full / "proc")
+        mount("--rbind", "/dev", full / "dev")
+        mount("--bind", agent_folder, full / FOLDER[1:])
+        mount("-o", "remount,bind,ro", full / FOLDER[1:])
+        return Rooted(full, mounts)
+
+    return root
 
 
 class Served:
@@ -120,16 +140,16 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(root: Path, log: Path, user: str = "0:0", **env: str) -> Iterator[Served]:
+def serving(rooted: Rooted, log: Path, user: str = "0:0", **env: str) -> Iterator[Served]:
     """The agent's server in a root, started by the image's entrypoint in this environment and no other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    argv = entering(root, *START, "--host", "127.0.0.1", "--port", str(port), user=user)
+    argv = rooted.entering(*START, "--host", "127.0.0.1", "--port", str(port), user=user)
     began = time.monotonic()
     with log.open("wb") as file:
         server = subprocess.Popen(
-            argv, env={"OH_SESSION_API_KEYS_0": "secret", **env}, cwd=root, stdin=subprocess.DEVNULL,
+            argv, env={"OH_SESSION_API_KEYS_0": "secret", **env}, cwd=rooted.path, stdin=subprocess.DEVNULL,
             stdout=file, stderr=file, start_new_session=True,
         )  # fmt: skip
     try:

@@ -103,16 +103,18 @@ def musl(folder: Path) -> list[Entry]:
     ]  # fmt: skip
 
 
-def debian(suite: str, folder: Path) -> Bottom:
-    """A bootstrapped Debian with its Python: tens of megabytes, a quarter of a minute."""
+def sid(folder: Path) -> Path:
+    """The tar of the newest Debian's root."""
     need_apt()
-    out = folder / f"{suite}.tar"
-    # sid's Python is whichever it has: named as one that is too old to be byte-compiled, it is left alone.
-    ground = structs.replace(base("bullseye"), name=suite, suite=suite, reference=f"localhost/{suite}")
-    bootstrap.root(ground, NATIVE, out, quiet)
-    raw = out.read_bytes()
-    out.unlink()
-    return Bottom(name=suite, image=served(raw, docker=suite == "bullseye"), says=suite,
+    # Its Python is whichever it has: named as one that is too old to be byte-compiled, it is left alone.
+    ground = structs.replace(base("bullseye"), name="sid", suite="sid", reference="localhost/sid")
+    bootstrap.root(ground, NATIVE, folder / "sid.tar", quiet)
+    return folder / "sid.tar"
+
+
+def debian(suite: str, tar: Path) -> Bottom:
+    """A bootstrapped Debian with its Python: tens of megabytes."""
+    return Bottom(name=suite, image=served(tar.read_bytes(), docker=suite == "bullseye"), says=suite,
                   command="ldd /bin/true >/dev/null && python3 -c 'import sys' && echo " + suite)  # fmt: skip
 
 
@@ -192,13 +194,13 @@ Zoo = Callable[[str], Bottom]
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+def zoo(tmp_path_factory: pytest.TempPathFactory, root_tar: Callable[[str], Path]) -> Zoo:
     """A base by its name, one of ALL, made when it is first asked for."""
 
     @cache
     def made(name: str) -> Bottom:
         if name in SUITES:
-            return debian(name, tmp_path_factory.mktemp(name))
+            return debian(name, sid(tmp_path_factory.mktemp(name)) if name == "sid" else root_tar(name))
         if name == "musl":
             return _bottom(
                 name, musl(tmp_path_factory.mktemp(name)), command="/usr/bin/says", says="it's here"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import pickle
-import pwd
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,12 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from containers import host
 from image_cache.store import Store
 from kit.nouns import Image, Platform, key_of
+from tests.live import parts_left
 from tests.live.needs import need
+from tests.live.parts_users import User as User
+from tests.live.parts_users import ordinary as ordinary
 from tests.live.tiny import ENVIRONMENT, LABELS
 
 APPLETS = (
@@ -114,7 +113,7 @@ def open_to_all(store: Store) -> None:
 def private_storage() -> Iterator[Path]:
     """podman's and buildah's images, containers and registry settings in a folder of these tests."""
     need(shutil.which("podman") or shutil.which("buildah"), "neither podman nor buildah is installed")
-    folder = Path(tempfile.mkdtemp(prefix="slipworks-storage-"))
+    folder = parts_left.made("storage")
     (folder / "storage.conf").write_text(
         f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
     )
@@ -126,8 +125,7 @@ def private_storage() -> Iterator[Path]:
         yield folder
         if shutil.which("buildah"):
             subprocess.run(["buildah", "rmi", "--all", "--force"], capture_output=True, check=False)
-        subprocess.run(["umount", folder / "graph/overlay"], capture_output=True, check=False)
-        subprocess.run(["rm", "-rf", folder], check=False)
+    parts_left.removed(folder)
 
 
 @pytest.fixture(scope="session")
@@ -135,11 +133,11 @@ def private_dockerd() -> Iterator[str]:
     """A dockerd with its own data, socket and process files; gives its address."""
     need(shutil.which("dockerd"), "dockerd is not installed (apt-get install docker.io)")
     need(os.geteuid() == 0, "a private dockerd needs root")
-    folder = Path(tempfile.mkdtemp(prefix="slipworks-dockerd-"))
+    folder = parts_left.made("dockerd")
     address = f"unix://{folder}/socket"
     daemon = subprocess.Popen(
-        ["dockerd", "--host", address, "--data-root", folder / "data", "--exec-root", folder / "exec",
-         "--pidfile", folder / "pid", "--bridge=none", "--iptables=false"],
+        ["setpriv", "--pdeathsig=TERM", "dockerd", "--host", address, "--data-root", folder / "data",
+         "--exec-root", folder / "exec", "--pidfile", folder / "pid", "--bridge=none", "--iptables=false"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     ready, said = threading.Event(), []
@@ -162,10 +160,7 @@ def private_dockerd() -> Iterator[str]:
     finally:
         daemon.terminate()
         daemon.wait(60)
-        # The daemon leaves its namespace mounted, and on some hosts its data.
-        for left in ("exec/netns/default", "data"):
-            subprocess.run(["umount", folder / left], capture_output=True, check=False)
-        shutil.rmtree(folder)
+        parts_left.removed(folder)  # the daemon leaves its namespace mounted, and on some hosts its data
 
 
 class Registry(Struct):
@@ -206,86 +201,3 @@ def refusing_registry() -> Iterator[Registry]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Registry(f"127.0.0.1:{server.server_port}")
     server.shutdown()
-
-
-class User(Struct):
-    """An ordinary user of this machine, with a folder of its own that is its home for these tests."""
-
-    name: str
-    folder: Path
-
-    def do(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns or raises, done by a child process that is this user."""
-        into, out_of = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(into)
-            self._become()
-            try:
-                answer: tuple[bool, Any] = (True, work())
-            except BaseException as failure:
-                answer = (False, failure)
-            with os.fdopen(out_of, "wb") as pipe:
-                pickle.dump(answer, pipe)
-            os._exit(0)
-        os.close(out_of)
-        with os.fdopen(into, "rb") as pipe:
-            good, value = pickle.load(pipe)
-        os.waitpid(child, 0)
-        if not good:
-            raise value
-        return value
-
-    def _become(self) -> None:
-        if os.geteuid() == 0:
-            entry = pwd.getpwnam(self.name)
-            os.initgroups(self.name, entry.pw_gid)
-            os.setgid(entry.pw_gid)
-            os.setuid(entry.pw_uid)
-        for variable in (
-            "XDG_RUNTIME_DIR",
-            "CONTAINERS_STORAGE_CONF",
-            "CONTAINERS_REGISTRIES_CONF",
-            "LOGNAME",
-        ):
-            os.environ.pop(variable, None)
-        os.environ.update(HOME=str(self.folder), TMPDIR=str(self.folder), USER=self.name)
-        tempfile.tempdir = None
-        os.chdir(self.folder)
-        host.facts.cache_clear()
-
-
-MADE = "slipworks-test-"
-
-
-@pytest.fixture(scope="session")
-def ordinary_user() -> Iterator[User]:
-    """This process's own user, or, for root, one with subordinate ids; in CI one is made for the tests."""
-    with ordinary() as user:
-        yield user
-
-
-@contextlib.contextmanager
-def ordinary() -> Iterator[User]:
-    """See `ordinary_user`."""
-    folder = Path(tempfile.mkdtemp(prefix="slipworks-user-", dir="/tmp"))
-    name, made = host._user(), False
-    if os.geteuid() == 0:
-        # Another session of these tests may have made one of its own, which will go.
-        others = [each.pw_name for each in pwd.getpwall() if each.pw_uid >= 1000 and MADE not in each.pw_name]
-        able = [each for each in others if host._subids(Path("/etc/subuid"), each) >= host.ENOUGH_IDS]
-        if not able and os.environ.get("CI") == "true":
-            name, made = f"{MADE}{os.getpid()}", True
-            subprocess.run(["useradd", "--no-create-home", "--home-dir", folder, name], check=True)
-        need(able or made, "no ordinary user with subordinate ids is here (one is made where CI=true)")
-        name = name if made else able[0]
-        shutil.chown(folder, name)
-    user = User(name, folder)
-    try:
-        yield user
-    finally:
-        if shutil.which("podman"):  # ends the process that keeps a rootless podman's namespace
-            user.do(lambda: subprocess.run(["podman", "system", "migrate"], capture_output=True, check=False))
-        subprocess.run(["rm", "-rf", folder], check=False)
-        if made:
-            subprocess.run(["userdel", name], capture_output=True, check=False)

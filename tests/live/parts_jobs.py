@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from kit import shell
 from runner import images
 from runner.images import Made
 from runner.runs import RunFolder
+from tests.live import parts_left
 from tests.live.needs import need
 from tests.live.parts_cpu import stocked
 from tests.live.parts_engines import User
@@ -121,11 +121,10 @@ def said(folder: RunFolder, text: str, seconds: float = 120) -> None:
 def cached_sif(cpu: Made, ordinary_user: User) -> Iterator[Path]:
     """The ordinary user's cache, in a place with a name, with the cpu image as a SIF: `Login`'s second."""
     need(shutil.which("apptainer"), "apptainer is not installed")
-    above = Path(tempfile.mkdtemp(prefix="slipworks-cache-", dir="/tmp"))
-    above.chmod(0o755)
-    stock(above / "the user's cache", cpu, ordinary_user)
-    yield above / "the user's cache"
-    shutil.rmtree(above, ignore_errors=True)
+    with parts_left.apart("cache") as above:
+        above.chmod(0o755)
+        stock(above / "the user's cache", cpu, ordinary_user)
+        yield above / "the user's cache"
 
 
 PROLOG = """#!/bin/sh

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.needs import need
+from tests.live.parts_slurm_net import LIVES
 
 USER, PASSWORD = "tester", "not-a-secret"
 HTPASSWD = "tester:$2b$05$abcdefghijklmnopqrstuuVPNOToLP9MHdthRCXkVoiIF0qNKnk2G\n"
@@ -150,7 +151,7 @@ def _started(folder: Path, more: str) -> tuple[subprocess.Popen[bytes], str]:
         )
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                ["docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log
+                [*LIVES, "docker-registry", "serve", str(folder / "config.yml")], stdout=log, stderr=log
             )
         if _answers(process, f"http://{host}/v2/"):
             return process, host

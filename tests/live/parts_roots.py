@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,23 @@ def slipworks(spec: LayerSpec, tmp_path_factory: pytest.TempPathFactory) -> Laye
 
 
 @pytest.fixture(scope="session")
-def rooted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def root_tar(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """suite -> the tar of its root, bootstrapped when it is first asked for."""
+
+    @cache
+    def made(suite: str) -> Path:
+        need_apt()
+        out = tmp_path_factory.mktemp("tars") / f"{suite}.tar"
+        bootstrap.root(base(suite), NATIVE, out, quiet)
+        return out
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def rooted(
+    root_tar: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """suite or "busybox" -> an unpacked root file system without the layer. Not to be changed."""
     made: dict[str, Path] = {}
 
@@ -107,7 +124,7 @@ def rooted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
             made[name].chmod(0o755)  # it is the root folder of ordinary users too
-            _busybox(made[name]) if name == "busybox" else _unpacked(name, made[name])
+            _busybox(made[name]) if name == "busybox" else unpack(root_tar(name), made[name])
         return made[name]
 
     return root
@@ -136,14 +153,6 @@ def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("base.tar", "system.tar"):
         (folder / name).unlink()
     return root
-
-
-def _unpacked(suite: str, folder: Path) -> None:
-    need_apt()
-    tar = folder.with_suffix(".tar")
-    bootstrap.root(base(suite), NATIVE, tar, quiet)
-    unpack(tar, folder)
-    tar.unlink()
 
 
 def _busybox(folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
+from tests.live import parts_left
 from tests.live import parts_slurm_daemons as daemons
 from tests.live.needs import need
 from tests.live.parts_slurm_conf import Shape
@@ -173,7 +174,7 @@ def started(
             need(
                 shutil.which(program), f"{program} is not installed (apt-get install slurmdbd mariadb-server)"
             )
-    folder = Path(tempfile.mkdtemp(prefix="slipworks-slurm-", dir="/tmp"))
+    folder = parts_left.made("slurm")
     folder.chmod(0o755)
     running = Daemons(folder)
     try:
@@ -182,7 +183,7 @@ def started(
         return _ready(running)
     except BaseException:
         running.end()
-        shutil.rmtree(folder, ignore_errors=True)
+        parts_left.removed(folder)
         raise
 
 
@@ -207,4 +208,5 @@ def _ready(running: Daemons) -> Slurm:
 def ended(made: Slurm) -> None:
     """Ends the jobs, the nodes with all that runs on them, and the daemons; removes the folder."""
     made.daemons.end()
-    shutil.rmtree(made.folder, ignore_errors=True)
+    parts_left.removed(made.folder)
+    parts_left.jobs_folders()

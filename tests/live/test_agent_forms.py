@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from containers import engine, host
-from containers.engine import ContainerRun
+from containers import host
+from containers.engine import ContainerRun, Engine
 from containers.engines.apptainer import Apptainer
 from kit import process
 from kit.nouns import digest_file
@@ -41,12 +41,11 @@ DEADLINE = 180.0
 
 
 @pytest.fixture
-def podman(private_storage: object) -> engine.Engine:
-    need(shutil.which("podman"), "podman is not installed")
-    return engine.get("podman")
+def podman(chain: Engine) -> Engine:
+    return chain
 
 
-def had(podman: engine.Engine, reference: str) -> str:
+def had(podman: Engine, reference: str) -> str:
     process.run(podman.pull_argv(reference, NATIVE, insecure=True), what=f"pull {reference}")
     return reference
 
@@ -67,7 +66,7 @@ def test_to_find_it_takes_milliseconds(agent: AgentLayer) -> None:
 
 @pytest.mark.parametrize("entrypoint", ["kept", "cleared"])
 def test_the_sdks_literal_command_starts_it_under_plain_podman(
-    entrypoint: str, baked: Bake, podman: engine.Engine, tmp_path: Path
+    entrypoint: str, baked: Bake, podman: Engine, tmp_path: Path
 ) -> None:
     """podman's own words and nothing of the kit's, but for what this machine asks of every podman."""
     reference, name = had(podman, baked("entrypoint")), f"slipworks-test-literal-{os.getpid()}"
@@ -160,7 +159,7 @@ def awaited(client: Agent, pid: int, log: Path) -> None:
 
 
 def test_a_folder_is_an_overlay_volume_of_podman(
-    agent: AgentLayer, zoo: Zoo, registry_host: str, podman: engine.Engine, tmp_path: Path
+    agent: AgentLayer, zoo: Zoo, registry_host: str, podman: Engine, tmp_path: Path
 ) -> None:
     """On a base that nothing was baked on; and what a sandbox does to the layer, no other one sees."""
     layer = agent_layer.unpacked(NATIVE, images.store())
@@ -190,14 +189,14 @@ with RemoteWorkspace(host=os.environ["URL"], api_key=os.environ["THE_KEY"], work
 
 
 @pytest.fixture
-def running(baked: Bake, podman: engine.Engine, tmp_path: Path) -> Iterator[Sandbox]:
+def running(baked: Bake, podman: Engine, tmp_path: Path) -> Iterator[Sandbox]:
     start = Start(engine=podman, image=had(podman, baked("non-root")), deadline=DEADLINE)
     with sandbox.started(start, tmp_path) as found:
         yield found
 
 
 def test_the_sdks_own_client_works_with_a_sandbox(
-    running: Sandbox, baked: Bake, podman: engine.Engine, tmp_path: Path
+    running: Sandbox, baked: Bake, podman: Engine, tmp_path: Path
 ) -> None:
     """The SDK rides in the layer: its client runs in a container of its own, on this machine's network."""
     (tmp_path / "env").write_text(podman.env_text({"THE_KEY": running.key}))

@@ -18,12 +18,12 @@ from kit import process
 from kit.nouns import Platform
 from runner import building, images
 from tests.live.needs import need
-from tests.live.parts_agent import FOLDER, PATH, START, Served, entering, serving
+from tests.live.parts_agent import FOLDER, PATH, START, Rooted, Served, serving
 from tests.live.parts_roots import FOREIGN, NATIVE
 
 pytestmark = pytest.mark.live
 ROOT, USER = "0:0", "12345:12345"
-Rooted = Callable[[str], Path]
+WithAgent = Callable[[str], Rooted]
 PYTHON = f"{FOLDER}/python/bin/python3.13"
 # What the server itself tells its children, in every installation of it.
 UPSTREAM = {"AI_AGENT", "BROWSER_USE_LOGGING_LEVEL", "BROWSER_USE_SETUP_LOGGING", "OH_INTERNAL_SERVER_URL",
@@ -36,25 +36,25 @@ HOSTILE = {
 }
 
 
-def inside(root: Path, *argv: str, user: str = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+def inside(root: Rooted, *argv: str, user: str = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     given = {"PATH": PATH, **env}
     return subprocess.run(
-        entering(root, *argv, user=user), env=given, capture_output=True, text=True, check=False, timeout=120,
+        root.entering(*argv, user=user), env=given, capture_output=True, text=True, check=False, timeout=120,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[("busybox", ROOT), ("busybox", USER), ("bullseye", USER)], ids=str)
 def served(
-    request: pytest.FixtureRequest, with_agent: Rooted, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, Served]]:
+    request: pytest.FixtureRequest, with_agent: WithAgent, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Rooted, Served]]:
     """A server without HOME, in a working folder that only root may write to, of a user whom the base does
     not know. The bullseye has a git and a python of its own, and variables that lead loaders astray."""
     name, user = request.param
     root = with_agent(name)
     hostile = HOSTILE if name == "bullseye" else {}
     if name == "bullseye":
-        git = root / "usr/local/bin/git"
+        git = root.path / "usr/local/bin/git"
         git.write_text("#!/bin/sh\necho the base\\'s own git\n")
         git.chmod(0o755)
     log = tmp_path_factory.mktemp("log") / "server.log"
@@ -64,28 +64,28 @@ def served(
         yield root, server
 
 
-def test_runs_commands(served: tuple[Path, Served]) -> None:
+def test_runs_commands(served: tuple[Rooted, Served]) -> None:
     root, server = served
     assert server.ask("/ready") and server.ask("/server_info")
     code, out, err = server.run("echo hü; echo bad >&2; pwd; exit 3")
     assert (code, out, err) == (3, "hü\n/\n", "bad\n")
     assert server.run("pwd", cwd="/tmp") == (0, "/tmp\n", "")
-    assert not list((root / "tmp").glob("core*"))
+    assert not list((root.path / "tmp").glob("core*"))
 
 
-def test_commands_see_the_environment_that_was_given(served: tuple[Path, Served]) -> None:
+def test_commands_see_the_environment_that_was_given(served: tuple[Rooted, Served]) -> None:
     root, server = served
     found = server.environment()
     path = found.pop("PATH")
     assert path.startswith(f"{PATH}:{FOLDER}/programs")
     assert found.pop("HOME") == "/", "there was none"
-    given = HOSTILE if (root / "usr/local/bin/git").exists() else {}
+    given = HOSTILE if (root.path / "usr/local/bin/git").exists() else {}
     assert {name: value for name, value in found.items() if name not in UPSTREAM | SHELL} == given
 
 
-def test_commands_see_the_base_s_own_programs(served: tuple[Path, Served]) -> None:
+def test_commands_see_the_base_s_own_programs(served: tuple[Rooted, Served]) -> None:
     root, server = served
-    if not (root / "usr/local/bin/git").exists():
+    if not (root.path / "usr/local/bin/git").exists():
         assert server.run("command -v git") == (0, f"{FOLDER}/programs/git\n", "")
         assert server.run("command -v python3 || command -v ldd") == (127, "", ""), "the layer lends none"
         return
@@ -103,7 +103,7 @@ def test_commands_see_the_base_s_own_programs(served: tuple[Path, Served]) -> No
     assert server.run(script)[1] == inside(root, "sh", "-c", script).stdout
 
 
-def test_every_library_it_loads_is_its_own(served: tuple[Path, Served]) -> None:
+def test_every_library_it_loads_is_its_own(served: tuple[Rooted, Served]) -> None:
     root, server = served
     # tini's child is the server.
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
@@ -112,7 +112,9 @@ def test_every_library_it_loads_is_its_own(served: tuple[Path, Served]) -> None:
     assert len(lines) > 100
     paths = {line.split(None, 5)[5] for line in lines}
     assert [
-        path for path in paths if FOLDER[1:] not in path.removeprefix(str(root)) and "/layers/" not in path
+        path
+        for path in paths
+        if FOLDER[1:] not in path.removeprefix(str(root.path)) and "/layers/" not in path
     ] == []
 
 
@@ -147,10 +149,10 @@ print(repr((type(session.terminal).__name__, told)))
     ],
 )
 def test_the_agent_s_terminal(
-    with_agent: Rooted, base: str, kind: str, own: str, locale: dict[str, str], word: str, user: str
+    with_agent: WithAgent, base: str, kind: str, own: str, locale: dict[str, str], word: str, user: str
 ) -> None:
     root = with_agent(base)
-    old = root / "usr/local/bin/tmux"
+    old = root.path / "usr/local/bin/tmux"
     if own:
         old.write_text(f"#!/bin/sh\necho {own}\n")
         old.chmod(0o755)
@@ -173,7 +175,7 @@ def test_the_agent_s_terminal(
 
 
 @pytest.mark.parametrize("user", [ROOT, USER])
-def test_git_has_its_parts(with_agent: Rooted, user: str) -> None:
+def test_git_has_its_parts(with_agent: WithAgent, user: str) -> None:
     script = (
         "set -e; export PATH=$PATH:/slipworks-agent/programs HOME=$(mktemp -d); cd $HOME; git init -q a;"
         "cd a; git config user.name me; git config user.email m@e; echo x >x; git add x; git commit -qm one;"
@@ -187,7 +189,7 @@ def test_git_has_its_parts(with_agent: Rooted, user: str) -> None:
     assert refused.startswith("fatal: unable to access 'https://127.0.0.1:9/x/'") and "connect" in refused
 
 
-def test_another_command_gets_what_the_engine_gave(with_agent: Rooted) -> None:
+def test_another_command_gets_what_the_engine_gave(with_agent: WithAgent) -> None:
     root = with_agent("busybox")
     given = {"PATH": PATH, "X": "1", "LC_CTYPE": "C"}
     told = inside(root, *START, "env", **given)
@@ -199,7 +201,7 @@ def test_another_command_gets_what_the_engine_gave(with_agent: Rooted) -> None:
     )  # fmt: skip
 
 
-def test_help_says_how_it_is_started(with_agent: Rooted) -> None:
+def test_help_says_how_it_is_started(with_agent: WithAgent) -> None:
     for argv in (["openhands-agent-server"], ["/usr/local/bin/openhands-agent-server"], []):
         told = inside(with_agent("busybox"), *START, *argv, "--help", user=USER)
         assert told.returncode == 0 and told.stdout.startswith("usage: openhands-agent-server")

@@ -40,10 +40,8 @@ def verified(*words: str | Path, code: int = 0) -> tuple[list[dict[str, Any]], s
 
 
 @pytest.fixture(scope="module")
-def podman(private_storage: object) -> Engine:
-    made = engine.get("podman")
-    made.check()
-    return made
+def podman(chain: Engine) -> Engine:
+    return chain
 
 
 def forgotten(podman: Engine, image: str) -> str:
