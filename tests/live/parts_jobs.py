@@ -184,7 +184,8 @@ def traces(slurm: Slurm, name: str) -> Traces:
     named = [line.split()[-1] for line in (here / "net/unix").open()]
     # In the state 0A a socket listens.
     listening = {f"port {int(row[1].rpartition(':')[2], 16)}" for row in tcp[1:] if row[3] == "0A"}
-    files = [*Path("/tmp").glob("sw-*"), *Path("/tmp").glob("slipworks-[0-9]*"), *Path("/dev/shm").iterdir()]
+    ours = ("sw-*", "slipworks-[0-9]*", "slipworks-mounts-*", "slipworks-podman-*")
+    files = [*(each for name in ours for each in Path("/tmp").glob(name)), *Path("/dev/shm").iterdir()]
     return Traces(
         mounts=frozenset(line.split()[1] for line in (here / "mounts").open()),
         sockets=frozenset({*listening, *(each for each in named if each.startswith(("/", "@")))}),

@@ -70,6 +70,7 @@ class TestLeftovers:
     def folders(self, cluster: Cluster) -> dict[str, Path]:
         names = {
             "killed": "slipworks-6-0.aBcDeF", "podmans": "slipworks-podman-6-1.aBcDeF",
+            "mounts": "slipworks-mounts-6-0.aBcDeF",
             "locked": "slipworks-5-0.aBcDeF", "other": "slipworks-6-0.aB", "mine": "slipworks-cache.aBcDeF",
         }  # fmt: skip
         made = {key: cluster.record / name for key, name in names.items()}
