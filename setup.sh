@@ -130,6 +130,7 @@ need_test() {
     need slurmdbd slurmdbd
     need mariadb-install-db mariadb-server
     need sshd openssh-server
+    need proxychains4 proxychains4 # nodes without internet
     need_package busybox-static # other packages have a busybox too, but one with libraries
     need shellcheck shellcheck
     need openssl openssl

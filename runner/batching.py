@@ -33,9 +33,8 @@ def batch(
     are taken to be like it."""
     engine = engines.get(chosen.engine)
     token = f"@slipworks-rank-{at.run.run_id}@"
-    run = submission.container(
-        job, at.run, chosen.reference, at.scratch, token, submission.further(job, at, chosen), elsewhere=True
-    )
+    more = submission.further(job, at, chosen, plan.egress)
+    run = submission.container(job, at.run, chosen.reference, at.scratch, token, more, elsewhere=True)
     words = engine.run_argv(run)
     have, fetch = _fetching(at.run, chosen)
     fabric = cluster.fabric

@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit import decode
+from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
 from runner.skyrl.section import Skyrl
 from slurm.clusters import Cluster
@@ -105,6 +106,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 where it is inside: /slipworks-run/training.yaml.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
     services    programs beside the command: see Service.
+    egress      who gets out of nodes without internet: see Egress. true: the command.
     skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
@@ -138,6 +140,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     training: str | None = None
     checkpoints: Checkpoints | bool = False
     services: tuple[Service, ...] = ()
+    egress: Egress | bool = False
     skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()
     restarts: int = 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from runner import env_files
+from runner.egress import checks as egress
 from slurm import times
 from slurm.options import OTHERS_KEY, refusal
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
-READY = re.compile(r"port:\d{1,5}|https?://.+|file:/.+")
+READY = re.compile(r"port:\d{1,5}|https?://.+|file:/.+|run:.*\S.*", re.DOTALL)
 OPTION = re.compile(r"[a-z][a-z0-9-]+")
 LONGEST_ALL = 1 << 20
 """Bytes of all words and variables of a program: as a rule the kernel takes 2 MiB, and the image has some."""
@@ -58,6 +59,7 @@ def _wrong(job: Job) -> Wrong:
     yield from _wrong_code(job)
     yield from env_files.wrong(job)
     yield from _wrong_services(job)
+    yield from egress.wrong(job.egress)
     yield from _wrong_places(job)
 
 
@@ -143,9 +145,11 @@ def _wrong_services(job: Job) -> Wrong:
         seen.add(each.name)
         yield f"{at}.run", None if each.run and each.run[0] else "found an empty command"
         if each.ready is not None and not READY.fullmatch(each.ready):
-            yield f"{at}.ready", f"found {each.ready!r}, expected port:N, http://… or file:/…"
+            yield f"{at}.ready", f"found {each.ready!r}, expected port:N, http://…, file:/… or run:COMMAND"
         if not each.ready_within > 0:
             yield f"{at}.ready_within", f"found {each.ready_within:g} seconds, expected more than 0"
+        if not 0 <= each.restart <= 99:
+            yield f"{at}.restart", f"found {each.restart} restarts, expected 0 to 99"
         for name in each.env:
             if not VARIABLE.fullmatch(name):
                 yield f"{at}.env.{name}", f"found {name!r}, expected a variable's name"

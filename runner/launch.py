@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from kit import exact, files
 from kit.errors import InvalidFileError
+from runner.egress.plan import EgressPlan
 from slurm.fabric import Fabric
 
 if TYPE_CHECKING:
@@ -44,18 +45,26 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name          in messages and in the name of its log.
     run           its command: a list of words, or a script for sh.
     env           variables for it alone.
-    nodes         "head" or "all".
+    nodes         "head"; "all"; or "one": the last, which with more than one is not the head.
     ready         "port:8000" (something listens), "http://127.0.0.1:8000/health" (answers 2xx), "file:/path",
-                  or None: ready when it has been started. The command starts when all services are ready.
-    ready_within  seconds; after them the job ends, naming the service.
-    A service that ends before the command does ends the job, unless it ends well and `ready` is None.
+                  "run:COMMAND" (ends well), or None: ready when it has been started. The command starts when
+                  all services are ready.
+    ready_within  seconds; after them the job ends, with the end of the service's log.
+    restart       how often it is started again in an attempt where it ended; after 1 s, 2 s, 4 s … 30 s.
+    optional      the job goes on without it, with a warning, where it does not become ready or has ended.
+    egress        it uses the job's way out of nodes without internet.
+    A service that ends before the command does ends the job, unless it ends well and `ready` is None, may be
+    started again or is optional. SLIPWORKS_SERVICE_<NAME> tells the command its address.
     """
 
     name: str
     run: str | tuple[str, ...]
-    nodes: Literal["head", "all"] = "all"
+    nodes: Literal["head", "all", "one"] = "all"
     ready: str | None = None
     ready_within: float = 120.0
+    restart: int = 0
+    optional: bool = False
+    egress: bool = False
     env: dict[str, str] = {}
 
 
@@ -107,6 +116,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     env_files    name of a variable -> the file inside that has its value; read when an attempt begins.
     path         folders at the end of PATH, of Ray and of the command.
     internet     whether the node has it; None: not known.
+    egress       the way out of nodes without internet, where the job asks for it.
     """
 
     run_id: str
@@ -140,6 +150,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     preload: tuple[str, ...] = ()
     library_path: tuple[str, ...] = ()
     internet: bool | None = None
+    egress: EgressPlan | None = None
     drop: tuple[str, ...] = ()
     limits: dict[str, int] = {}
     datasets_key: str | None = None

@@ -10,8 +10,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -23,12 +21,14 @@ from runner import facts as facts_
 from runner import launch as launch_
 from runner.artifacts import Artifacts
 from runner.attaching import Door, address
+from runner.egress import plan as egress
+from runner.egress.outlet import Outlet
 from runner.ends import CommandFailed, Died, HeadEnded, Lost, Stopped
 from runner.events import Events
 from runner.facts import Facts
 from runner.launch import Launch, RayPlan
 from runner.leftovers import Leftovers
-from runner.meeting import Ended, Late, Limit, Meeting, Pulse, wait
+from runner.meeting import Ended, Meeting, Pulse, wait
 from runner.peers import Peers
 from runner.program import Program
 from runner.rays import Ray
@@ -84,8 +84,9 @@ class Node:
         self.meeting = Meeting(attempt.meeting)
         self.events = Events(attempt.events(str(rank)), f"node {rank}")
         self.peers = Peers(attempt, self.meeting, rank, launch)
-        self.services = Services(launch.services, attempt, rank)
+        self.services = Services(launch.services, attempt, rank, launch.nodes)
         self.artifacts = Artifacts(launch.artifacts if rank == 0 else (), folder.artifacts, self.tell)
+        self.outlet = Outlet(attempt, rank, self.tell)
         self.ray: Ray | None = None
         self.command: Program | None = None
         self.steps: Steps | None = None
@@ -137,6 +138,7 @@ class Node:
         self.env = variables.of_node(facts, self.launch, self.folder)
         command_env = variables.of_command(self.env, self.launch)
         prerequisites.check(facts, self.launch, command_env, variables.secrets(self.folder))
+        self.launch = self.outlet.open(self.launch, self.env, port_base, self.services.here)
         return facts
 
     def lead(self, facts: Facts) -> int:
@@ -163,7 +165,7 @@ class Node:
     def follow(self, facts: Facts) -> int:
         """A worker: joins the head and stays until that has ended, which raises HeadEnded."""
         plan = self.launch.ray
-        within = self._limit(plan.ready_within if plan else self.peers.within)
+        within = self.peers.limit(plan.ready_within if plan else self.peers.within)
         head = wait(self.meeting.head, awaited="the head's address", seconds=within, check=self.check)
         if plan:
             self._bring_up(plan, head)
@@ -184,6 +186,7 @@ class Node:
         if self.ray:
             self.ray.check()
         self.services.check()
+        self.outlet.check()
         if not self.warned and self.meeting.warned() and self.command and self.command.code() is None:
             self.warned = self.command.pass_on(signal.SIGUSR2) > 0
             if self.warned:
@@ -223,7 +226,9 @@ class Node:
         self._bring_up(plan, None)
         where = rays.address(plan)
         self.meeting.publish_head(where)
-        self._await_nodes(self.meeting.joined, "join Ray", plan.ready_within - (time.monotonic() - began))
+        self.peers.await_all(
+            self.meeting.joined, "join Ray", plan.ready_within - (time.monotonic() - began), self.check
+        )
         self.tell(f"Ray is ready at {where}: {self.launch.nodes} node(s)")
         self.events.mark("ray ready")
         return where
@@ -235,31 +240,24 @@ class Node:
         self.events.mark("ray started", tries=tries)
 
     def _serve(self, here: str) -> None:
-        """Brings up this node's services; the head waits for all nodes'. `here`: this node's address."""
+        """Brings up this node's services; the head waits for all nodes'. `here`: this node's address.
+        Before them the way out must be open, which was begun before Ray."""
+        self.outlet.wait_open(self.check)
         if not self.launch.services:
             return
-        self.services.start(self.env, self.launch.workdir)
+        self.services.publish(here, self.meeting)
+        self.services.start(self.env, self.launch)
         self.services.wait_ready(here, self.check)
         self.events.mark("services ready")
         if self.rank:
             self.meeting.make_ready(self.rank)
         else:
             longest = max(each.ready_within for each in self.launch.services)
-            self._await_nodes(self.meeting.ready, "start its services", self.peers.within + longest)
-
-    def _await_nodes(self, probe: Callable[[int], bool], to: str, seconds: float) -> None:
-        """Until `probe` is true of every other node; LaunchError naming the one that is late."""
-        limit = self._limit(seconds)
-        for rank in self.peers.others:
-            try:
-                wait(partial(_true, probe, rank), awaited=f"node {rank} to {to}", seconds=limit,
-                     check=self.check)  # fmt: skip
-            except Late as late:
-                raise Late(self.peers.failed(rank, late.message)) from late
-
-    def _limit(self, seconds: float) -> Limit:
-        """For what other nodes must do; while one of them still gets its image, it does not run down."""
-        return Limit(seconds, lambda: any(map(self.meeting.fetching, self.peers.others)))
+            self.peers.await_all(
+                self.meeting.ready, "start its services", self.peers.within + longest, self.check
+            )
+        if self.rank == 0 or self.launch.everywhere:
+            self.env |= self.services.addresses(self.meeting, self.peers.within, self.check)
 
     def _run_command(self) -> int:
         self.tell("running the command")
@@ -267,7 +265,7 @@ class Node:
         env = variables.of_command(self.env, self.launch)
         log = self.attempt.log(self.rank)
         self.command = Program(
-            self.launch.command, what="run the command", log=log, env=env, cwd=self.launch.workdir
+            egress.of_command(self.launch), what="run the command", log=log, env=env, cwd=self.launch.workdir
         )
         code = wait(
             self.command.code, awaited="the command", seconds=float("inf"), check=self.check,
@@ -282,6 +280,7 @@ class Node:
         if self.command and self.command.code() is None:
             self.tell(f"ending the command, which has {self.grace:g} s")
             self.command.end(self.grace)
+        self.outlet.close()
         if self.ray:
             self.ray.kill()
         family.end(grace=3.0)
@@ -291,7 +290,3 @@ class Node:
             logs = self.attempt.ray_logs(self.rank) if keep_logs else None
             rays.clear(Path(self.launch.ray.temp_dir), logs)
         self.events.mark("node ended")
-
-
-def _true(probe: Callable[[int], bool], rank: int) -> bool | None:
-    return probe(rank) or None

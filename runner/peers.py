@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 
 from runner import variables
 from runner.ends import CommandFailed, Died, HeadEnded, Hopeless, Lost, Stopped
 from runner.launch import Launch
-from runner.meeting import Ended, Meeting
+from runner.meeting import Ended, Late, Limit, Meeting, wait
 from runner.runs import Attempt, last_lines
 
 COMES_WITHIN = 180.0  # seconds for a node's first sign of life where there is no Ray that says
@@ -40,6 +42,21 @@ class Peers:
         why = self.meeting.stopped()
         if why is not None:
             raise Stopped(128 + signal.SIGTERM, why or "all nodes are asked to end")
+
+    def await_all(
+        self, probe: Callable[[int], bool], to: str, seconds: float, check: Callable[[], None]
+    ) -> None:
+        """Until `probe` is true of every other node; LaunchError naming the one that is late."""
+        limit = self.limit(seconds)
+        for rank in self.others:
+            try:
+                wait(partial(_true, probe, rank), awaited=f"node {rank} to {to}", seconds=limit, check=check)
+            except Late as late:
+                raise Late(self.failed(rank, late.message)) from late
+
+    def limit(self, seconds: float) -> Limit:
+        """For what other nodes must do; while one of them still gets its image, it does not run down."""
+        return Limit(seconds, lambda: any(map(self.meeting.fetching, self.others)))
 
     def _check(self, rank: int) -> None:
         ended = self.meeting.ended(rank)
@@ -78,6 +95,10 @@ class Peers:
             return None
         hosts = next((line.removeprefix("hosts=").split() for line in lines if line.startswith("hosts=")), [])
         return hosts[rank] if rank < len(hosts) else None
+
+
+def _true(probe: Callable[[int], bool], rank: int) -> bool | None:
+    return probe(rank) or None
 
 
 def _said(ended: Ended) -> str:

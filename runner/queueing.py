@@ -8,6 +8,7 @@ from kit import say, settings
 from kit.errors import InvalidFileError, UsageError
 from runner import batching, chosen, code, slurm_inside, submission, submitted
 from runner.chosen import Found
+from runner.egress import submitting as egress
 from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
@@ -43,6 +44,8 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     at = submission.places(job, folder, site.settings.cache_folder, _scratch(site, dry))
     found = chosen.of(job, cluster, engine, dry=dry)
     plan = submission.launch(job, cluster, folder.run_id, found.chosen)
+    if not dry:
+        egress.demand(job, cluster, site.name, plan.egress)
     outfit = slurm_inside.outfit(job, site, dry=dry)
     if outfit:
         plan = outfit.worn(plan)

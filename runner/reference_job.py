@@ -14,7 +14,8 @@ from runner import job, launch
 from runner.skyrl import section
 
 TABLES: tuple[type[Any], ...] = (
-    job.Job, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact, job.Throughput,
+    job.Job, job.Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
+    job.Throughput,
     section.Skyrl, section.SkyrlData,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""

@@ -15,6 +15,8 @@ from kit.errors import UnsupportedError
 from runner import code, env_files, training
 from runner import launch as launches
 from runner.chosen import Chosen
+from runner.egress import submitting as egress
+from runner.egress.plan import EgressPlan
 from runner.job import Job
 from runner.launch import Launch, RayPlan
 from runner.runs import INSIDE, RunFolder
@@ -75,6 +77,7 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
         keep=job.keep_env, restarts=job.restarts, secrets=job.secrets,
         checkpoints_shared=bool(job.saved and job.saved.shared), internet=cluster.internet,
+        egress=egress.planned(job, cluster),
         datasets_key=training.tokenized_for(job),
         env_files=env_files.inside(job),
     )  # fmt: skip
@@ -110,13 +113,13 @@ def container(
     )
 
 
-def further(job: Job, at: Places, chosen: Chosen) -> tuple[Bind, ...]:
-    """What is mounted beside what every container has: checkpoints, files with variables, and the layer that
-    an image lacks."""
+def further(job: Job, at: Places, chosen: Chosen, out: EgressPlan | None = None) -> tuple[Bind, ...]:
+    """What is mounted beside what every container has: checkpoints, files with variables, what the way `out`
+    needs, and the layer that an image lacks."""
     binds = []
     if at.checkpoints and job.saved:
         binds.append(Bind(at.checkpoints, job.saved.target))
-    return (*binds, *env_files.binds(job), *layer_binds(chosen))
+    return (*binds, *env_files.binds(job), *egress.binds(out), *layer_binds(chosen))
 
 
 def layer_binds(chosen: Chosen) -> tuple[Bind, ...]:

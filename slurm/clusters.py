@@ -16,6 +16,8 @@ from msgspec import Struct, structs
 from kit import decode, settings
 from kit.errors import InvalidFileError
 from kit.suggest import unknown
+from slurm import egress
+from slurm.egress import WayOut
 from slurm.fabric import Fabric
 
 GpuDirective = Literal["gres", "gpus-per-node", "none"]
@@ -75,6 +77,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     exclude         see Excluded.
     modules         loaded by the script before anything else.
     internet        whether compute nodes have it; None: not known.
+    egress          how jobs that ask for it get out where they have none: see slurm.egress.WayOut.
     scratch, cache, runs   folders on file systems that all nodes share; $NAMES are the login node's.
     login           host names to which `ssh` reaches a login node from inside a job.
     time_limit      the default for jobs that say none.
@@ -109,6 +112,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     exclude: tuple[Excluded, ...] = ()
     modules: tuple[str, ...] = ()
     internet: bool | None = None
+    egress: WayOut | None = None
     scratch: str | None = None
     cache: str | None = None
     runs: str | None = None
@@ -135,7 +139,7 @@ class Profile(Struct, frozen=True, kw_only=True):
 FIELDS = tuple(each.name for each in structs.fields(Cluster))
 OWN = Mapping[str, Mapping[str, Any]]
 """The tables `[clusters.NAME]` of the user's file: name -> key of Cluster -> value."""
-JOINED = ("environment", "interfaces", "partitions", "sbatch")
+JOINED = ("egress", "environment", "interfaces", "partitions", "sbatch")
 """Tables of which the user's keys join the cluster's; every other value of the user's takes the place."""
 BASIS = "generic"
 """What a cluster stands on that only the user's file has."""
@@ -268,6 +272,8 @@ def _complaints(cluster: Cluster) -> Iterator[str]:
         yield f"driver: version is written like 565.57.01, found {cluster.driver.version!r}"
     if not cluster.engines:
         yield "engines is empty"
+    if cluster.egress:
+        yield from egress.complaints(cluster.egress)
     yield from _sizes("", cluster)
     for name, each in cluster.partitions.items():
         yield from _sizes(f"partitions.{name}: ", each)

@@ -119,6 +119,7 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     from kit import say, settings
     from runner import code, submission
     from runner import job as jobs
+    from runner.egress import submitting as egress
 
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
     if job.submits:
@@ -131,9 +132,10 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     listed = [code.listed(each) for each in job.checkouts]
     engine, image = _image(job, here)
     plan = submission.launch(job, here.cluster, folder.run_id, image)
+    egress.demand(job, here.cluster, here.name, plan.egress)
     at.make()
     submission.write(folder, job, plan, image, secrets, listed)
-    more = submission.further(job, at, image)
+    more = submission.further(job, at, image, plan.egress)
     commands = submission.argvs(job, folder, engine, image.reference, at.scratch, more)
     remove = submission.remove_argv(job, folder, engine)
     try:

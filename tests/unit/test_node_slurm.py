@@ -279,7 +279,7 @@ def test_the_head_waits_while_a_nodes_image_is_fetched(folder: RunFolder) -> Non
     launch = job(folder, "true", nodes=3)
     node = nodes.Node(folder, folder.attempt(1), 0, launch)
     files.write(folder.attempt(1).meeting / "fetching-2", "")
-    limit = node._limit(0.0)
+    limit = node.peers.limit(0.0)
     time.sleep(0.01)
     assert not limit.over()
     (folder.attempt(1).meeting / "fetching-2").unlink()
