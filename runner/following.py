@@ -83,11 +83,8 @@ def log_of(now: Now, node: str, number: int | None) -> Path:
     files = now.files
     rank = rank_of(files, node, number)
     numbers = [each.number for each in files.tries]
-    if number is not None and number not in numbers:
-        from kit.suggest import unknown
-
-        error = unknown("attempt", str(number), map(str, numbers), files.folder.root.name)
-        raise UnknownNameError(error.message, f"runner status {files.folder.run_id}")
+    if number is not None:
+        demand_attempt(files, number)
     if not numbers:
         raise watching.ended_error(now, "has made no attempt, so there is no log")
     path = files.folder.attempt(number or numbers[-1]).log(rank)
@@ -95,6 +92,16 @@ def log_of(now: Now, node: str, number: int | None) -> Path:
         what = "was removed" if now.over else "is not there yet"
         raise NotFoundError(f"the log {path} {what}", f"runner status {files.folder.run_id}")
     return path
+
+
+def demand_attempt(files: RunFiles, number: int) -> None:
+    """UnknownNameError for an attempt that there was not."""
+    numbers = [each.number for each in files.tries]
+    if number not in numbers:
+        from kit.suggest import unknown
+
+        error = unknown("attempt", str(number), map(str, numbers), files.folder.root.name)
+        raise UnknownNameError(error.message, f"runner status {files.folder.run_id}")
 
 
 class LogFile(Struct, frozen=True, kw_only=True):

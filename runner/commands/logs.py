@@ -1,11 +1,16 @@
 """The log of a run: all that a node printed, and on the first node that is the command's output.
 
-With -f it goes on as the log grows, into further attempts too, until the run has ended.
+With -f it goes on as the log grows, into further attempts too, until the run has ended. Where the logs of a
+failed run have a failure that is known, a line at the end, on stderr, says what to do: see runner why.
 """
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.run_states import Now
 
 HELP = "show a run's log"
 
@@ -32,11 +37,23 @@ def run(args: argparse.Namespace) -> int:
     folder = run_names.find(args.run, run_names.folder_of_runs())
     watch = watching.Watch()
     if args.follow:
-        following.Follow(folder, args.node, lambda: watch.anew(folder), sys.stdout.buffer).run()
+        followed = following.Follow(folder, args.node, lambda: watch.anew(folder), sys.stdout.buffer)
+        followed.run()
+        _tell_why(watch.by_files(folder), None)
         return 0
     now = watch.by_files(folder)
     if args.json:
         say.answer(exact.encode(list(following.logs(now))).decode())
     else:
         following.show(now, args.node, args.attempt)
+        _tell_why(now, args.attempt)
     return 0
+
+
+def _tell_why(now: Now, number: int | None) -> None:
+    """A line at the end, where the run failed and it is known by what."""
+    from kit import say
+    from runner.why import searching
+
+    if line := searching.note(now, number):
+        say.say(line)
