@@ -136,16 +136,16 @@ print(repr((type(session.terminal).__name__, told)))
 """
 
 
-@pytest.mark.parametrize("user", [ROOT, USER])
 @pytest.mark.parametrize(
-    ("base", "kind", "own", "locale", "word"),
+    ("base", "kind", "own", "locale", "word", "user"),
     [
-        ("busybox", "SubprocessTerminal", "", {}, "hü"),  # without /bin/bash a tmux would be of no use
+        ("busybox", "SubprocessTerminal", "", {}, "hü", ROOT),  # without /bin/bash a tmux would be of no use
+        ("busybox", "SubprocessTerminal", "", {}, "hü", USER),
         # Where the base names no locale, its own bash echoes other letters as numbers: nobody adds one.
-        ("bullseye", "TmuxTerminal", "", {}, "hu"),
-        ("bullseye", "TmuxTerminal", "", {"LANG": "C.UTF-8"}, "hü"),
+        ("bullseye", "TmuxTerminal", "", {}, "hu", USER),
+        ("bullseye", "TmuxTerminal", "", {"LANG": "C.UTF-8"}, "hü", ROOT),
         # Too old for libtmux; and it says no other word.
-        ("bullseye", "TmuxTerminal", "tmux 3.1c", {"LANG": "C.UTF-8"}, "hü"),
+        ("bullseye", "TmuxTerminal", "tmux 3.1c", {"LANG": "C.UTF-8"}, "hü", USER),
     ],
 )
 def test_the_agent_s_terminal(
