@@ -1,40 +1,16 @@
 """Tokens per second out of a training log in SkyRL's form.
 
-A step's rate is trajectories * avg_response_length / seconds of `generate`. Read tolerantly: colours, Ray's
-line prefixes, `nan` and `inf`, a resumed run that counts again, steps without a `generate` timer
-(asynchronous trainers), a last step cut off by the end of the log.
+A step's rate is trajectories * avg_response_length / seconds of `generate`; training_log.py reads it.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-_ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-_NUMBER = r"([-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf))"
-_BEGIN = re.compile(r"Started: 'step'")
-_GENERATED = re.compile(rf"Finished: 'generate', time cost: {_NUMBER}s")
-_REWARDS = re.compile(rf"avg_final_rewards: {_NUMBER}, avg_response_length: {_NUMBER}")
-_END = re.compile(r"Finished: 'step'")
-
-
-class Step(Struct, frozen=True, kw_only=True):
-    """One training step as the log tells it; None: not told. `reward` may be nan."""
-
-    seconds: float | None = None
-    reward: float | None = None
-    length: float | None = None
-    whole: bool = False
-
-    def rate(self, trajectories: int) -> float | None:
-        """Tokens per second, if all that is needed was told and is a number."""
-        if not self.seconds or self.length is None or not math.isfinite(self.length * self.seconds):
-            return None
-        return trajectories * self.length / self.seconds
+from runner.training_log import steps
 
 
 class Throughput(Struct, frozen=True, kw_only=True):
@@ -53,24 +29,6 @@ class Throughput(Struct, frozen=True, kw_only=True):
     tokens_per_second: float | None
     generate_seconds: float | None
     rates: tuple[float, ...]
-
-
-def steps(lines: Iterable[str]) -> list[Step]:
-    """The steps of a log, in its order."""
-    found: list[Step] = []
-    for raw in lines:
-        line = _ESCAPE.sub("", raw)
-        if _BEGIN.search(line):
-            found.append(Step())
-        elif not found:
-            continue
-        elif told := _GENERATED.search(line):
-            found[-1] = replace(found[-1], seconds=(found[-1].seconds or 0.0) + float(told[1]))
-        elif told := _REWARDS.search(line):
-            found[-1] = replace(found[-1], reward=float(told[1]), length=float(told[2]))
-        elif _END.search(line):
-            found[-1] = replace(found[-1], whole=True)
-    return found
 
 
 def measure(lines: Iterable[str], trajectories: int) -> Throughput:

@@ -1,36 +1,63 @@
-"""Tokens per second, steps and rewards from training logs in SkyRL's form.
+"""Tokens per second, steps and rewards from training logs in SkyRL's form; two runs step by step.
 
-A step's rate is trajectories * avg_response_length / seconds of `generate`.
+A step's rate is trajectories * avg_response_length / seconds of `generate`. Of two, the answer is a table in
+markdown, with the average over the steps that both completed, and what was left out and why. The same goes
+into throughput-FIRST-SECOND.json, and as a plot into the .svg beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "tokens per second from a run's log"
+if TYPE_CHECKING:
+    from runner.logged import Logged
+
+HELP = "tokens per second from a run's log, or of two runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", type=Path, help="a log, or a run folder (its newest attempt's node 0)")
-    parser.add_argument("--trajectories", type=int, help="answers a step (default: what the run's job says)")
+    parser.add_argument(
+        "job", nargs="+", help="one or two: a run (id, name, Slurm job, `last`), a run folder, or a log file"
+    )
+    parser.add_argument(
+        "--trajectories-per-step", "--trajectories", dest="trajectories", type=int, metavar="N",
+        help="answers a step (default: what the run's job says)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="as JSON, with the rate of each step")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="FOLDER",
+        help="where the files go (default: here)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    from kit.errors import UsageError
+    from runner import logged
+
+    if args.trajectories is not None and args.trajectories < 1:
+        raise UsageError(f"found --trajectories-per-step {args.trajectories}, expected 1 or more")
+    if len(args.job) > 2:
+        raise UsageError(f"found {len(args.job)} jobs, expected one or two", "runner throughput JOB JOB")
+    found = [logged.find(word) for word in args.job]
+    numbers = logged.trajectories(found, args.trajectories)
+    if len(found) == 1:
+        return _one(found[0], numbers[0], args.json)
+    return _two(found[0], found[1], numbers, args)
+
+
+def _one(found: Logged, trajectories: int, as_json: bool) -> int:
     from msgspec import json
 
     from kit import say
-    from kit.errors import UsageError
     from runner import throughput
 
-    if args.trajectories is not None and args.trajectories < 1:
-        raise UsageError(f"found --trajectories {args.trajectories}, expected 1 or more")
-    log = _log(args.log)
-    number = args.trajectories or _said(args.log)
-    with log.open(errors="replace") as lines:
-        result = throughput.measure(lines, number)
-    if args.json:
+    result = throughput.measure((line for log in found.lines() for line in log), trajectories)
+    if as_json:
         say.answer(json.encode(result).decode())
         return 0
     width = max(len(name) for name, _ in throughput.rows(result))
@@ -39,35 +66,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _log(path: Path) -> Path:
-    from kit.errors import InvalidFileError
+def _two(first: Logged, second: Logged, numbers: list[int], args: argparse.Namespace) -> int:
+    from msgspec import json
 
-    if path.is_dir():
-        logs = sorted(
-            path.glob("attempt-*/node-0.log"), key=lambda log: int(log.parent.name.rpartition("-")[2])
-        )
-        if not logs:
-            raise InvalidFileError(f"{path} is not a run folder: no attempt-1/node-0.log in it")
-        return logs[-1]
-    if not path.exists():
-        raise InvalidFileError(f"there is no log {path}")
-    return path
+    from kit import files, say
+    from runner import comparison, comparison_plot, logged
 
-
-def _said(path: Path) -> int:
-    from msgspec import DecodeError, convert, json
-
-    from kit.errors import InvalidFileError, UsageError
-    from runner.job import Job
-    from runner.runs import RunFolder
-
-    hint = "runner throughput LOG --trajectories N"
-    file = RunFolder(path).job
-    if file.is_file():
-        try:
-            job = convert(json.decode(file.read_bytes()), Job)
-        except (DecodeError, OSError) as bad:  # ValidationError is a DecodeError
-            raise InvalidFileError(f"cannot read the run's job {file}: {bad}", hint) from bad
-        if job.throughput and job.throughput.trajectories >= 1:
-            return job.throughput.trajectories
-    raise UsageError("how many trajectories a step is not known", hint)
+    labels = logged.labels(first, second)
+    runs = [
+        each.read(label, number) for each, label, number in zip((first, second), labels, numbers, strict=True)
+    ]
+    result = comparison.compared(*runs)
+    encoded = json.format(json.encode(result))
+    for note in logged.notes(first, second, numbers):
+        say.say(note)
+    say.answer(encoded.decode() if args.json else comparison.markdown(result))
+    name = "-".join(("throughput", *(logged.fit_for_a_file(label) for label in labels)))
+    for ending, content in (("json", encoded), ("svg", comparison_plot.svg(result))):
+        files.write(args.out / f"{name}.{ending}", content)
+        say.say(f"written: {args.out / name}.{ending}")
+    return 0

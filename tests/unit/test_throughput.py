@@ -102,7 +102,7 @@ def test_unknown_trajectories_are_asked_for(tmp_path: Path, capsys) -> None:  # 
 def test_trajectories_that_cannot_be(number: str, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "log").touch()
     assert main(["throughput", str(tmp_path / "log"), "--trajectories", number]) == 2
-    assert f"found --trajectories {number}, expected 1 or more" in capsys.readouterr().err
+    assert f"found --trajectories-per-step {number}, expected 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", '{"name": 1}', "[]"])

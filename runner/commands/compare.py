@@ -1,0 +1,141 @@
+"""Submit jobs that differ in named settings only, to compare them: a folder's arms, all of them or none.
+
+The folder has job.yaml, and arms.yaml:
+  settings: [env.ROUTER]          keys of the job in which arms may differ
+  arms:
+    default: [env.ROUTER=default] over job.yaml, as `runner submit` takes them; or another job file's name
+    tr: [env.ROUTER=tr]
+
+Two arms that differ elsewhere are refused, naming the key. The answer on stdout: a line an arm, its name and
+its run folder. Then `runner throughput RUN RUN` compares what they have logged.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.arms import Arm
+    from runner.queueing import Prepared
+    from runner.site import Site
+    from runner.submitted import Record
+
+HELP = "submit jobs that differ in named settings only"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="with job.yaml and arms.yaml, as examples/thunderagent")
+    parser.add_argument(
+        "override", nargs="*", metavar="key=value", help="over the job's, for all arms: sbatch.account=A1"
+    )
+    parser.add_argument("--arms", help="their names with commas between (default: all)")
+    parser.add_argument("--cluster", help="see runner clusters (default: the setting, else the one here)")
+    parser.add_argument("--engine", help="docker, podman or apptainer (default: the cluster's first)")
+    parser.add_argument("--dry-run", action="store_true", help="print the batch scripts, and submit nothing")
+    parser.add_argument(
+        "--json", action="store_true", help="as JSON: each arm's run folder and job ids, or script"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from kit.errors import UnsupportedError
+    from runner import arms, site
+
+    here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=args.dry_run)
+    plan = arms.read(args.folder)
+    names = [each for each in (args.arms or "").split(",") if each]
+    found = arms.loaded(plan, names, args.override, here.cluster)
+    if here.cluster.scheduler != "slurm":
+        raise UnsupportedError(
+            f"{here.name} has no Slurm to submit arms to",
+            f"runner submit {args.folder / arms.JOB} key=value, one arm after the other",
+        )
+    if args.dry_run:
+        return _dry(found, here, args.json)
+    return _submit(found, here, args.json)
+
+
+def _prepared(arms: Sequence[Arm], here: Site, dry: bool) -> list[Prepared]:
+    """All of them before any is submitted; UnsupportedError where a moving tag gave them different images."""
+    from kit.errors import UnsupportedError
+    from runner import queueing, runs
+
+    above = Path(here.settings.runs).expanduser().absolute()
+    ready = [queueing.prepared(each.job, here, runs.named(above, each.job.name), dry=dry) for each in arms]
+    same = {(each.job.image, each.job.arch, each.job.line, each.job.base) for each in arms}
+    digests = sorted({str(each.found.chosen.digest) for each in ready})
+    if len(digests) > 1 and len(same) == 1:
+        why = f"the tag moved: the arms got different images, {', '.join(digests)}"
+        raise UnsupportedError(why, "image=NAME@sha256:…")
+    return ready
+
+
+def _dry(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
+    from msgspec import json
+
+    from kit import say
+    from slurm import script
+
+    ready = _prepared(arms, here, dry=True)
+    scripts = {
+        arm.name: script.render(each.batch).rstrip("\n") for arm, each in zip(arms, ready, strict=True)
+    }
+    if as_json:
+        told = {name: {"script": text} for name, text in scripts.items()}
+        say.answer(json.encode({"arms": told}).decode())
+        return 0
+    for name, text in scripts.items():
+        say.answer(f"# arm {name}\n{text}")
+    return 0
+
+
+def _submit(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
+    from kit import say, settings
+    from kit.errors import SlipworksError
+    from runner import job as jobs
+    from runner import queueing
+
+    settings.writable("runs")
+    settings.writable("cache")
+    secrets = [jobs.secret_values(each.job) for each in arms]
+    slurm = queueing.queue(here)
+    ready = _prepared(arms, here, dry=False)
+    records: list[Record] = []
+    try:
+        for arm, each, values in zip(arms, ready, secrets, strict=True):
+            records.append(queueing.submit(each, values, slurm))
+            say.say(f"{arm.name}: submitted to {here.name}, job {records[-1].ids[0]}")
+    except SlipworksError as failure:
+        _tell_of_those_before(arms, records, failure)
+        raise
+    finally:
+        _answer(arms, ready, records, as_json)
+    say.say(f"once a step was made: runner throughput {' '.join(each.run_id for each in records[:2])}")
+    return 0
+
+
+def _tell_of_those_before(arms: Sequence[Arm], records: Sequence[Record], failure: Exception) -> None:
+    from kit import say
+
+    if records:
+        done = ", ".join(arm.name for arm, _ in zip(arms, records, strict=False))
+        ids = " ".join(each.run_id for each in records)
+        say.say(f"warning: {arms[len(records)].name} was not submitted, but {done} was: runner cancel {ids}")
+
+
+def _answer(arms: Sequence[Arm], ready: Sequence[Prepared], records: Sequence[Record], as_json: bool) -> None:
+    from msgspec import json
+
+    from kit import say
+
+    done = list(zip(arms, ready, records, strict=False))
+    if as_json:
+        told = {arm.name: {"run": str(each.at.run.root), "jobs": record.ids} for arm, each, record in done}
+        say.answer(json.encode({"arms": told}).decode())
+        return
+    for arm, each, _ in done:
+        say.answer(f"{arm.name}\t{each.at.run.root}")
