@@ -4,6 +4,7 @@ No node asks a controller, and no clock is compared with another machine's. File
     head         rank 0: the address at which Ray, or the command of node 0, can be reached
     joined-<k>   node k has joined Ray
     ready-<k>    the services of node k are ready
+    at-<name>    the address of the node on which a service runs alone
     alive-<who>  a counter that grows while the writer lives; silence is measured on the reader's own clock
     fetching-<k> the image is on its way to node k: it gives signs of life, but has not begun
     ended-<k>    node k has ended, with its exit code and the reason; ended-0 ends the job
@@ -87,6 +88,14 @@ class Meeting:
 
     def ready(self, rank: int) -> bool:
         return self._has(f"ready-{rank}")
+
+    def publish_service(self, name: str, address: str) -> None:
+        self._put(f"at-{name}", address)
+
+    def service(self, name: str) -> str | None:
+        """The address of the node on which a service runs."""
+        found = self._read(f"at-{name}")
+        return found.decode() if found else None
 
     def fetching(self, rank: int) -> bool:
         """Whether a node still gets the image."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kit.errors import LaunchError
-from runner import services
+from runner import readiness, services
 from runner.launch import Service
 from runner.meeting import Meeting
 from runner.runs import RunFolder
@@ -163,7 +163,98 @@ def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, port: int, tmp_path:
         log=tmp_path / "log", cwd=tmp_path,
     )  # fmt: skip
     try:
-        seen(lambda: services._answers(f"http://127.0.0.1:{port}/"))
-        assert not services._answers(f"http://127.0.0.1:{port}/none")
+        seen(lambda: readiness.answers(f"http://127.0.0.1:{port}/"))
+        assert not readiness.answers(f"http://127.0.0.1:{port}/none")
     finally:
         process.end_group(server)
+
+
+def test_a_command_says_that_it_is_ready(folder: RunFolder) -> None:
+    """It fails at first, and one that hangs is not waited for."""
+    asked = 'echo x >>asked; test "$(wc -l <asked)" -gt 2 && test "$OWN" = 1'
+    job(folder, "sh", "-c", "wc -l <asked", workdir=str(folder.root),
+        services=(service(ready=f"run:{asked}", env={"OWN": "1"}),))  # fmt: skip
+    code, log = alone(folder)
+    assert code == 0 and "\n3\n" in log
+
+
+def test_a_command_that_never_says_so_is_ended(folder: RunFolder) -> None:
+    job(folder, "true", services=(service(ready="run:exec sleep 1000", ready_within=1.0),))
+    code, log = alone(folder)
+    assert code == LaunchError.code and "was not ready within 1 s (run:exec sleep 1000)" in log
+
+
+def test_one_that_fails_is_started_again(folder: RunFolder) -> None:
+    """After a pause, and only so often; each start is in its log."""
+    run = 'echo x >>starts; test "$(wc -l <starts)" -gt 2 || exit 3; touch ready; exec sleep 1000'
+    job(folder, "sh", "-c", "wc -l <starts", workdir=str(folder.root),
+        services=(service(run=run, ready=f"file:{folder.root}/ready", restart=2),))  # fmt: skip
+    code, log = alone(folder)
+    assert code == 0 and "\n3\n" in log
+    assert "the service it: ended with exit code 3; starting it again in 1 s (1 of 2)" in log
+    assert "starting it again in 2 s (2 of 2)" in log
+    assert log_of(folder).count("--- ended with exit code 3") == 2
+
+
+def test_its_starts_are_counted(folder: RunFolder) -> None:
+    job(folder, "sleep", "1000", workdir=str(folder.root),
+        services=(service(run="echo x >>starts; exit 3", restart=1),))  # fmt: skip
+    code, log = alone(folder)
+    assert code == LaunchError.code and (folder.root / "starts").read_text() == "x\nx\n"
+    assert "ended with exit code 3 before the command did" in log
+
+
+def test_what_it_left_is_ended_before_it_is_started_again(folder: RunFolder) -> None:
+    """A child of it that lives on would hold its port."""
+    alive = "grep -qs '^State:.[^Z]' /proc/$(cat pid)/status"
+    run = f"test ! -e pid || {{ {alive} && exit 5; exit 0; }}; sleep 1000 & echo $! >pid; exit 3"
+    job(folder, "sleep", "2.5", workdir=str(folder.root), services=(service(run=run, restart=1),))
+    assert alone(folder)[0] == 0, log_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("run", "ready", "how"),
+    [
+        ("echo its word; exit 3", None, "ended with exit code 3"),
+        ("echo its word; exec sleep 1000", "file:/no/such", "was not ready within 1 s"),
+        (("no-such-program",), None, "could not be started"),
+    ],
+)
+def test_the_job_goes_on_without_an_optional_one(
+    folder: RunFolder, run: str, ready: str | None, how: str
+) -> None:
+    one = service(run=run, ready=ready, ready_within=1.0, optional=True)
+    job(folder, "sh", "-c", "sleep 1; exit 4", services=(one,))
+    code, log = alone(folder)
+    assert code == 4 and log.count("warning: the job goes on without it") == 1
+    assert how in log and ("  its word" in log or "no-such-program" in log)
+
+
+def test_one_that_runs_alone_is_found_by_all(folder: RunFolder) -> None:
+    """On the last node; the others are told where, each by the name of its variable."""
+    one = Service(name="the-judge", run="exec sleep 1000", nodes="one")
+    script = 'echo "judge at $SLIPWORKS_SERVICE_THE_JUDGE, it at $SLIPWORKS_SERVICE_IT"'
+    job(folder, "sh", "-c", script, nodes=2, interface="lo", everywhere=True, services=(one, service()))
+    codes, logs = ended(folder, start(folder, 0), start(folder, 1))
+    assert codes == [0, 0] and "judge at 127.0.0.3, it at 127.0.0.1" in logs[0], logs
+    logs_of = [folder.attempt(1).service_log("the-judge", rank).exists() for rank in (0, 1)]
+    assert logs_of == [False, True]
+
+
+def test_one_that_gets_out_is_started_so(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner.egress import plan
+
+    seen_words: list[object] = []
+
+    def prefix(words: tuple[str, ...], launch: object) -> tuple[str, ...]:
+        seen_words.append(words)
+        return ("/bin/true", *words)
+
+    monkeypatch.setattr(plan, "prefix", prefix)
+    folder.attempt(1).folder.mkdir(exist_ok=True)
+    made = job(folder, "true")
+    for asked in (True, False):
+        here = services.Services((service(run=("sleep", "0"), egress=asked),), folder.attempt(1), 0, 1)
+        here.start({"PATH": "/usr/bin:/bin"}, made)
+        seen(lambda: here._running[0]._program.code() == 0)  # type: ignore[union-attr]  # noqa: B023
+    assert seen_words == [("sleep", "0")]
