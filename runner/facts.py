@@ -22,6 +22,7 @@ from kit.share import cpus, memory
 from runner import fabric, limits, python_packages
 from runner.python_packages import Nccl
 
+SKYRL = ("skyrl", "skyrl_train")
 NETWORK = ("cxi*", "infiniband/*")  # Slingshot's, and what speaks verbs; below /dev
 OUTSIDE = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "PMI_", "PMIX_", "APPTAINER", "SINGULARITY", "SSH_")
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -58,6 +59,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     bus_ids     of the GPUs on the PCI bus, in the order of `gpus`.
     vllm        the version in the image's Python; None: no vLLM. vllm_uuids: it takes devices named by UUID.
     nccl        the NCCL that torch's wheel brings.
+    skyrl       package of SkyRL -> version, of those that are in the image's Python.
     foreign     names in `env` that neither the image nor this kit has set, as far as can be told.
     limits      "memlock" and "nofile" -> the soft and the hard limit of this process; -1: none.
     fabric      names of the node's own network libraries, below fabric.FOLDER; fabric_wrong: what they need
@@ -85,6 +87,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     vllm: str | None = None
     vllm_uuids: bool = False
     nccl: Nccl | None = None
+    skyrl: dict[str, str] = {}
     foreign: tuple[str, ...] = ()
     limits: dict[str, tuple[int, int]] = {}
     fabric: tuple[str, ...] = ()
@@ -142,6 +145,7 @@ def _packages(env: Mapping[str, str]) -> dict[str, Any]:
         "vllm": python_packages.version("vllm", env),
         "vllm_uuids": python_packages.vllm_takes_uuids(env),
         "nccl": python_packages.nccl(env),
+        "skyrl": {name: number for name in SKYRL if (number := python_packages.version(name, env))},
     }
 
 

@@ -10,6 +10,7 @@ from kit.errors import LaunchError
 from runner import fixing, services
 from runner.facts import Facts
 from runner.launch import Launch
+from runner.skyrl import versions
 
 
 def check(facts: Facts, launch: Launch, env: Mapping[str, str], secrets: Collection[str] = ()) -> None:
@@ -17,6 +18,7 @@ def check(facts: Facts, launch: Launch, env: Mapping[str, str], secrets: Collect
     _check_secrets(facts, launch, secrets)
     _check_driver(facts, launch)
     _check_libraries(launch, env)
+    _check_skyrl(facts, launch)
     if refusal := fixing.refusal(facts, launch):
         raise refusal
     for service in launch.services:
@@ -51,6 +53,21 @@ def _check_libraries(launch: Launch, env: Mapping[str, str]) -> None:
     for name, path in named:
         if "/" in path and not Path(path).is_file():
             raise LaunchError(f"{name} names {path}, which is not in the image")
+
+
+def _check_skyrl(facts: Facts, launch: Launch) -> None:
+    """A command for one of its versions tells another nothing: their keys have other names. With code of the
+    user's own the installed one says nothing: a checkout of SkyRL would come before it."""
+    package, _, wanted = launch.env.get(versions.VARIABLE, "").partition("==")
+    if not wanted or launch.code or not facts.skyrl:
+        return
+    found = facts.skyrl.get(package.replace("-", "_"), "")
+    if _version(found)[:2] != _version(wanted)[:2]:
+        there = ", ".join(f"{name.replace('_', '-')} {number}" for name, number in facts.skyrl.items())
+        raise LaunchError(
+            f"the command was made for {package} {wanted}, and the image has {there}",
+            f"skyrl.version={next(iter(facts.skyrl.values()))}, or an image with {package} {wanted}",
+        )
 
 
 def _version(text: str) -> tuple[int, ...]:

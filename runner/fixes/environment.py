@@ -20,13 +20,13 @@ NAMES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "HOSTNAME", "TERM", "LANG", "LANGUAGE", "TZ", "TMPDIR",
     "TMP", "TEMP", "CC", "CXX", "CPATH", "LIBRARY_PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "CUDA_HOME",
     "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDAHOSTCXX", "http_proxy", "https_proxy",
-    "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE",
-    "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SLURM_JOB_ID", "SLURM_CONF",
+    "no_proxy", "all_proxy", "ftp_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "FTP_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SLURM_JOB_ID", "SLURM_CONF",
 })  # fmt: skip
 BEGINNINGS = (
     "NCCL_", "TORCH", "PYTORCH_", "VLLM_", "FI_", "UCX_", "RAY_", "HF_", "TRANSFORMERS_", "TOKENIZERS_",
     "PYTHON", "WANDB_", "NVIDIA_", "NVTE_", "GLOO_", "TRITON_", "FLASHINFER_", "OMP_", "MKL_", "LC_", "XDG_",
-    "UV_", "SLIPWORKS_",
+    "UV_", "SLIPWORKS_", "SKYRL_", "HYDRA_", "HUGGING_FACE_", "HUGGINGFACE_", "DATASETS_",
 )  # fmt: skip
 LONGEST = 128 << 10  # bytes of NAME=value and its NUL: the kernel's MAX_ARG_STRLEN
 MUCH = 256 << 10  # bytes in all, of which every worker gets a copy

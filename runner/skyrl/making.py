@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 Locate = Callable[[str], str]
 
-VARIABLE = "SLIPWORKS_SKYRL"
-"""Tells the node for which version the command was made: see fixes/skyrl_version.py."""
 PLACEMENT = "trainer.placement"
 
 
@@ -46,7 +44,7 @@ def worn(job: Job, cluster: Cluster | None, locate: Locate) -> Job:
     return replace(
         job,
         run=command(job, section, version, locate),
-        env={**env, VARIABLE: version.requirement, **job.env},
+        env={**env, versions.VARIABLE: version.requirement, **job.env},
     )
 
 

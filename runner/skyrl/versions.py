@@ -19,6 +19,8 @@ from kit.suggest import unknown
 
 Kind = Literal["number", "truth", "text", "list", "mapping", "any"]
 FOLDER = "keys"
+VARIABLE = "SLIPWORKS_SKYRL"
+"""Tells a node for which version the command was made, as `skyrl==0.4.0`."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

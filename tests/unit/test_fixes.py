@@ -48,7 +48,8 @@ ASKED = launch_like(
     interface="lo",
     scratch="/scratch",
     ray=RayPlan(token_file="/run/token"),
-    command=("train", "tokenizer=a/b"),
+    command=("python", "-m", "skyrl.train.entrypoints.main_base", "tokenizer=a/b"),
+    secrets=("HF_TOKEN",),
     keep=("SLURM_ARRAY_*",),
     fabric=FABRIC,
     internet=False,
@@ -126,6 +127,7 @@ def test_what_the_user_set_wins(name: str) -> None:
         # Lists that a fix lengthens and never replaces.
         drop=after.drop,
         library_path=after.library_path,
+        withheld=after.withheld,
     )
     assert once(name, poor(name), users) == users
 
