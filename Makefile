@@ -57,6 +57,7 @@ reference: kit ## write docs/reference from the code
 golden: render reference ## write every committed file that is generated: read the diff
 	@.venv/bin/python -m tests.golden.commands
 	@.venv/bin/python -m tests.golden.slurm_scripts
+	@.venv/bin/python -m tests.golden.examples
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}

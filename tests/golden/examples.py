@@ -1,0 +1,127 @@
+"""The batch script that a dry run of each example prints, on the clusters that it is for. A new one is a row.
+
+`python -m tests.golden.examples` writes the files. What an example's user puts in (checkouts, data, keys) is
+made in a home of its own, which goes by the name of /home/ada.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from unittest.mock import patch
+
+from msgspec import Struct, structs
+
+from containers import engine as engines
+from kit import files, say
+from runner import batching, chosen, job, mounted_layer, submission
+from runner.job import Job
+from runner.launch import Launch
+from runner.runs import RunFolder
+from slurm import clusters, script
+from slurm.script import Batch
+from tests.golden.slurm_scripts import _engine
+
+FOLDER = Path(__file__).with_name("example-scripts")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HOME, CACHE, SCRATCH = "/home/ada", "/scratch/ada/slipworks", "/scratch/ada"
+LAYER = Path(CACHE, "layers/slipworks-0123456789ab.sqfs")
+
+
+class Example(Struct, frozen=True, kw_only=True):
+    """An example's job file and the clusters that it is for; home: what is in its user's, path -> text, or
+    None for a folder."""
+
+    file: str
+    clusters: tuple[str, ...]
+    home: Mapping[str, str | None] = {}
+
+
+ALL = (
+    Example(
+        file="open-instruct-isambard/job.yaml",
+        clusters=("isambard",),
+        home={"src/open-instruct": None},
+    ),
+    Example(
+        file="fasrc-mig/job.yaml",
+        clusters=("fasrc",),
+        home={
+            "src/SkyRL/skyrl-agent": None,
+            "data/r2e-all": None,
+            "sandboxes/url": "http://holy8a24101:8000\n",
+            "sandboxes/key": "a-key-of-the-server\n",
+        },
+    ),
+)
+
+
+class Dry(Struct, frozen=True, kw_only=True):
+    """What a dry run of an example makes on a cluster."""
+
+    job: Job
+    plan: Launch
+    batch: Batch
+    script: str
+
+
+def texts() -> dict[str, str]:
+    """File name -> text. The same on every machine."""
+    return {
+        f"{each.file.partition('/')[0]}-{name}.sbatch": dry(each, name).script
+        for each in ALL
+        for name in each.clusters
+    }
+
+
+def write() -> None:
+    found = texts()
+    for name, text in found.items():
+        files.write(FOLDER / name, text)
+    for stray in {file.name for file in FOLDER.iterdir()} - set(found):
+        (FOLDER / stray).unlink()
+
+
+def dry(example: Example, name: str) -> Dry:
+    """The example as `runner submit --dry-run --cluster NAME` makes it, for a user who has what it names."""
+    with tempfile.TemporaryDirectory() as home:
+        for path, text in example.home.items():
+            place = Path(home, path)
+            (place if text is None else place.parent).mkdir(parents=True, exist_ok=True)
+            if text is not None:
+                place.write_text(text)
+        with (
+            patch.dict(os.environ, {"HOME": home}),
+            patch.object(engines, "get", _engine),
+            patch.object(os, "geteuid", lambda: 1000),
+            patch.object(os, "getegid", lambda: 1000),
+            patch.object(say, "once", lambda _: None),  # notes of hosts that are not this one
+            patch.object(mounted_layer, "path_of", lambda store, platform, engine: _layer(engine)),
+        ):
+            return _dry(example, name, home)
+
+
+def _dry(example: Example, name: str, home: str) -> Dry:
+    cluster = clusters.load(name)
+    if cluster.needs_account:
+        cluster = structs.replace(cluster, account="ada-lab")
+    asked_job = job.load(EXAMPLES / example.file, (), cluster)
+    engine = chosen.engine_of(asked_job, cluster, None)
+    found = chosen.of(asked_job, cluster, engine, dry=True).chosen
+    run = RunFolder(Path(SCRATCH, "slipworks/runs", f"{asked_job.name}-20261121-120000-0badcafe"))
+    at = submission.places(asked_job, run, Path(CACHE), SCRATCH)
+    plan = submission.launch(asked_job, cluster, run.run_id, found)
+    asked = batching.asked(asked_job, cluster, run)
+    batch = batching.batch(asked_job, plan, cluster, at, found, asked.options)
+    text = script.render(batch).replace(home, HOME)
+    return Dry(job=asked_job, plan=plan, batch=batch, script=text)
+
+
+def _layer(engine: str) -> Path:
+    return LAYER if engine == "apptainer" else LAYER.with_suffix("")
+
+
+if __name__ == "__main__":
+    write()
