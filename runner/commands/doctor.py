@@ -22,6 +22,12 @@ SUBMITTING = ("python", "room for cache", "room for runs")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cluster", help="against this cluster's profile (default: the one here)")
     parser.add_argument("--json", action="store_true", help="as JSON: name, ok, found, needed, hint of each")
+    parser.add_argument(
+        "--egress",
+        action="store_true",
+        help="also open the cluster's way out of nodes without internet, and close it; exit code 30 if "
+        "nothing gets through (by srun it is tried from a node)",
+    )
     parser.add_argument("--network", action="store_true", help="also ask whether the package index answers")
 
 
@@ -43,11 +49,18 @@ def run(args: argparse.Namespace) -> int:
 
         named = here.name
         findings = (*map(_unneeded, findings), *doctor_cluster.examine(here, findings))
+    if args.egress:
+        from runner.egress import examined
+
+        findings = (*findings, *(out := tuple(examined.examine(site.chosen(flags)))))
     if args.json:
         say.answer(json.format(json.encode(findings)).decode())
     else:
         for line in _lines(findings):
             say.answer(line)
+    if args.egress:
+        examined.verdict(out)  # what was asked for; a node has not what a submission needs
+        return 0
     doctor.verdict(findings, named)
     return 0
 

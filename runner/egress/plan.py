@@ -86,7 +86,7 @@ def is_needed(launch: Launch, rank: int, services: Sequence[bool] = ()) -> bool:
 
 def asks_alone(service: Service) -> bool:
     """Whether a service asks for the way out."""
-    return bool(getattr(service, "egress", False))
+    return service.egress
 
 
 def preloads(launch: Launch, services: Sequence[bool] = ()) -> bool:
@@ -127,12 +127,12 @@ def argv(
         "ConnectTimeout=15",
         "IdentitiesOnly=yes",
         "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={' '.join(known)}",
+        "UserKnownHostsFile=" + " ".join(f'"{_path(each)}"' for each in known),
         "UpdateHostKeys=no",
         "ControlPath=none",  # a connection of its own, which ends with it
         "LogLevel=ERROR",
     ]
-    words = ["ssh", "-F", "/dev/null", "-N", "-T", "-i", key, "-p", str(plan.port), "-l", plan.user]
+    words = ["ssh", "-F", "/dev/null", "-N", "-T", "-i", _path(key), "-p", str(plan.port), "-l", plan.user]
     for each in options:
         words += ["-o", each]
     words += ["-D", f"127.0.0.1:{socks}"]
@@ -153,6 +153,11 @@ def conf(plan: EgressPlan, proxy: tuple[str, int], own: Sequence[str]) -> str:
         *(f"localnet {_network(each)}" for each in direct), "[ProxyList]",
         f"{kind} {proxy[0]} {proxy[1]}", "",
     ])  # fmt: skip
+
+
+def _path(text: str) -> str:
+    """As ssh reads it, which has words of its own that begin with a percent sign."""
+    return text.replace("%", "%%")
 
 
 def _network(text: str) -> str:

@@ -14,6 +14,7 @@ from runner.egress.asked import Egress
 from runner.egress.plan import KEY, KNOWN, OF_SITE, EgressPlan, asks_alone
 from runner.job import Job
 from slurm.clusters import Cluster
+from slurm.egress import WayOut
 
 SITE_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 
@@ -28,11 +29,15 @@ def planned(job: Job, cluster: Cluster) -> EgressPlan | None:
     way = cluster.egress
     if not asks(job) or way is None or way.host is None:
         return None
-    asked = job.egress if isinstance(job.egress, Egress) else Egress(command=job.egress)
+    return of(way, way.host, job.egress if isinstance(job.egress, Egress) else Egress(command=job.egress))
+
+
+def of(way: WayOut, host: str, asked: Egress) -> EgressPlan:
+    """The plan of one way out. Looks at no file."""
     by_ssh = way.kind == "ssh"
     known = [_path(way.known_hosts), *([str(SITE_HOSTS)] if SITE_HOSTS.exists() else [])]
     return EgressPlan(
-        kind=way.kind, host=way.host, port=way.port or 22, direct=way.direct, probe=asked.probe or way.probe,
+        kind=way.kind, host=host, port=way.port or 22, direct=way.direct, probe=asked.probe or way.probe,
         user=(way.user or getpass.getuser()) if by_ssh else "",
         key=_path(way.key) if by_ssh and way.key else None,
         known=tuple(known) if by_ssh else (),

@@ -149,7 +149,7 @@ def test_ssh_asks_nobody_and_trusts_only_whom_it_knows() -> None:
     assert words[-2:] == ["--", "gw"] and words[0] == "ssh"
     pairs = list(itertools.pairwise(words))
     for option in ("BatchMode=yes", "ExitOnForwardFailure=yes", "StrictHostKeyChecking=yes",
-                   f"UserKnownHostsFile={plan.KNOWN}"):  # fmt: skip
+                   f'UserKnownHostsFile="{plan.KNOWN}"'):  # fmt: skip
         assert ("-o", option) in pairs
     assert ("-i", plan.KEY) in pairs and ("-p", "2222") in pairs and ("-l", "me") in pairs
     assert ("-D", "127.0.0.1:1081") in pairs and ("-L", "127.0.0.1:1082:127.0.0.1:7001") in pairs
