@@ -132,6 +132,16 @@ def differing(one: Any, two: Any) -> dict[str, tuple[Any, Any]]:
     return {key: (first.get(key), second.get(key)) for key in keys if first.get(key) != second.get(key)}
 
 
+def told(arms: Sequence[Arm]) -> Iterator[str]:
+    """What each differs in from the first, a line an arm."""
+    for arm in arms[1:]:
+        pairs = [
+            f"{key} {_said(one)} against {_said(two)}"
+            for key, (one, two) in differences(arms[0], arm).items()
+        ]
+        yield f"{arms[0].name} and {arm.name} differ in {', '.join(pairs)}"
+
+
 def _load(plan: Plan, name: str, more: Sequence[str], cluster: Cluster | None) -> Arm:
     said = plan.arms.arms[name]
     path = plan.folder / (said if isinstance(said, str) else JOB)

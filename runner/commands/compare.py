@@ -42,11 +42,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from kit import say
     from kit.errors import UnsupportedError
     from runner import arms, site
 
-    here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=args.dry_run)
     plan = arms.read(args.folder)
+    here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=args.dry_run)
     names = [each for each in (args.arms or "").split(",") if each]
     found = arms.loaded(plan, names, args.override, here.cluster)
     if here.cluster.scheduler != "slurm":
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
             f"{here.name} has no Slurm to submit arms to",
             f"runner submit {args.folder / arms.JOB} key=value, one arm after the other",
         )
+    for line in arms.told(found):
+        say.say(line)
     if args.dry_run:
         return _dry(found, here, args.json)
     return _submit(found, here, args.json)
