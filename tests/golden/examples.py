@@ -16,11 +16,12 @@ from msgspec import Struct, structs
 
 from containers import engine as engines
 from kit import files, say
-from runner import batching, chosen, job, mounted_layer, submission
+from runner import arms, batching, chosen, job, mounted_layer, submission
 from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
 from slurm import clusters, script
+from slurm.clusters import Cluster
 from slurm.script import Batch
 from tests.golden.slurm_scripts import _engine
 
@@ -32,14 +33,49 @@ LAYER = Path(CACHE, "layers/slipworks-0123456789ab.sqfs")
 
 class Example(Struct, frozen=True, kw_only=True):
     """An example's job file and the clusters that it is for; home: what is in its user's, path -> text, or
-    None for a folder."""
+    None for a folder. arm: which of its folder's (see runner/arms.py). overrides: by cluster, what is typed
+    behind the file."""
 
     file: str
     clusters: tuple[str, ...]
+    arm: str | None = None
     home: Mapping[str, str | None] = {}
+    overrides: Mapping[str, tuple[str, ...]] = {}
+
+    @property
+    def name(self) -> str:
+        """Of its folder, and of its file and its arm where they say which."""
+        folder, _, file = self.file.partition("/")
+        return "-".join(filter(None, (folder, "" if file == "job.yaml" else Path(file).stem, self.arm)))
 
 
+COMPARED = tuple(
+    Example(
+        file="thunderagent/job.yaml",
+        clusters=("generic",),
+        arm=arm,
+        home={"ThunderAgent/examples/rl_training/SkyRL/skyrl-train": None},
+    )
+    for arm in ("default", "tr")
+)
+SITES = ("jupiter", "jureca", "juwels", "lonestar", "vista")
+GPUS = {"lonestar": ("gpus=3",), "vista": ("gpus=1", "nodes=4")}
+SKYRL = (
+    Example(file="skyrl-gsm8k/job.yaml", clusters=SITES, overrides=GPUS),
+    Example(file="skyrl-terminal-bench/job.yaml", clusters=SITES, overrides=GPUS, home={"SkyRL": None}),
+    Example(
+        file="skyrl-terminal-bench/old.yaml", clusters=("jureca",), home={"SkyRL-train/skyrl-train": None}
+    ),
+    Example(
+        file="skyrl-mini-swe/job.yaml",
+        clusters=SITES,
+        overrides=GPUS,
+        home={"SkyRL": None, "swe_gym_subset": None},
+    ),
+)
 ALL = (
+    *SKYRL,
+    *COMPARED,
     Example(
         file="open-instruct-isambard/job.yaml",
         clusters=("isambard",),
@@ -69,11 +105,7 @@ class Dry(Struct, frozen=True, kw_only=True):
 
 def texts() -> dict[str, str]:
     """File name -> text. The same on every machine."""
-    return {
-        f"{each.file.partition('/')[0]}-{name}.sbatch": dry(each, name).script
-        for each in ALL
-        for name in each.clusters
-    }
+    return {f"{each.name}-{name}.sbatch": dry(each, name).script for each in ALL for name in each.clusters}
 
 
 def write() -> None:
@@ -107,7 +139,7 @@ def _dry(example: Example, name: str, home: str) -> Dry:
     cluster = clusters.load(name)
     if cluster.needs_account:
         cluster = structs.replace(cluster, account="ada-lab")
-    asked_job = job.load(EXAMPLES / example.file, (), cluster)
+    asked_job = _job(example, name, cluster)
     engine = chosen.engine_of(asked_job, cluster, None)
     found = chosen.of(asked_job, cluster, engine, dry=True).chosen
     run = RunFolder(Path(SCRATCH, "slipworks/runs", f"{asked_job.name}-20261121-120000-0badcafe"))
@@ -117,6 +149,14 @@ def _dry(example: Example, name: str, home: str) -> Dry:
     batch = batching.batch(asked_job, plan, cluster, at, found, asked.options)
     text = script.render(batch).replace(home, HOME)
     return Dry(job=asked_job, plan=plan, batch=batch, script=text)
+
+
+def _job(example: Example, cluster_name: str, cluster: Cluster) -> Job:
+    path = EXAMPLES / example.file
+    if example.arm is None:
+        return job.load(path, example.overrides.get(cluster_name, ()), cluster)
+    found = arms.loaded(arms.read(path.parent), cluster=cluster)
+    return next(arm.job for arm in found if arm.name == example.arm)
 
 
 def _layer(engine: str) -> Path:

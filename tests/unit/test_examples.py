@@ -13,6 +13,7 @@ from runner.explaining import profiled
 from runner.fixing import fixed
 from slurm import clusters
 from tests.golden import examples
+from tests.live.thunderagent.ThunderAgent.__main__ import parser
 
 TEXTS = examples.texts()
 
@@ -82,6 +83,32 @@ def test_skyrl_agent_on_fasrc() -> None:
     assert "source=/home/ada/data/r2e-all,target=/data,readonly" in made.script
     assert made.plan.code == ("/slipworks-run/code/0/skyrl-agent",)
     assert "skyrl_agent.integrations.verl.verl_main_ppo" in made.plan.command
+
+
+def test_the_arms_of_thunderagent(tmp_path: Path) -> None:
+    """Each starts the router with the words of its own, which the stand-in takes as the real one would."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$SAID"\n')
+    uv.chmod(0o755)
+    found = []
+    for example in examples.COMPARED:
+        plan = examples.dry(example, "generic").plan
+        (router,) = plan.services
+        assert router.nodes == "head" and isinstance(router.run, str)
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SAID": str(tmp_path / "said"), **plan.env}
+        subprocess.run(["/bin/sh", "-euc", router.run], env=env, check=True)
+        words = (tmp_path / "said").read_text().splitlines()
+        said = parser().parse_args(words[words.index("ThunderAgent") + 1 :])
+        assert router.ready == f"http://{said.host}:{said.port}/health"
+        assert plan.env["OPENAI_BASE_URL"] == f"http://{said.host}:{said.port}/v1"
+        assert len(said.backends.split(",")) == 4 and said.backend_type == "skyrl" and said.metrics
+        assert any(each.source.startswith(said.profile_dir) and each.every for each in plan.artifacts)
+        subprocess.run([*plan.command], env={**env, "SLIPWORKS_CHECKPOINTS": "/checkpoints"}, check=True)
+        training = (tmp_path / "said").read_text().splitlines()
+        assert "trainer.ckpt_path=/checkpoints" in training and "trainer.train_batch_size=99" in training
+        assert f"trainer.run_name=thunderagent-{said.router}" in training
+        found.append((said.router, said.acting_token_weight))
+    assert found == [("default", 1.0), ("tr", 0.1)]
 
 
 @pytest.mark.parametrize("example", examples.ALL, ids=lambda each: each.file)
