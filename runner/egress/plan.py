@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from msgspec import Struct, json
+from msgspec import DecodeError, Struct, json
 from msgspec.structs import replace
+
+from kit.errors import LaunchError
 
 if TYPE_CHECKING:
     from runner.launch import Launch, Service
@@ -106,7 +108,11 @@ def equipped(launch: Launch, library: str | None) -> Launch:
     launch = replace(launch, egress=replace(out, library=library))
     if not out.workers or launch.ray is None:
         return launch
-    config = json.decode(launch.command_env.get(WORKERS) or launch.env.get(WORKERS) or "{}", type=dict)
+    said = launch.command_env.get(WORKERS) or launch.env.get(WORKERS) or "{}"
+    try:
+        config = json.decode(said, type=dict[str, Any])
+    except DecodeError as bad:  # the user's own
+        raise LaunchError(f"{WORKERS} holds no JSON object: {bad}") from bad
     runtime = config.setdefault("runtime_env", {})
     variables = runtime.setdefault("env_vars", {})
     before = variables.get("LD_PRELOAD")
