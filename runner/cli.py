@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from kit.errors import SlipworksError, UsageError
 
@@ -125,7 +125,7 @@ def _apart(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
     """argparse cannot tell words for another command from its own once an option stands before them."""
     if "--" not in argv or argv[0] not in verbs():
         return argv, None
-    if not getattr(importlib.import_module(f"runner.commands.{argv[0]}"), "WORDS", False):
+    if not getattr(module(argv[0]), "WORDS", False):
         return argv, None
     at = list(argv).index("--")
     return argv[:at], argv[at + 1 :]
@@ -143,7 +143,12 @@ def verbs() -> list[str]:
     """The names of the commands: the files of `runner/commands`, and its packages, whose verbs are files."""
     folder = Path(__file__).with_name("commands")
     found = [*folder.glob("*.py"), *(each.parent for each in folder.glob("*/__init__.py"))]
-    return sorted(each.stem for each in found if not each.stem.startswith("_"))
+    return sorted(each.stem.replace("_", "-") for each in found if not each.stem.startswith("_"))
+
+
+def module(verb: str) -> Any:
+    """What carries out a command: a hyphen of its name is an underscore of its file's."""
+    return importlib.import_module(f"runner.commands.{verb.replace('-', '_')}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -172,11 +177,11 @@ def parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             f"runner {meant} --help" if meant else "runner --help",
         )
     for name in wanted:
-        module = importlib.import_module(f"runner.commands.{name}")
-        entry = sub.add_parser(name, help=module.HELP, description=module.__doc__, allow_abbrev=False,
+        found = module(name)
+        entry = sub.add_parser(name, help=found.HELP, description=found.__doc__, allow_abbrev=False,
                                formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-        module.arguments(entry)
-        entry.set_defaults(command=entry.get_default("command") or module)
+        found.arguments(entry)
+        entry.set_defaults(command=entry.get_default("command") or found)
     return top
 
 

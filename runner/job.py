@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit import decode
+from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
 from runner.skyrl.section import Skyrl
@@ -106,6 +107,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 where it is inside: /slipworks-run/training.yaml.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
     services    programs beside the command: see Service.
+    code_server a server that runs the model's programs against their tests: see CodeServer. true: with its
+                defaults; None: where `training` has a code_pass_rate_reward_threshold.
     egress      who gets out of nodes without internet: see Egress. true: the command.
     skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
@@ -140,6 +143,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     training: str | None = None
     checkpoints: Checkpoints | bool = False
     services: tuple[Service, ...] = ()
+    code_server: CodeServer | bool | None = None
     egress: Egress | bool = False
     skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()

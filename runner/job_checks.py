@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from runner import env_files
+from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
 from slurm import times
 from slurm.options import OTHERS_KEY, refusal
@@ -59,6 +60,7 @@ def _wrong(job: Job) -> Wrong:
     yield from _wrong_code(job)
     yield from env_files.wrong(job)
     yield from _wrong_services(job)
+    yield from code_server.checked(job)
     yield from egress.wrong(job.egress)
     yield from _wrong_places(job)
 

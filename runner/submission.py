@@ -15,6 +15,7 @@ from kit.errors import UnsupportedError
 from runner import code, env_files, training
 from runner import launch as launches
 from runner.chosen import Chosen
+from runner.code_server import in_job as code_server
 from runner.egress import submitting as egress
 from runner.egress.plan import EgressPlan
 from runner.job import Job
@@ -68,14 +69,15 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
     return Launch(
         run_id=run_id, name=job.name, command=job.command, nodes=job.nodes,
         nodes_here=job.nodes if here else 1, workdir=job.workdir,
-        env={**cluster.environment, **training.variables(job), **job.env},
+        env={**cluster.environment, **training.variables(job), **code_server.variables(job), **job.env},
         ray=RayPlan(**structs.asdict(asked)) if asked else None, interface=cluster.interface,
         scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
-        services=job.services, artifacts=job.kept, checkpoints=job.saved.target if job.saved else None,
+        services=code_server.services(job, job.nodes if here else 1), artifacts=job.kept,
+        checkpoints=job.saved.target if job.saved else None,
         code=code.inside(job.checkouts), node_suffix=cluster.node_suffix, ray_cpus=cluster.ray_cpus,
         interfaces={str(purpose): name for purpose, name in cluster.interfaces.items()},
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
-        keep=job.keep_env, restarts=job.restarts, secrets=job.secrets,
+        keep=job.keep_env, restarts=job.restarts, secrets=(*job.secrets, *code_server.secrets(job)),
         checkpoints_shared=bool(job.saved and job.saved.shared), internet=cluster.internet,
         egress=egress.planned(job, cluster),
         datasets_key=training.tokenized_for(job),
@@ -170,7 +172,8 @@ def fill(
 
 
 def write_private(folder: RunFolder, plan: Launch, values: dict[str, str]) -> None:
-    """The secrets, and a token for Ray: what RunFolder.forget removes."""
+    """The secrets, with those that are made here, and a token for Ray: what RunFolder.forget removes."""
+    values = {**values, **code_server.made(plan.secrets)}
     if values:
         files.write(folder.secrets, exact.encode(values), mode=0o600)
     if plan.ray:
