@@ -13,6 +13,8 @@ from containers import elf
 from runner import fabric, fixing
 from runner.facts import Facts
 from runner.fixing import facts_like, launch_like
+from runner.python_packages import Nccl
+from slurm import clusters
 from slurm.fabric import Fabric
 from tests.unit.test_mig import TWO, lines
 
@@ -170,3 +172,11 @@ def test_without_being_asked_for_it_is_a_warning() -> None:
 def test_tcp_that_was_asked_for_is_given() -> None:
     launch = launch_like(nodes=2, fabric=SLINGSHOT, env={"NCCL_NET": "Socket"})
     assert fixing.refusal(replace(GOOD, devices=()), launch) is None
+
+
+@pytest.mark.parametrize(("version", "value"), [("2.26.2", None), ("2.27.5", "^LL128"), ("2.30.7", "^LL128")])
+def test_newer_nccl_keeps_off_ll128_on_isambard(version: str, value: str | None) -> None:
+    facts = replace(GOOD, nccl=Nccl("/stack/libnccl.so.2", version))
+    plan = launch_like(nodes=2, fabric=clusters.load("isambard").fabric)
+    found = fixing.fixed(facts, plan)[0]
+    assert found.env.get("NCCL_PROTO") == value and found.env["NCCL_NET"] == "AWS Libfabric"
