@@ -1,6 +1,7 @@
 """Files of node 0's container that the job keeps: copied to the run folder now and then, and at the end.
 
 A file keeps its whole path below the folder `artifacts`. What cannot be copied is told, and ends nothing.
+Where a second attempt has another file of the same path, the first one's stays as NAME.before-attempt-2.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ MAGIC = frozenset("*?[")
 class Artifacts:
     """Copies from a thread of its own, from `start` to `finish`; without artifacts there is no thread."""
 
-    def __init__(self, artifacts: tuple[Artifact, ...], folder: Path, tell: Callable[[str], None]) -> None:
-        self.artifacts, self.folder, self.tell = artifacts, folder, tell
+    def __init__(
+        self, artifacts: tuple[Artifact, ...], folder: Path, tell: Callable[[str], None], attempt: int = 1
+    ) -> None:
+        self.artifacts, self.folder, self.tell, self.attempt = artifacts, folder, tell, attempt
         self._copied: dict[str, tuple[int, int, int]] = {}
         self._told: set[str] = set()
         self._done = threading.Event()
@@ -74,6 +77,12 @@ class Artifacts:
         if self._copied.get(str(path)) == mark:
             return
         target = self.folder / str(path).lstrip("/")
+        if str(path) not in self._copied and target.exists():
+            there = target.stat()
+            if (there.st_size, there.st_mtime_ns) == mark[:2]:
+                self._copied[str(path)] = mark
+                return
+            _stay(target, target.with_name(f"{target.name}.before-attempt-{self.attempt}"))
         with files.beside(target) as temporary:
             shutil.copyfile(path, temporary)
             os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
@@ -104,6 +113,16 @@ def _matching(source: str, tell: Callable[[str], None]) -> Iterator[Path]:
                 tell(f"the artifact {each} was not copied: it is a link that leads out of {inside}")
             elif _is_file(each):
                 yield each
+
+
+def _stay(path: Path, name: Path) -> None:
+    """Gives a file, before it is replaced, another name too; where that cannot be, in place of its own."""
+    try:
+        name.hardlink_to(path)
+    except FileExistsError:  # a copy that failed has done so
+        return
+    except OSError:  # a folder, or a file system without links
+        path.rename(name)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -85,7 +85,8 @@ class Node:
         self.events = Events(attempt.events(str(rank)), f"node {rank}")
         self.peers = Peers(attempt, self.meeting, rank, launch)
         self.services = Services(launch.services, attempt, rank, launch.nodes)
-        self.artifacts = Artifacts(launch.artifacts if rank == 0 else (), folder.artifacts, self.tell)
+        kept = launch.artifacts if rank == 0 else ()
+        self.artifacts = Artifacts(kept, folder.artifacts, self.tell, attempt.number)
         self.outlet = Outlet(attempt, rank, self.tell)
         self.ray: Ray | None = None
         self.command: Program | None = None
@@ -143,6 +144,7 @@ class Node:
 
     def lead(self, facts: Facts) -> int:
         """The head: brings up Ray and services, runs the command, returns its exit code."""
+        self.artifacts.start()  # of a bring-up that fails, too
         here = addresses.own(facts, self.launch)
         if self.launch.ray:
             self.env["RAY_ADDRESS"] = self._lead_ray(self.launch.ray)
@@ -151,7 +153,6 @@ class Node:
             self.meeting.publish_head(master)
             self._set_master(master)
         self._serve(here)
-        self.artifacts.start()
         # In a shared folder a new file may be another run's.
         own = self.launch.checkpoints if not self.launch.checkpoints_shared else None
         self.steps = Steps(self.attempt.log(0), Path(own) if own else None)

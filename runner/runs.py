@@ -22,6 +22,11 @@ class Attempt(Struct, frozen=True):
     folder: Path
 
     @property
+    def number(self) -> int:
+        """Which start it is, from 1."""
+        return int(self.folder.name.rpartition("-")[2])
+
+    @property
     def meeting(self) -> Path:
         """The folder in which nodes tell each other how they are (see meeting.py)."""
         return self.folder / "meeting"
@@ -130,6 +135,11 @@ class RunFolder(Struct, frozen=True):
     def training(self) -> Path:
         """The job's training YAML, as it was at submission; 0600."""
         return self.root / "training.yaml"
+
+    @property
+    def staged(self) -> Path:
+        """Links, which lead somewhere inside only, to what was staged for the job."""
+        return self.root / "staged"
 
     @property
     def artifacts(self) -> Path:

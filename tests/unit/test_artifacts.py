@@ -23,10 +23,9 @@ class Kept:
         self.told: list[str] = []
         self.source.mkdir()
 
-    def keep(self, pattern: str, every: float | None = None) -> Artifacts:
-        made = Artifacts(
-            (Artifact(source=f"{self.source}/{pattern}", every=every),), self.folder, self.told.append
-        )
+    def keep(self, pattern: str, every: float | None = None, attempt: int = 1) -> Artifacts:
+        kept = (Artifact(source=f"{self.source}/{pattern}", every=every),)
+        made = Artifacts(kept, self.folder, self.told.append, attempt)
         made.start()
         return made
 
@@ -96,6 +95,26 @@ def test_only_what_changed_is_copied_again(kept: Kept) -> None:
     keeping.finish(30)
     assert copy.stat().st_ino == first and copy.with_name("b").stat().st_ino != other
     assert copy.stat().st_mtime_ns == (kept.source / "a").stat().st_mtime_ns
+
+
+def test_what_another_attempt_left_stays(kept: Kept) -> None:
+    """Its files have the same names; a file that is the very same is there once."""
+    old, same = kept.write("old", "1"), kept.write("same", "x")
+    kept.write("gone", "of the first alone")
+    assert kept.once("*") == ["gone", "old", "same"]
+    before = {path.name: path.stat().st_mtime_ns for path in (same,)}
+    for path in kept.source.iterdir():
+        path.unlink()
+    kept.write("same", "x")
+    os.utime(same, ns=(0, before["same"]))
+    kept.write("old", "22")
+    keeping = kept.keep("*", every=0.02, attempt=2)
+    below = kept.folder / str(kept.source).lstrip("/")
+    seen(lambda: (below / "old").read_text() == "22")
+    old.write_text("333")
+    keeping.finish(30)
+    assert kept.names() == ["gone", "old", "old.before-attempt-2", "same"] and not kept.told
+    assert (below / "old").read_text() == "333" and (below / "old.before-attempt-2").read_text() == "1"
 
 
 def test_what_fails_is_told_once_and_the_rest_is_kept(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kit import files, process
 from kit.errors import LaunchError
-from runner.launch import Artifact, RayPlan
+from runner.launch import Artifact, RayPlan, Service
 from runner.meeting import Meeting
 from runner.prerequisites import check
 from runner.runs import RunFolder
@@ -133,6 +133,46 @@ def test_artifacts_of_a_stopped_job_are_kept(folder: RunFolder) -> None:
     node.terminate()
     assert ended(folder, node)[0] == [143]
     assert (folder.artifacts / str(out / "a").lstrip("/")).read_text() == "1\n"
+
+
+@pytest.mark.parametrize("ready_within", [1.0, 60.0])
+def test_artifacts_of_a_job_that_did_not_begin_are_kept(ready_within: float, folder: RunFolder) -> None:
+    """Its service is never ready, or dies: what either left says why."""
+    out = folder.root / "out"
+    out.mkdir()
+    end = "exec sleep 1000" if ready_within == 1 else "exit 3"
+    service = Service(name="s", run=f"echo 1 >a; {end}", ready="file:/no/such", ready_within=ready_within)
+    job(
+        folder,
+        "touch",
+        "began",
+        workdir=str(out),
+        services=(service,),
+        artifacts=(Artifact(source=f"{out}/*"),),
+    )
+    code, log = alone(folder)
+    assert code == LaunchError.code and "the service s" in log and not (out / "began").exists()
+    assert (folder.artifacts / str(out / "a").lstrip("/")).read_text() == "1\n"
+
+
+def test_artifacts_of_a_second_attempt_replace_none(folder: RunFolder) -> None:
+    out = folder.root / "out"
+    out.mkdir()
+    copies = folder.artifacts / str(out).lstrip("/")
+    for number in (1, 2):
+        Meeting(folder.attempt(number).meeting).open()
+        job(
+            folder,
+            "sh",
+            "-c",
+            f"echo {'x' * number} >a",
+            workdir=str(out),
+            artifacts=(Artifact(source=str(out)),),
+        )
+        words = [*node_argv(folder, 0), "--attempt", str(number)]
+        done = process.run(words, what="test", check=False, timeout=60)
+        assert done.code == 0, done.err
+    assert (copies / "a").read_text() == "xx\n" and (copies / "a.before-attempt-2").read_text() == "x\n"
 
 
 def test_shared_memory_of_killed_processes_is_removed(folder: RunFolder) -> None:
