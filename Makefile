@@ -58,6 +58,7 @@ golden: render reference ## write every committed file that is generated: read t
 	@.venv/bin/python -m tests.golden.commands
 	@.venv/bin/python -m tests.golden.slurm_scripts
 	@.venv/bin/python -m tests.golden.examples
+	@.venv/bin/python -m tests.golden.skyrl_commands
 
 lock: kit ## write the hash locks of the stacks (ARCH, LINE: only those)
 	@$(RUNNER) lock $${ARCH:+--arch="$$ARCH"} $${LINE:+--line="$$LINE"}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec import structs
 
 from definitions import lines
 from kit import process
@@ -20,6 +21,7 @@ from kit.errors import NetworkError
 from runner import job as jobs
 from runner.skyrl import overrides, snapshot, versions
 from runner.skyrl.versions import VERSIONS, Version
+from tests.golden import examples, skyrl_commands
 from tests.live.needs import need
 from tests.unit.test_skyrl import PLAIN
 
@@ -202,3 +204,25 @@ def test_what_is_refused_here_is_refused_by_the_version_itself(
         read([*hydra, "trainer.epoch=2"])
     with pytest.raises(AssertionError, match=r"already at|is not supported"):
         read([*hydra, "+trainer.epochs=2"])
+
+
+def test_the_examples_are_taken_by_the_version_that_they_are_for(
+    version: Version, read: Read, tmp_path: Path
+) -> None:
+    """Also its own check of batch sizes. What another entrypoint adds is for that one to read."""
+    read_before: dict[tuple[str, ...], str] = {}
+    for name, example, cluster in skyrl_commands.cases():
+        typed = (*example.overrides.get(cluster, ()), "skyrl.extra={}", "skyrl.groups={}", "skyrl.search=[]")
+        job = examples.dry(structs.replace(example, overrides={cluster: typed}), cluster).job
+        if job.env["SLIPWORKS_SKYRL"] != version.requirement or job.command in read_before:
+            continue  # the sites at Juelich differ in nothing that the command says
+        read_before[job.command] = name
+        words = [word for word in job.command[3:] if not word.startswith("hydra.run.dir=")]
+        config = read([*words, f"hydra.run.dir={tmp_path}"] if version.hydra else words)
+        placement = config["trainer"]["placement"]
+        engine = config["generator"] if version.hydra else config["generator"]["inference_engine"]
+        engines = engine["num_inference_engines" if version.hydra else "num_engines"]
+        gpus = placement["policy_num_nodes"] * placement["policy_num_gpus_per_node"]
+        assert gpus == job.nodes * job.gpus == engines, name
+        assert config["trainer"]["ckpt_path"] == "/checkpoints", name
+    assert len(read_before) == (3 if version.hydra else 9), read_before.values()
