@@ -41,7 +41,7 @@ OTHERS = (
 """What is meant for a run that begins, and would make another of the one that is synced, or hide what is
 said of it."""
 _SEEN = re.compile(r"View run .* at (https?://\S+)")
-_ERROR = re.compile(r"^wandb: ERROR\s+(?:\[[^\]]*\]\s+)?(.*)")
+_ERROR = re.compile(r"^(?:wandb: ERROR\s+(?:\[[^\]]*\]\s+)?|Error: )(?!Find detailed error logs)(.*)")
 _CUT = "ends with an incomplete record"
 _REFUSED = re.compile(r"\b40[13]\b|unauthori[sz]ed|forbidden|permission|logged in|api.key|credential", re.I)
 
@@ -127,7 +127,7 @@ def _told(each: Offline, folder: RunFolder, env: Mapping[str, str]) -> tuple[str
             if found := _ERROR.match(line):
                 wrong.append(found[1])
             elif line.startswith("wandb: Not authenticated"):
-                wrong.append("no API key")
+                wrong.append("no API key was taken")
 
         code = process.stream(
             [sys.executable, "-m", "wandb", "sync", "--include-synced", "--yes", each.file.parent],
