@@ -75,12 +75,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _explain(job: Job, here: Site, folder: RunFolder) -> None:
-    from kit import say
+    from kit import say, shell
     from runner import batching, explaining, submission
 
     plan = submission.launch(job, here.cluster, folder.run_id)
     for line in explaining.explained(plan, here.cluster, job.image is None):
         say.answer(line)
+    if job.skyrl:
+        say.answer(f"command: {shell.line(job.command)}")
     if here.cluster.scheduler == "slurm":
         for line in batching.asked(job, here.cluster, folder).replaced:
             say.answer(line)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from kit import exact
 from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, UnsupportedError, UsageError
+from runner import cli
 from runner import job as jobs
 from runner.job import Job
 from runner.skyrl import overrides, versions
@@ -349,3 +351,10 @@ def test_the_keys_that_the_section_itself_writes_are_the_versions(version: versi
     assert version.log is None or version.log in known
     assert (version.snapshot.package, version.snapshot.version) == (version.package, version.version)
     assert len(known) > 200
+
+
+def test_explain_shows_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.yaml").write_text(PLAIN)
+    assert cli.main(["submit", str(tmp_path / "job.yaml"), "--cluster", "jureca", "--explain"]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("command: ")]
+    assert shlex.split(line)[1:] == list(loaded(tmp_path, PLAIN, cluster="jureca").command)
