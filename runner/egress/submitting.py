@@ -15,7 +15,9 @@ from runner.egress.plan import KEY, KNOWN, OF_SITE, EgressPlan, asks_alone
 from runner.job import Job
 from slurm.clusters import Cluster
 from slurm.egress import WayOut
+from slurm.script import Present
 
+HOSTS = "/etc/hosts"
 SITE_HOSTS = Path("/etc/ssh/ssh_known_hosts")
 
 
@@ -92,6 +94,13 @@ def binds(plan: EgressPlan | None) -> tuple[Bind, ...]:
     places = (OF_SITE if each == str(SITE_HOSTS) else KNOWN for each in plan.known)
     wanted = [(plan.key, KEY), *zip(plan.known, places, strict=True)]
     return tuple(Bind(Path(at), target, read_only=True) for at, target in wanted if Path(at).is_file())
+
+
+def present(plan: EgressPlan | None, others: tuple[Present, ...] = ()) -> tuple[Present, ...]:
+    """With what `others` bring, the node's list of hosts: it alone may know the gateway's name."""
+    if plan is None or HOSTS in [each.target for each in others]:
+        return others
+    return (*others, Present(HOSTS, HOSTS))
 
 
 def _path(written: str) -> str:

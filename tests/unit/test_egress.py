@@ -103,6 +103,8 @@ def test_a_job_and_a_cluster_make_a_plan(tmp_path: Path) -> None:
     targets = {each.target: (each.source, each.read_only) for each in submitting.binds(made)}
     assert targets[plan.KEY] == (key, True) and targets[plan.KNOWN][1]
     assert submitting.planned(loaded(tmp_path, ""), way(tmp_path)) is None
+    assert [each.target for each in submitting.present(made)] == ["/etc/hosts"]
+    assert len(submitting.present(made, submitting.present(made))) == 1 and not submitting.present(None)
 
 
 def test_names_of_a_key_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +262,8 @@ def socks(code: int, then: bytes) -> Callable[[socket.socket], None]:
         line.sendall(b"\x05\x00")
         line.recv(100)
         line.sendall(bytes([5, code, 0, 1, 0, 0, 0, 0, 0, 0]))
-        if then:
-            line.recv(100)
-            line.sendall(then)
+        line.recv(100)  # also before it hangs up: what nobody has read makes a reset of it
+        line.sendall(then)
 
     return each
 
@@ -271,9 +272,8 @@ def answers(text: bytes, then: bytes = b"") -> Callable[[socket.socket], None]:
     def each(line: socket.socket) -> None:
         line.recv(1000)
         line.sendall(text)
-        if then:
-            line.recv(1000)
-            line.sendall(then)
+        line.recv(1000)
+        line.sendall(then)
 
     return each
 
