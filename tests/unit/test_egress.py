@@ -272,7 +272,8 @@ def answers(text: bytes, then: bytes = b"") -> Callable[[socket.socket], None]:
     def each(line: socket.socket) -> None:
         line.recv(1000)
         line.sendall(text)
-        line.recv(1000)
+        if text:
+            line.recv(1000)
         line.sendall(then)
 
     return each
