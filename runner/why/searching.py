@@ -52,7 +52,9 @@ def search(now: Now, number: int | None = None) -> tuple[list[Found], int]:
 
 def note(now: Now, number: int | None = None) -> str | None:
     """One line for the end of a failed attempt's log; None where nothing is known of it."""
-    if now.state not in ("failed", "lost"):
+    last = next((each for each in reversed(now.files.tries) if number in (None, each.number)), None)
+    bad = last is not None and last.code not in (None, 0) and now.state != "cancelled"
+    if now.state not in ("failed", "lost") and not bad:
         return None
     found, _ = search(now, number)
     if not found:

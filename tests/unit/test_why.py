@@ -110,6 +110,18 @@ def test_a_failed_runs_log_ends_with_a_note(
         assert line.endswith(f"runner why {folder.run_id}")
 
 
+def test_a_failed_attempts_log_ends_with_a_note_while_the_chain_goes_on(
+    runs: Path, reached: Reached, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = failed(runs)
+    folder.finished.unlink()
+    attempt(folder, 2, job="11", log="going on\n")
+    record(folder, "10", "11")
+    reached(Slurm(row("10", "FAILED", code=1), row("11", "RUNNING")))
+    assert typed(capsys, "logs", "last")[2] == ""
+    assert typed(capsys, "logs", "last", "--attempt", "1")[2].startswith("note: frozen-agent: ")
+
+
 def test_nothing_known_is_said_so(runs: Path, reached: Reached, capsys: pytest.CaptureFixture[str]) -> None:
     folder = failed(runs, "KeyError: 'mine'\n")
     reached(Slurm(row("10", "FAILED", code=1)))
