@@ -37,6 +37,16 @@ _MARK = re.compile(
     r"|(?P<scratch>starting training from scratch)"
 )
 
+_WORDS = (
+    "tarted: '",
+    "nished: '",
+    "avg_response_length",
+    "ynamic sampling",
+    "from global_step",
+    "from scratch",
+)
+"""One of them is in every line that has a mark: looking for them takes a twentieth of the time."""
+
 
 class Step(Struct, frozen=True, kw_only=True):
     """One training step as the log tells it; None: not told. `reward` may be nan.
@@ -85,8 +95,10 @@ def of_run(logs: Iterable[Iterable[str]]) -> list[Step]:
     for attempt, lines in enumerate(logs, 1):
         reading.attempt, reading.open, reading.again = attempt, False, False
         for line in lines:
-            for mark in _MARK.finditer(_ESCAPE.sub("", line)):
-                reading.take(mark)
+            plain = _ESCAPE.sub("", line) if "\x1b" in line else line
+            if any(word in plain for word in _WORDS):
+                for mark in _MARK.finditer(plain):
+                    reading.take(mark)
     return reading.found
 
 
