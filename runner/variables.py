@@ -64,10 +64,11 @@ def of_node(facts: Facts, launch: Launch, folder: RunFolder) -> dict[str, str]:
 
 
 def of_command(node: Mapping[str, str], launch: Launch) -> dict[str, str]:
-    """The command's: the node's but for what is withheld, what is for the command alone, and the libraries
-    that it preloads."""
+    """The command's: the node's but for what is withheld, what is for the command alone, the modules that
+    hook into it, and the libraries that it preloads."""
     given = {name: value for name, value in node.items() if name not in launch.withheld}
-    return _before({**given, **launch.command_env}, "LD_PRELOAD", launch.preload)
+    made = _before({**given, **launch.command_env}, "PYTHONPATH", launch.hooks)
+    return _before(made, "LD_PRELOAD", launch.preload)
 
 
 def _behind(env: dict[str, str], name: str, paths: tuple[str, ...]) -> dict[str, str]:

@@ -128,6 +128,7 @@ def test_what_the_user_set_wins(name: str) -> None:
         drop=after.drop,
         library_path=after.library_path,
         withheld=after.withheld,
+        hooks=after.hooks,
     )
     assert once(name, poor(name), users) == users
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 
 from kit import exact, files
 from kit.errors import LaunchError
-from runner import fixing, prerequisites, variables
-from runner.fixes import printed_token
+from runner import fixing, prerequisites, ray_hook, submission, variables
+from runner.chosen import Chosen
+from runner.fixes import printed_token, worker_argv
 from runner.fixing import facts_like, launch_like
+from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
 
@@ -120,3 +123,55 @@ def test_the_image_is_asked_for_both_packages(tmp_path: Path) -> None:
         (tmp_path / "lib/python3.12/site-packages" / info).mkdir(parents=True)
     found = facts_.gather(0, 1, None, {"VIRTUAL_ENV": str(tmp_path), "PATH": "/none"})
     assert found.skyrl == {"skyrl": "0.4.0", "skyrl_train": "0.3.1"}
+
+
+# Keys that a program passes on to Ray's workers
+
+HAS = {"WANDB_API_KEY": "w-key", "OF_A_FILE": "a file's", "PLAIN": "p"}
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({"env_vars": {"WANDB_API_KEY": "w-key", "OF_A_FILE": "a file's", "X": "1"}, "pip": []},
+         {"env_vars": {"X": "1"}, "pip": []}),
+        ({"env_vars": {"WANDB_API_KEY": "another", "PLAIN": "p"}},) * 2,
+        ({"env_vars": {"WANDB_API_KEY": "w-key"}}, {"env_vars": {}}),
+        ({"env_vars": {}},) * 2, ({"env_vars": None},) * 2, ({},) * 2, (None,) * 2,
+    ],
+)  # fmt: skip
+def test_what_ray_would_have_on_command_lines_holds_no_secret(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, object] | None, left: dict[str, object] | None
+) -> None:
+    for name, value in {**HAS, "SLIPWORKS_SECRETS": "OF_A_FILE WANDB_API_KEY"}.items():
+        monkeypatch.setenv(name, value)
+    before = copy.deepcopy(given)
+    assert ray_hook.without_secrets(given) == left
+    assert given == before
+
+
+def test_the_command_alone_is_led_to_the_hook(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a file's\n")
+    files_of = {"OF_A_FILE": str(tmp_path / "key")}
+    launch = launch_like(secrets=("WANDB_API_KEY",), env_files=files_of, code=("/mine",))
+    ray, command = environments(tmp_path, launch, 0, {}, {"WANDB_API_KEY": "w"})
+    assert command["RAY_RUNTIME_ENV_HOOK"] == "slipworks_ray_hook.without_secrets"
+    assert command["SLIPWORKS_SECRETS"] == "OF_A_FILE WANDB_API_KEY"
+    assert command["PYTHONPATH"] == "/slipworks-run/hooks:/mine" and ray["PYTHONPATH"] == "/mine"
+    assert "RAY_RUNTIME_ENV_HOOK" not in ray
+
+
+def test_a_hook_of_the_jobs_own_stays(tmp_path: Path) -> None:
+    launch = launch_like(secrets=("WANDB_API_KEY",), env={"RAY_RUNTIME_ENV_HOOK": "mine.hook"})
+    _, command = environments(tmp_path, launch, 0, {}, {})
+    assert command["RAY_RUNTIME_ENV_HOOK"] == "mine.hook" and "PYTHONPATH" not in command
+
+
+def test_the_run_folder_has_the_hook_as_ray_finds_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run-0badcafe")
+    job = Job(name="j", arch="cpu", run=("true",))
+    submission.write(folder, job, launch_like(), Chosen(reference="i", engine="podman"), {})
+    module, _, function = worker_argv.EXAMPLE.after.command_env["RAY_RUNTIME_ENV_HOOK"].partition(".")
+    assert folder.hook == folder.root / "hooks" / f"{module}.py"
+    assert f"def {function}(" in folder.hook.read_text()
+    assert worker_argv.EXAMPLE.after.hooks == ("/slipworks-run/hooks",)
