@@ -23,6 +23,8 @@ class WayOut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                  passphrase, and only its owner can read it.
     known_hosts  file with the gateway's own key: no other gateway is trusted.
     direct       networks, beside loopback, private ones and each node's own, that stay direct.
+    names        who looks up names: "node", or "gateway" where nodes know none but the cluster's; then
+                 proxychains asks the gateway for all that is not in a node's /etc/hosts.
     probe        what a connection through it must reach before the command starts.
     """
 
@@ -33,6 +35,7 @@ class WayOut(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str | None = None
     known_hosts: str = "~/.ssh/known_hosts"
     direct: tuple[str, ...] = ()
+    names: Literal["node", "gateway"] = "node"
     probe: str = PROBE
 
 

@@ -53,7 +53,7 @@ def _through(plan: EgressPlan, table: str) -> str:
     if plan.kind == "ssh":
         submitting.check_key(plan, table)
         _by_ssh(plan)
-    elif why := probe.failure(Proxy(plan.kind, plan.host, plan.port), plan.probe):
+    elif why := _failure(plan, Proxy(plan.kind, plan.host, plan.port)):
         raise NetworkError(f"nothing comes back from {plan.probe}: {why}")
     return f"{plan.probe} gets through to {platform.node()}, {time.monotonic() - began:.1f} s after the start"
 
@@ -84,7 +84,7 @@ def _await(tunnel: Tunnel, plan: EgressPlan) -> None:
         if tunnel.failures:
             raise NetworkError(f"ssh did not get into {plan.target}:\n{tunnel.said()}", _by_hand(plan))
         if tunnel.is_open:
-            why = probe.failure(Proxy("socks5", "127.0.0.1", tunnel.port), plan.probe) or ""
+            why = _failure(plan, Proxy("socks5", "127.0.0.1", tunnel.port)) or ""
             return True if not why else None
         return None
 
@@ -93,6 +93,10 @@ def _await(tunnel: Tunnel, plan: EgressPlan) -> None:
     except Late as late:
         told = f"nothing comes back from {plan.probe} within {PATIENCE:g} s" + (f": {why}" if why else "")
         raise NetworkError(told, _by_hand(plan)) from late
+
+
+def _failure(plan: EgressPlan, proxy: Proxy) -> str | None:
+    return probe.failure(proxy, plan.probe, plan.names == "gateway")
 
 
 def _by_hand(plan: EgressPlan) -> str:

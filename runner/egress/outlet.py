@@ -110,7 +110,7 @@ class Outlet:
                 raise LaunchError(self._shut(plan, "at all"), self._hint(plan))
             if not self.tunnel.is_open:
                 return None
-        self._why = probe.failure(proxy, plan.probe) or ""
+        self._why = probe.failure(proxy, plan.probe, plan.names == "gateway") or ""
         return True if not self._why else None
 
     def _shut(self, plan: EgressPlan, how: str) -> str:

@@ -32,7 +32,7 @@ PRELOADED = 'LD_PRELOAD="$0${LD_PRELOAD:+:$LD_PRELOAD}"; export LD_PRELOAD; exec
 class EgressPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a job's programs get out.
 
-    kind, host, port, user, direct, probe   as of slurm.egress.WayOut.
+    kind, host, port, user, direct, names, probe   as of slurm.egress.WayOut.
     key, known   files of the submitting machine that ssh needs; they are mounted where KEY and KNOWN say.
     command, workers, docker, within   as of runner.egress.asked.Egress.
     library      proxychains' library, inside; found by the node.
@@ -43,6 +43,7 @@ class EgressPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: int
     user: str = ""
     direct: tuple[str, ...] = ()
+    names: Literal["node", "gateway"] = "node"
     probe: str = ""
     key: str | None = None
     known: tuple[str, ...] = ()
@@ -150,12 +151,13 @@ def argv(
 def conf(plan: EgressPlan, proxy: tuple[str, int], own: Sequence[str]) -> str:
     """proxychains' configuration. proxy: numeric address and port; own: the node's networks.
 
-    No proxy_dns: it would break the names of the cluster, which only its own hosts know.
+    No proxy_dns unless the site asks for it: it breaks names of the cluster, which only its hosts know.
     """
     kind = "http" if plan.kind == "http" else "socks5"
     direct = dict.fromkeys((*DIRECT, *own, *plan.direct))
     return "\n".join([
-        "strict_chain", "quiet_mode", "tcp_read_time_out 60000", "tcp_connect_time_out 30000",
+        "strict_chain", "quiet_mode", *(("proxy_dns",) if plan.names == "gateway" else ()),
+        "tcp_read_time_out 60000", "tcp_connect_time_out 30000",
         *(f"localnet {_network(each)}" for each in direct), "[ProxyList]",
         f"{kind} {proxy[0]} {proxy[1]}", "",
     ])  # fmt: skip

@@ -20,9 +20,10 @@ class Proxy(Struct, frozen=True):
     port: int
 
 
-def failure(proxy: Proxy, address: str, seconds: float = ANSWER) -> str | None:
+def failure(proxy: Proxy, address: str, by_name: bool = False, seconds: float = ANSWER) -> str | None:
     """Why `address` (https://host, http://host:port) cannot be reached through the proxy; None: it can.
 
+    The name is looked up here, as programs do under proxychains; `by_name`: on the other side.
     Something must come back from there: ssh says yes to every connection, before the gateway has made it.
     Whose certificate it is does not matter here; what uses the way checks that itself.
     """
@@ -30,8 +31,12 @@ def failure(proxy: Proxy, address: str, seconds: float = ANSWER) -> str | None:
     secure, host = parts.scheme == "https", parts.hostname or ""
     port = parts.port or (443 if secure else 80)
     try:
+        to = host if by_name else socket.gethostbyname(host)
+    except OSError as unknown:
+        return f"{host} is not known here ({unknown})"
+    try:
         with socket.create_connection((proxy.host, proxy.port), timeout=seconds) as line:
-            if refused := (_socks if proxy.kind == "socks5" else _connect)(line, host, port):
+            if refused := (_socks if proxy.kind == "socks5" else _connect)(line, to, port):
                 return refused
             return _greeting(line, host, secure)
     except (OSError, ValueError) as bad:
@@ -39,16 +44,23 @@ def failure(proxy: Proxy, address: str, seconds: float = ANSWER) -> str | None:
 
 
 def _socks(line: socket.socket, host: str, port: int) -> str | None:
-    """RFC 1928: no authentication, CONNECT to a name that the other side resolves."""
+    """RFC 1928: no authentication, CONNECT to an address, or to a name that the other side looks up."""
     line.sendall(b"\x05\x01\x00")
     if (chosen := _exactly(line, 2)) != b"\x05\x00":
         return f"the proxy is no open SOCKS5 server: it answered {chosen.hex()}"
-    name = host.encode("idna")
-    line.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + struct.pack(">H", port))
+    line.sendall(b"\x05\x01\x00" + _address(host) + struct.pack(">H", port))
     _, code, _, kind = _exactly(line, 4)
     _exactly(line, {1: 4, 4: 16}.get(kind) or _exactly(line, 1)[0])
     _exactly(line, 2)
     return f"the proxy could not connect to {host}:{port}: SOCKS5 code {code}" if code else None
+
+
+def _address(host: str) -> bytes:
+    try:
+        return b"\x01" + socket.inet_aton(host)
+    except OSError:
+        name = host.encode("idna")
+        return b"\x03" + bytes([len(name)]) + name
 
 
 def _connect(line: socket.socket, host: str, port: int) -> str | None:

@@ -39,7 +39,8 @@ def of(way: WayOut, host: str, asked: Egress) -> EgressPlan:
     by_ssh = way.kind == "ssh"
     known = [_path(way.known_hosts), *([str(SITE_HOSTS)] if SITE_HOSTS.exists() else [])]
     return EgressPlan(
-        kind=way.kind, host=host, port=way.port or 22, direct=way.direct, probe=asked.probe or way.probe,
+        kind=way.kind, host=host, port=way.port or 22, direct=way.direct, names=way.names,
+        probe=asked.probe or way.probe,
         user=(way.user or getpass.getuser()) if by_ssh else "",
         key=_path(way.key) if by_ssh and way.key else None,
         known=tuple(known) if by_ssh else (),

@@ -218,7 +218,7 @@ def test_a_proxy_of_the_site(user: Login, gateway: Gateway, equipment: Path) -> 
 
 
 def test_without_egress_nothing_gets_out(user: Login, gateway: Gateway) -> None:
-    told = user.submit(job("none", f"fetch({WEB!r} + '/none')", None, more=""))
+    told = user.submit(job("none", f"fetch('http://{OUTSIDE}:{WEB_PORT}/none')", None, more=""))
     assert user.ended(told) == "FAILED"
     assert "Network is unreachable" in logs(told.folder), logs(told.folder)
     assert not [each for each in gateway.asked() if each.startswith("/none")]

@@ -167,6 +167,7 @@ def test_the_configuration_leaves_the_cluster_direct() -> None:
         assert f"localnet {network}" in lines
     assert lines[0] == "strict_chain" and "proxy_dns" not in text
     assert lines[-2:] == ["[ProxyList]", "socks5 127.0.0.1 1081"]
+    assert "proxy_dns" in plan.conf(replace(PLAN, names="gateway"), ("127.0.0.1", 1), ()).splitlines()
     http = plan.conf(replace(PLAN, kind="http"), ("10.0.0.9", 3128), ())
     assert http.splitlines()[-1] == "http 10.0.0.9 3128"
 
@@ -297,14 +298,29 @@ def test_a_probe_believes_only_what_comes_back(
     server: Server, kind: str, does: Callable[[socket.socket], None], wrong: str | None
 ) -> None:
     """A SOCKS server may say yes before it has tried, as ssh does."""
-    found = probe.failure(Proxy(kind, "127.0.0.1", server(does)), "http://web.test:81", 5)
+    found = probe.failure(
+        Proxy(kind, "127.0.0.1", server(does)), "http://web.test:81", by_name=True, seconds=5
+    )
     assert found is None if wrong is None else wrong in str(found)
+
+
+def test_a_name_is_looked_up_here_as_programs_do(server: Server) -> None:
+    heard: list[bytes] = []
+
+    def each(line: socket.socket) -> None:
+        heard.append(line.recv(1000))
+
+    port = server(each)
+    told = probe.failure(Proxy("http", "127.0.0.1", port), "http://none.invalid")
+    assert told and "none.invalid is not known here" in told and not heard
+    probe.failure(Proxy("http", "127.0.0.1", port), "http://localhost:7")
+    assert heard[0].startswith(b"CONNECT 127.0.0.1:7 ")
 
 
 def test_a_proxy_that_is_not_there(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert "refused" in str(probe.failure(Proxy("socks5", "127.0.0.1", port), "https://x.test"))
+    assert "refused" in str(probe.failure(Proxy("socks5", "127.0.0.1", port), "https://x.test", by_name=True))
 
 
 LISTENS = """

@@ -41,7 +41,7 @@ def proxy() -> Iterator[int]:
 
 def with_egress(folder: RunFolder, port: int, *command: str, **more: object) -> Launch:
     plan = EgressPlan(
-        kind="http", host="localhost", port=port, probe="http://outside.test", command=True, within=1.0
+        kind="http", host="localhost", port=port, probe="http://localhost:9", command=True, within=1.0
     )
     return job(folder, *command, egress=plan, **more)
 
@@ -73,7 +73,7 @@ def test_a_way_that_leads_nowhere_ends_the_node_before_the_command(folder: RunFo
     with_egress(folder, port, "echo", "STARTED")
     (code,), (log,) = ended(folder, start(folder, path=equipped(tmp_path)))
     assert code == 50 and "STARTED" not in log
-    assert "node 0 did not reach http://outside.test by the http proxy localhost" in log, log
+    assert "node 0 did not reach http://localhost:9 by the http proxy localhost" in log, log
     assert "refused" in log
     assert not folder.finished.exists(), "another attempt may find it open"
 
