@@ -53,7 +53,8 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     return Prepared(
         job=job, plan=plan, at=at, found=found, cluster=site.name,
         batch=batching.batch(
-            job, plan, cluster, at, found.chosen, asked.options, outfit.present if outfit else ()
+            job, plan, cluster, at, found.chosen, asked.options,
+            egress.present(plan.egress, outfit.present if outfit else ()),
         ),
     )  # fmt: skip
 
