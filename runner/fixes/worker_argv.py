@@ -3,8 +3,8 @@
 Symptom: WANDB_API_KEY in `ps` while workers start, and in runtime_env_agent.log among the logs of Ray's
 daemons, which are kept when a job fails.
 Cause: Ray starts each worker by a program that has the job's runtime environment on its command line, and
-logs it, too (seen with 2.57.0); SkyRL puts WANDB_API_KEY, DAYTONA_API_KEY and others there. Ray's daemons have
-the job's secrets, and workers inherit them, so Ray's own hook leaves them out of the runtime environment.
+logs it, too (seen with 2.57.0); SkyRL puts WANDB_API_KEY, DAYTONA_API_KEY and others there. Ray's daemons
+have the job's secrets, and workers inherit them, so Ray's own hook leaves them out of that environment.
 Remove when: Ray hands runtime environments to workers by a file or a pipe.
 """
 

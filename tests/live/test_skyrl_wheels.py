@@ -7,7 +7,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,26 +48,33 @@ def version(request: pytest.FixtureRequest) -> Version:
     return found
 
 
-@pytest.fixture(scope="module")
-def wheel(version: Version, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that has the version's wheel, without its dependencies."""
-    folder = tmp_path_factory.mktemp(version.version)
+def fetched(version: Version, folder: Path) -> Path:
+    """The folder, with the version's wheel in it, without its dependencies."""
     try:
         snapshot.install(version, folder)
     except NetworkError as away:
         need(False, away.message)
-    yield folder
+    return folder
 
 
-@pytest.fixture(scope="module")
-def readers(version: Version, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def install_readers(version: Version, folder: Path) -> Path:
+    """The folder, with what reads the version's configuration."""
     from uv import find_uv_bin
 
-    folder = tmp_path_factory.mktemp("readers")
     argv = [find_uv_bin(), "pip", "install", "-q", "--no-deps", "--python", sys.executable, "--target",
             str(folder), "packaging", *pinned(version)]  # fmt: skip
     process.run(argv, what="install what reads configurations")
     return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(version: Version, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fetched(version, tmp_path_factory.mktemp(version.version))
+
+
+@pytest.fixture(scope="module")
+def readers(version: Version, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_readers(version, tmp_path_factory.mktemp("readers"))
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +162,24 @@ def test_a_job_is_the_configuration_that_it_says(version: Version, configured: C
     assert generator["max_input_length"] == trainer["max_prompt_length"] == 333
     assert engine["engine_init_kwargs"] == {"max_model_len": 4096, "hf_overrides": {"rope": "a: b, [c]"}}
     assert engine["num_inference_engines" if version.hydra else "num_engines"] == 2
+
+
+def test_groups_of_a_checkout_are_found(version: Version, configured: Configured, tmp_path: Path) -> None:
+    """With what the job adds to them, as examples/skyrl-terminal-bench/old.yaml does."""
+    if not version.hydra:
+        return  # refused: a unit test
+    folder = tmp_path / "it's, a checkout/terminal_bench_config"
+    folder.mkdir(parents=True)
+    (folder / "default.yaml").write_text(
+        "# @package terminal_bench_config\nagent: {kwargs: {max_turns: 1}}\n"
+    )
+    config = configured(
+        f"""{PLAIN}  search: ["{folder.parent}"]
+  groups: {{terminal_bench_config: default}}
+  extra: {{terminal_bench_config: {{trials_dir: /t, agent.kwargs.max_turns: 32}}}}
+"""
+    )
+    assert config["terminal_bench_config"] == {"agent": {"kwargs": {"max_turns": 32}}, "trials_dir": "/t"}
 
 
 HOSTILE = [

@@ -125,7 +125,9 @@ def test_the_line_may_be_the_clusters(tmp_path: Path) -> None:
     assert loaded(tmp_path, text, cluster="jureca").command[2].startswith("skyrl.train.")
     assert clusters.load("isambard").line == "cu12", "which the next line is about"
     assert loaded(tmp_path, text, cluster="isambard").command[2].startswith("skyrl_train.")
-    assert "neither version nor arch" in refused(tmp_path, text, kind=UsageError)
+    with pytest.raises(UsageError, match="neither version nor arch"):
+        loaded(tmp_path, text, cluster="generic")
+    assert loaded(tmp_path, text).secrets == ("WANDB_API_KEY",), "as runner secrets check looks at it"
 
 
 def test_an_image_says_nothing_of_its_skyrl(tmp_path: Path) -> None:
