@@ -109,7 +109,6 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     library_path folders at the end of LD_LIBRARY_PATH, of Ray and of the command.
     drop         names of the container's variables that neither Ray nor the command gets.
     hooks        folders, inside, that come first on the import path of the command alone.
-    hooks        folders, inside, that come first on the import path of the command alone.
     withheld     names of variables that Ray and the services get and the command itself does not.
     limits       "memlock" and "nofile" -> the soft limit that a node takes before it starts anything;
                  -1: none at all.
@@ -155,7 +154,6 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     internet: bool | None = None
     egress: EgressPlan | None = None
     drop: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()
     limits: dict[str, int] = {}

@@ -15,9 +15,6 @@ INSIDE = "/slipworks-run"
 HOOK = "slipworks_ray_hook"
 """The module in the run folder's `hooks`, which is a copy of runner/ray_hook.py."""
 
-HOOK = "slipworks_ray_hook"
-"""The module in the run folder's `hooks`, which is a copy of runner/ray_hook.py."""
-
 TAIL = 15  # lines of a log that an error quotes
 END = 64 << 10  # bytes at the end of a log in which they are looked for
 
@@ -141,11 +138,6 @@ class RunFolder(Struct, frozen=True):
     def training(self) -> Path:
         """The job's training YAML, as it was at submission; 0600."""
         return self.root / "training.yaml"
-
-    @property
-    def hook(self) -> Path:
-        """The module by which Ray's runtime environments lose what is secret."""
-        return self.root / "hooks" / f"{HOOK}.py"
 
     @property
     def hook(self) -> Path:

@@ -12,10 +12,8 @@ from msgspec import Struct, json, structs
 from containers.engine import Bind, ContainerRun, Engine
 from kit import exact, files, say
 from kit.errors import UnsupportedError
-from runner import code, env_files, training
+from runner import code, env_files, ray_hook, training
 from runner import launch as launches
-from runner import ray_hook
-from runner import ray_hook
 from runner.chosen import Chosen
 from runner.code_server import in_job as code_server
 from runner.egress import submitting as egress
@@ -170,9 +168,6 @@ def fill(
         taken = code.take(each, folder.code, number)
         say.say(f"code/{number}: {taken.told}")
     training.carry(job, folder)
-    if plan.ray:
-        folder.hook.parent.mkdir()
-        files.write(folder.hook, Path(ray_hook.__file__).read_text())
     if plan.ray:
         folder.hook.parent.mkdir()
         files.write(folder.hook, Path(ray_hook.__file__).read_text())

@@ -129,7 +129,6 @@ def test_what_the_user_set_wins(name: str) -> None:
         library_path=after.library_path,
         withheld=after.withheld,
         hooks=after.hooks,
-        hooks=after.hooks,
     )
     assert once(name, poor(name), users) == users
 
