@@ -113,8 +113,8 @@ class Grader:
     def _best(self) -> tuple[str, dict[str, str]]:
         """The strictest way in which a cage can be made here, and why not those before it."""
         refused: dict[str, str] = {}
-        least = self.wanted.isolation
-        for way in WAYS[: len(WAYS) if least == "best" else WAYS.index(least) + 1]:
+        asked = self.wanted.isolation
+        for way in WAYS if asked == "best" else (asked,):
             try:
                 (line,) = self._told(Request("one = 1", ("assert one == 1",), None, 10.0), way)
                 if line.passed:
@@ -123,7 +123,7 @@ class Grader:
             except Fault as fault:
                 refused[way] = str(fault)
         why = "; ".join(f"{way}: {reason}" for way, reason in refused.items())
-        raise LaunchError(f"programs cannot be run as code_server.isolation={least} asks ({why})")
+        raise LaunchError(f"programs cannot be run as code_server.isolation={asked} says ({why})")
 
     def _told(self, request: Request, way: str) -> list[_Line]:
         """What the judge said of the tests, at most a line each."""

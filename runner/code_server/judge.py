@@ -76,7 +76,11 @@ def tested(
     reading, writing = os.pipe()
     token = os.urandom(16)
     given, taken = (put(test), put("")) if stdio else (-1, -1)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as refused:  # no fault of this program: others of the same user have all there is
+        tell(results, {"refused": f"no test can be started: {refused}"})
+        sys.exit(1)
     if child == 0:
         os.close(reading)
         os.close(results.fileno())

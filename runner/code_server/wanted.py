@@ -26,8 +26,8 @@ class CodeServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     at_least    seconds that every test gets, whatever the request says.
     at_most     seconds that no test may exceed, whatever the request says.
     see         further paths of the image that programs may read.
-    isolation   "best": what the node allows; or the least that there must be: "namespaces", "landlock" or
-                "limits".
+    isolation   how programs are kept apart: "namespaces", "landlock" or "limits", and nothing less; "best":
+                the first of them that the node allows.
     """
 
     port: int | None = None

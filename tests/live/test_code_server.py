@@ -1,0 +1,97 @@
+"""The code server of root's and of an ordinary user's, and what hostile programs do to it: nothing.
+
+Each way of keeping programs apart is tried, and what the weaker ones say that they do not keep is left out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.live.parts_code_server import KEY, Server, serving
+from tests.live.parts_hostile_programs import ATTACKING, DAEMON, FAILING, SPY
+from tests.live.parts_users import User
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+BOTH = ("root-namespaces", "user-namespaces", "user-landlock", "root-limits", "user-limits")
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def server(
+    request: pytest.FixtureRequest, ordinary_user: User, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    who, _, way = request.param.partition("-")
+    user = ordinary_user if who == "user" else None
+    home = user.folder / f"code server {way}" if user else tmp_path_factory.mktemp("code server")
+    home.mkdir(exist_ok=True)
+    with serving(way, user, home) as made:
+        yield made
+
+
+def test_it_answers_in_the_old_forms(server: Server) -> None:
+    program = "import sys\nfor line in sys.stdin.read().splitlines():\n    print(int(line) + 1)"
+    tests = [{"input": "1\n2\n", "output": "2\n3.0\n"}, {"input": "1\n", "output": "3\n"}]
+    status, answer = server.ask("/test_program_stdio", program, tests)
+    assert status == 200 and answer["results"] == [1, 0]
+    assert answer["runtimes"][0] > 0 and answer["runtimes"][1] == -1.0
+    status, answer = server.ask(
+        "/test_program", "def f(x): return x", ["assert f(1) == 1", "assert f(1) == 2"]
+    )
+    assert status == 200 and answer["results"] == [1, 0] and answer["runtimes"][1] == -1.0
+
+
+def test_programs_that_fail_are_zeros_and_do_no_harm(server: Server) -> None:
+    """All of them at once, and right ones among them, which lose nothing by it."""
+    right = {f"right {number}": "def add(a, b): return a + b" for number in range(4)}
+    free = shutil.disk_usage("/tmp").free
+    began = time.monotonic()
+    asked = {**FAILING, **right}
+    with ThreadPoolExecutor(8) as at_once:
+        waiting = {
+            what: at_once.submit(server.passes, program, "assert True", 1.0 if what in FAILING else 20.0)
+            for what, program in asked.items()
+        }
+        found = {what: each.result() for what, each in waiting.items()}
+    assert found == {**dict.fromkeys(FAILING, 0), **dict.fromkeys(right, 1)}
+    assert time.monotonic() - began < 60
+    assert free - shutil.disk_usage("/tmp").free < 200 << 20
+    server.unharmed()
+
+
+FOUND = {"root-limits": "network", "user-limits": "key network signals"}
+
+
+def test_programs_find_what_the_server_says_and_nothing_else(
+    server: Server, request: pytest.FixtureRequest
+) -> None:
+    """Key, network and processes of others: of the strict ways none. What is open is told by /health."""
+    spy = SPY.format(home=str(server.home), key=KEY, port=server.port, pid=server.child.pid)
+    found = FOUND.get(request.node.callspec.params["server"], "")
+    assert server.wrote(spy, found) == 1
+    said = " ".join(server.ask("/health")[1]["missing"])
+    words = {"key": "the key's too", "network": "the network is open", "signals": "can be signalled"}
+    assert {word for word, telling in words.items() if telling in said} == set(found.split())
+    server.unharmed()
+
+
+@pytest.mark.parametrize("what", ATTACKING)
+def test_signals_reach_nothing_outside(server: Server, what: str) -> None:
+    if server.user and server.way == "limits":
+        assert any("can be signalled" in each for each in server.ask("/health")[1]["missing"])
+        return
+    assert server.passes(ATTACKING[what], seconds=1.0) == 0
+    server.unharmed()
+
+
+def test_nothing_stays(server: Server) -> None:
+    assert server.passes(DAEMON) == 0
+    server.unharmed()
+
+
+def test_roots_programs_are_another_users(server: Server) -> None:
+    spy = "import os\nprint(os.getuid() == 0, os.access('/etc', os.W_OK), os.access('/usr', os.W_OK))"
+    assert server.wrote(spy, "False False False") == 1
