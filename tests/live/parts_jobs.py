@@ -67,7 +67,7 @@ class Login:
             self.settings["SLIPWORKS_CACHE"] = str(cache)
 
     def type(self, *words: str, terminal: bool = False, **env: str) -> Told:
-        """A command of the runner, typed by the user; at a terminal, where asked for."""
+        """A command of the runner, typed by the user, at a terminal where asked. Empty variables are unset."""
         mine = {
             "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_RUNS": str(self.runs),
             "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
@@ -79,7 +79,8 @@ class Login:
         if terminal:
             argv = ["script", "--quiet", "--return", "--command", shell.line(argv), "/dev/null"]
         name = self.user.name if self.user else None
-        done = self.slurm.run(*argv, user=name, env=mine | self.settings | env, check=False)
+        said = {key: value for key, value in (mine | self.settings | env).items() if value}
+        done = self.slurm.run(*argv, user=name, env=said, check=False)
         assert "Traceback" not in done.stderr, done.stderr
         return Told(done.returncode, done.stdout, done.stderr)
 
