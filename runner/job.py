@@ -12,6 +12,7 @@ from kit import decode
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
+from runner.staging.asked import Stage
 from runner.skyrl.section import Skyrl
 from slurm.clusters import Cluster
 
@@ -105,6 +106,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code        checkouts of the user's own, as they are at submission: see Code.
     training    a YAML file for the program, carried along as it is at submission; SLIPWORKS_TRAINING says
                 where it is inside: /slipworks-run/training.yaml.
+    stage       models and data sets of the Hugging Face hub, downloaded at submission: see Stage.
     checkpoints a folder that outlives attempts: see Checkpoints. true: with its defaults.
     services    programs beside the command: see Service.
     code_server a server that runs the model's programs against their tests: see CodeServer. true: with its
@@ -141,6 +143,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     warn: int | None = None
     code: tuple[str | Code, ...] = ()
     training: str | None = None
+    stage: Stage | None = None
     checkpoints: Checkpoints | bool = False
     services: tuple[Service, ...] = ()
     code_server: CodeServer | bool | None = None

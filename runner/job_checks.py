@@ -13,6 +13,7 @@ from kit.suggest import unknown
 from runner import env_files
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
+from runner.staging import checks as staging
 from slurm import times
 from slurm.options import OTHERS_KEY, refusal
 
@@ -62,6 +63,7 @@ def _wrong(job: Job) -> Wrong:
     yield from _wrong_services(job)
     yield from code_server.checked(job)
     yield from egress.wrong(job.egress)
+    yield from staging.wrong(job)
     yield from _wrong_places(job)
 
 

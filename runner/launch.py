@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from kit import exact, files
 from kit.errors import InvalidFileError
 from runner.egress.plan import EgressPlan
+from runner.staging.staged import Staged
 from slurm.fabric import Fabric
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path         folders at the end of PATH, of Ray and of the command.
     internet     whether the node has it; None: not known.
     egress       the way out of nodes without internet, where the job asks for it.
+    staged       models and data sets in the cache, which must be there.
     """
 
     run_id: str
@@ -153,6 +155,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     library_path: tuple[str, ...] = ()
     internet: bool | None = None
     egress: EgressPlan | None = None
+    staged: tuple[Staged, ...] = ()
     drop: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
     withheld: tuple[str, ...] = ()

@@ -11,12 +11,14 @@ from runner import fixing, services
 from runner.facts import Facts
 from runner.launch import Launch
 from runner.skyrl import versions
+from runner.staging import staged
 
 
 def check(facts: Facts, launch: Launch, env: Mapping[str, str], secrets: Collection[str] = ()) -> None:
     """Everything; `env` is the command's, `secrets` the names of those that are there."""
     _check_secrets(facts, launch, secrets)
     _check_driver(facts, launch)
+    _check_staged(facts, launch)
     _check_libraries(launch, env)
     _check_skyrl(facts, launch)
     if refusal := fixing.refusal(facts, launch):
@@ -43,6 +45,16 @@ def _check_driver(facts: Facts, launch: Launch) -> None:
         "change one of the two",
         "choose a partition with a newer driver, or an image of an older CUDA: line=cu12",
     )
+
+
+def _check_staged(facts: Facts, launch: Launch) -> None:
+    """On one node, as all see one cache. A site's cleaner may have been there while the job waited."""
+    for each in launch.staged if facts.rank == 0 else ():
+        if lack := staged.missing(each):
+            raise LaunchError(
+                f"the {each.told} of this job is not whole any more in {each.home}: {lack} is not there",
+                "runner stage JOB, on a login node; then runner submit JOB",
+            )
 
 
 def _check_libraries(launch: Launch, env: Mapping[str, str]) -> None:

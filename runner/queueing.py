@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from kit import say, settings
 from kit.errors import InvalidFileError, UsageError
@@ -13,6 +13,8 @@ from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
 from runner.site import Site
+from runner.staging import checks as staging
+from runner.staging import submitting
 from runner.submission import Places
 from runner.submitted import Queue, Record
 from slurm.script import Batch
@@ -37,6 +39,7 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     cluster = site.cluster
     _demand_account(job, site, dry)
     _tell_of_restarts(job)
+    staging.demand(job, cluster)
     asked = batching.asked(job, cluster, folder)
     for note in asked.notes:
         say.say(note)
@@ -50,6 +53,8 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     if outfit:
         plan = outfit.worn(plan)
     _warn_of_driver(job, site, found.chosen.driver_floor)
+    if dry:
+        submitting.announce(job, plan, at.scratch)
     return Prepared(
         job=job, plan=plan, at=at, found=found, cluster=site.name,
         batch=batching.batch(
@@ -57,6 +62,12 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
             egress.present(plan.egress, outfit.present if outfit else ()),
         ),
     )  # fmt: skip
+
+
+def staged(ready: Prepared) -> Prepared:
+    """With all models and data sets that the job needs in the cluster's cache; errors as of
+    submitting.brought."""
+    return structs.replace(ready, plan=submitting.brought(ready.job, ready.plan, ready.at.scratch))
 
 
 def submit(ready: Prepared, secrets: dict[str, str], queue: Queue) -> Record:

@@ -12,11 +12,12 @@ from msgspec import inspect as types
 
 from runner import job, launch
 from runner.skyrl import section
+from runner.staging import asked
 
 TABLES: tuple[type[Any], ...] = (
     job.Job, job.Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
     job.Throughput,
-    section.Skyrl, section.SkyrlData,
+    section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""
 HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error

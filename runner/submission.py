@@ -21,6 +21,7 @@ from runner.egress.plan import EgressPlan
 from runner.job import Job
 from runner.launch import Launch, RayPlan
 from runner.runs import INSIDE, RunFolder
+from runner.staging import staged
 from slurm.clusters import Cluster
 
 LAYER = "/slipworks"
@@ -171,6 +172,7 @@ def fill(
     if plan.ray:
         folder.hook.parent.mkdir()
         files.write(folder.hook, Path(ray_hook.__file__).read_text())
+    staged.link(plan.staged, folder.staged)
     launches.write(plan, folder.launch)
 
 

@@ -104,7 +104,7 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
     secrets = jobs.secret_values(job)
     slurm = queueing.queue(here)
     ready = queueing.prepared(job, here, folder, dry=False)
-    record = queueing.submit(ready, secrets, slurm)
+    record = queueing.submit(queueing.staged(ready), secrets, slurm)
     first, *more = record.ids
     say.say(
         f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")
@@ -122,6 +122,7 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     from runner import code, submission
     from runner import job as jobs
     from runner.egress import submitting as egress
+    from runner.staging import submitting as staging
 
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
     if job.submits:
@@ -135,6 +136,7 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     engine, image = _image(job, here)
     plan = submission.launch(job, here.cluster, folder.run_id, image)
     egress.demand(job, here.cluster, here.name, plan.egress)
+    plan = staging.brought(job, plan, at.scratch)
     at.make()
     submission.write(folder, job, plan, image, secrets, listed)
     more = submission.further(job, at, image, plan.egress)

@@ -1,0 +1,377 @@
+"""Models and data sets brought to the cache, from a stand-in hub that breaks off, refuses and lies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.errors import (
+    AuthError,
+    HashMismatchError,
+    InvalidFileError,
+    NetworkError,
+    NoSpaceError,
+    NotFoundError,
+    QuotaError,
+)
+from runner import submission
+from runner.job import Job
+from runner.launch import Launch
+from runner.staging import asked, bringing, staged, submitting
+from runner.staging.asked import Dataset, Model, Stage
+from runner.staging.cache import Home
+from slurm import clusters
+from tests.unit.parts_hub import StandIn, serving
+
+pytestmark = pytest.mark.timeout(120)
+MODEL = "Qwen/Tiny"
+WEIGHTS = os.urandom(3_000_000)
+FILES = {"config.json": b'{"a": 1}', "model.safetensors": WEIGHTS, "more/notes.txt": b"", "same.bin": WEIGHTS}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    made = StandIn()
+    with serving(made) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # It hands on nothing less than this, else 10 MB; what is short of it is lost with a connection.
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+        yield made
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    return tmp_path / "scratch"
+
+
+def job(*models: str | Model, datasets: tuple[str | Dataset, ...] = (), **more: object) -> Job:
+    stage = Stage(models=models, datasets=datasets)
+    return Job(**{"name": "j", "arch": "cpu", "run": "true", "stage": stage, **more})  # type: ignore[arg-type]
+
+
+def bring(job: Job, scratch: Path, cluster: str = "jureca") -> Launch:
+    plan = submission.launch(job, clusters.load(cluster), "0badcafe")
+    return submitting.brought(job, plan, scratch)
+
+
+def folder(plan: Launch, scratch: Path, place: int = 0) -> Path:
+    """Where an entry leads to, here."""
+    return scratch / "huggingface" / plan.staged[place].folder
+
+
+def holds(at: Path) -> dict[str, bytes]:
+    return {str(each.relative_to(at)): each.read_bytes() for each in at.rglob("*") if each.is_file()}
+
+
+def test_a_model_comes_into_the_layout_of_the_hubs_library(hub: StandIn, scratch: Path) -> None:
+    commit = hub.publish("model", MODEL, FILES)
+    plan = bring(job(MODEL), scratch)
+    assert holds(folder(plan, scratch)) == FILES
+    assert plan.env["HF_HOME"] == "/slipworks-scratch/huggingface"
+    assert plan.env["SLIPWORKS_STAGED"] == "/slipworks-run/staged"
+    (entry,) = plan.staged
+    assert (entry.name, entry.id, entry.commit) == ("Tiny", MODEL, commit)
+    repository = scratch / "huggingface/hub/models--Qwen--Tiny"
+    assert (repository / "refs/main").read_text() == commit
+    assert (repository / "snapshots" / commit / "config.json").is_symlink()
+    assert len(hub.gets("model.safetensors")) + len(hub.gets("same.bin")) == 1, "one content comes once"
+    assert not [each for each in repository.rglob("*") if "part" in each.name or "incomplete" in each.name]
+
+
+def test_the_hubs_own_library_finds_it_offline(hub: StandIn, scratch: Path) -> None:
+    commit = hub.publish("model", MODEL, FILES)
+    bring(job(MODEL), scratch)
+    said = subprocess.run(
+        [sys.executable, "-c", "import huggingface_hub as h; print(h.snapshot_download('Qwen/Tiny'));"
+                               "print(h.hf_hub_download('Qwen/Tiny', 'config.json'))"],
+        env={"PATH": os.environ["PATH"], "HF_HOME": str(scratch / "huggingface"), "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert [each.rpartition("/snapshots/")[2] for each in said] == [commit, f"{commit}/config.json"]
+
+
+def test_what_is_there_is_not_asked_for_again(hub: StandIn, scratch: Path) -> None:
+    commit = hub.publish("model", MODEL, FILES)
+    bring(job(MODEL), scratch)
+    hub.asked.clear()
+    bring(job(MODEL), scratch)
+    assert [each.path for each in hub.asked] == [f"/api/models/{MODEL}/revision/main"]
+    hub.asked.clear()
+    plan = bring(job(f"{MODEL}@{commit}"), scratch)
+    assert not hub.asked, "a commit never changes"
+    assert plan.staged[0].ref is None and plan.staged[0].told == f"model {MODEL}@{commit}"
+
+
+def test_a_connection_that_breaks_off_goes_on_where_it_was(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, FILES)
+    hub.cut = {"model.safetensors": [1_000_000], "same.bin": [1_000_000]}
+    assert holds(folder(bring(job(MODEL), scratch), scratch)) == FILES
+    gets = hub.gets("model.safetensors") or hub.gets("same.bin")
+    assert gets[0].first is None and gets[-1].first and gets[-1].first > 0
+    assert hub.sent < 1.2 * len(WEIGHTS) + 100_000
+
+
+def test_a_later_command_goes_on_where_the_former_broke_off(hub: StandIn, scratch: Path) -> None:
+    """The hub's own library would begin anew."""
+    hub.publish("model", MODEL, {"model.safetensors": WEIGHTS})
+    hub.cut, hub.after_cut = {"model.safetensors": [2_000_000]}, 503
+    with pytest.raises(NetworkError, match=r"answered 503 for model\.safetensors of model Qwen/Tiny"):
+        bring(job(MODEL), scratch)
+    (part,) = (scratch / "huggingface/hub/models--Qwen--Tiny/blobs").iterdir()
+    have = part.stat().st_size
+    assert 0 < have <= 2_000_000
+    assert not (scratch / "huggingface/hub/models--Qwen--Tiny/refs").exists(), (
+        "no name leads to what is not whole"
+    )
+    hub.asked.clear()
+    hub.status = {}
+    assert holds(folder(bring(job(MODEL), scratch), scratch)) == {"model.safetensors": WEIGHTS}
+    assert [each.first for each in hub.gets("model.safetensors")] == [have]
+
+
+def test_a_server_without_ranges_sends_all_of_it_again(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, FILES)
+    hub.rangeless = True
+    hub.cut = {"model.safetensors": [1_000_000], "same.bin": [1_000_000]}
+    assert holds(folder(bring(job(MODEL), scratch), scratch)) == FILES
+
+
+def test_other_bytes_than_promised_are_not_kept(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, FILES)
+    hub.spoilt = {"config.json"}
+    with pytest.raises(HashMismatchError, match=r"config\.json of model Qwen/Tiny came with hash"):
+        bring(job(MODEL), scratch)
+    hub.spoilt = set()
+    assert holds(folder(bring(job(MODEL), scratch), scratch)) == FILES
+
+
+def test_a_private_model_needs_a_token(hub: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.publish("model", MODEL, {"config.json": b"{}"}, token="hf_s3cret")
+    with pytest.raises(AuthError, match=r"does not give us model Qwen/Tiny \(401\)") as raised:
+        bring(job(MODEL), scratch)
+    assert raised.value.hint == "runner secrets set HF_TOKEN"
+    monkeypatch.setenv("HF_TOKEN", "hf_wr0ng")
+    with pytest.raises(AuthError) as raised:
+        bring(job(MODEL), scratch)
+    assert "hf_wr0ng" not in f"{raised.value.message} {raised.value.hint}"
+    monkeypatch.delenv("HF_TOKEN")
+    from runner import own_secrets
+
+    with own_secrets.changing() as values:
+        values["HF_TOKEN"] = "hf_s3cret"
+    bring(job(MODEL), scratch)
+    assert hub.gets("config.json")[-1].authorization == "Bearer hf_s3cret"
+    assert not [each for each in scratch.rglob("*") if each.is_file() and b"s3cret" in each.read_bytes()]
+
+
+def test_a_gated_model_says_where_its_terms_are(hub: StandIn, scratch: Path) -> None:
+    hub.publish("dataset", "a/b", {"config.json": b"{}"}, token="hf_s3cret", gated=True)
+    with pytest.raises(AuthError, match="terms were not accepted") as raised:
+        bring(job(datasets=("a/b",)), scratch)
+    assert "/datasets/a/b, then runner secrets set HF_TOKEN" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "match"),
+    [
+        ("Qwen/Other", r"has no model Qwen/Other \(404\)"),
+        (f"{MODEL}@v9", r"has no model Qwen/Tiny@v9 \(404\)"),
+        (
+            Model(id=MODEL, patterns=("*.gguf",)),
+            r"no file of model Qwen/Tiny matches \*.gguf: it has config.json",
+        ),
+    ],
+)
+def test_what_is_not_there_is_said(hub: StandIn, scratch: Path, wanted: str | Model, match: str) -> None:
+    hub.publish("model", MODEL, FILES)
+    with pytest.raises(NotFoundError, match=match):
+        bring(job(wanted), scratch)
+    assert not scratch.exists()
+
+
+def test_too_many_requests_are_told_as_that(
+    hub: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish("model", MODEL, FILES)
+    hub.status = {"/tree/": 429, "main": 429}
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(QuotaError, match="429"):
+        bring(job(MODEL), scratch)
+
+
+def test_without_the_hub_what_was_staged_before_counts(
+    hub: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commit = hub.publish("model", MODEL, FILES)
+    from huggingface_hub import constants
+
+    bring(job(MODEL), scratch)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    plan = bring(job(MODEL), scratch)
+    assert plan.staged[0].commit == commit and "what was staged before is taken" in capsys.readouterr().err
+    (folder(plan, scratch) / "config.json").unlink()
+    with pytest.raises(NetworkError, match=r"could not get model Qwen/Tiny from http://127.0.0.1:9"):
+        bring(job(MODEL), scratch)
+
+
+def test_patterns_take_a_part_and_two_parts_are_two(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, FILES)
+    small = bring(job(Model(id=MODEL, patterns=("*.json", "*.txt"))), scratch)
+    assert set(holds(folder(small, scratch))) == {"config.json", "more/notes.txt"}
+    assert not hub.gets("model.safetensors")
+    whole = bring(job(MODEL), scratch)
+    assert holds(folder(whole, scratch)) == FILES
+    assert small.staged[0].record != whole.staged[0].record
+
+
+def test_nothing_is_downloaded_where_it_would_not_fit(
+    hub: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish("model", MODEL, FILES)
+
+    class Usage:
+        free = len(WEIGHTS)
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
+    with pytest.raises(NoSpaceError, match="nothing was downloaded"):
+        bring(job(MODEL), scratch)
+    assert not hub.gets("config.json")
+    Usage.free += 100
+    bring(job(MODEL), scratch)
+
+
+def test_a_newer_commit_leaves_the_older_whole_and_names_the_newer(hub: StandIn, scratch: Path) -> None:
+    first = bring(job(MODEL), scratch) if hub.publish("model", MODEL, FILES) else None
+    assert first
+    newer = hub.publish("model", MODEL, {**FILES, "config.json": b'{"a": 2}'})
+    hub.asked.clear()
+    second = bring(job(MODEL), scratch)
+    assert second.staged[0].commit == newer and not hub.gets("model.safetensors"), "the same blobs"
+    assert holds(folder(first, scratch))["config.json"] == b'{"a": 1}'
+    here = [_here(each, scratch) for each in (*first.staged, *second.staged)]
+    assert [staged.missing(each) for each in here] == [None, None]
+
+
+def _here(entry: staged.Staged, scratch: Path) -> staged.Staged:
+    """As if this were inside."""
+    from msgspec.structs import replace
+
+    return replace(entry, home=str(scratch / "huggingface"))
+
+
+def test_a_node_misses_what_was_cleaned_away(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, FILES)
+    (entry,) = bring(job(MODEL), scratch).staged
+    entry = _here(entry, scratch)
+    snapshot = scratch / "huggingface" / entry.folder
+    assert staged.missing(entry) is None
+    (snapshot / "config.json").resolve().unlink()
+    assert staged.missing(entry) == str(snapshot / "config.json")
+    (entry,) = bring(job(MODEL), scratch).staged
+    assert staged.missing(_here(entry, scratch)) is None, "staged again"
+    (snapshot / "model.safetensors").resolve().write_bytes(b"short")
+    assert staged.missing(_here(entry, scratch)) == str(snapshot / "model.safetensors")
+
+
+def test_by_its_name_a_newer_commit_with_less_is_found_out(hub: StandIn, scratch: Path) -> None:
+    """Another job stages only a part of a newer commit; from then on the name leads there."""
+    hub.publish("model", MODEL, FILES)
+    (entry,) = bring(job(MODEL), scratch).staged
+    newer = hub.publish("model", MODEL, {**FILES, "config.json": b"{}"})
+    bring(job(Model(id=MODEL, patterns=("*.json",))), scratch)
+    lack = staged.missing(_here(entry, scratch))
+    assert lack and lack.endswith(f"snapshots/{newer}/model.safetensors")
+
+
+def test_two_stagings_at_once_bring_each_file_once(hub: StandIn, scratch: Path) -> None:
+    hub.publish("model", MODEL, {f"part-{n}.bin": os.urandom(200_000) for n in range(8)})
+    failed: list[BaseException] = []
+
+    def one() -> None:
+        try:
+            bring(job(MODEL), scratch)
+        except BaseException as bad:
+            failed.append(bad)
+
+    threads = [threading.Thread(target=one) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not failed
+    assert all(len(hub.gets(f"part-{n}.bin")) == 1 for n in range(8))
+
+
+def test_the_jobs_own_hf_home_is_used_where_a_bind_leads_there(
+    hub: StandIn, scratch: Path, tmp_path: Path
+) -> None:
+    from runner.job import Mount
+
+    hub.publish("model", MODEL, {"config.json": b"{}"})
+    shared = tmp_path / "shared"
+    wanted = job(MODEL, env={"HF_HOME": "/hf/home"}, binds=(Mount(source=str(shared), target="/hf"),))
+    plan = bring(wanted, scratch)
+    assert plan.env["HF_HOME"] == plan.staged[0].home == "/hf/home"
+    assert (shared / "home" / plan.staged[0].folder / "config.json").exists() and not scratch.exists()
+    with pytest.raises(InvalidFileError, match="none of its binds leads to"):
+        bring(job(MODEL, env={"HF_HOME": "/elsewhere"}), scratch)
+    with pytest.raises(InvalidFileError, match="read-only"):
+        read_only = (Mount(source=str(shared), target="/hf", read_only=True),)
+        bring(job(MODEL, env={"HF_HOME": "/hf"}, binds=read_only), scratch)
+
+
+def test_entries_are_links_that_lead_inside(tmp_path: Path) -> None:
+    entry = staged.Staged(name="Tiny", told="", id=MODEL, commit="c", home="/hf", folder="hub/x", record="r")
+    for _ in range(2):  # a second submission into the same folder is none
+        staged.link((entry,), tmp_path / "staged")
+    assert (tmp_path / "staged/Tiny").readlink() == Path("/hf/hub/x")
+
+
+def test_a_job_without_stage_is_left_alone(scratch: Path) -> None:
+    plan = bring(Job(name="j", arch="cpu", run="true"), scratch)
+    assert not plan.staged and "HF_HOME" not in plan.env and not scratch.exists()
+
+
+def test_the_short_forms() -> None:
+    found = list(
+        asked.items(Stage(models=("a/b@v1", "c"), datasets=(Dataset(id="d/e", name="f", tasks=True),)))
+    )
+    assert [(each.kind, each.id, each.revision, each.name, each.tasks) for each in found] == [
+        ("model", "a/b", "v1", "b", False), ("model", "c", "main", "c", False),
+        ("dataset", "d/e", "main", "f", True),
+    ]  # fmt: skip
+
+
+def test_nothing_else_loads_the_hubs_library() -> None:
+    """It costs a third of a second."""
+    code = (
+        "import sys, runner.job, runner.queueing, runner.prerequisites, runner.commands.submit\n"
+        "import runner.staging.submitting; sys.exit('huggingface_hub' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_bringing_is_what_submission_does(hub: StandIn, scratch: Path) -> None:
+    """One record a commit: bringing twice writes it once."""
+    hub.publish("model", MODEL, FILES)
+    plan = bring(job(MODEL), scratch)
+    record = scratch / "huggingface" / plan.staged[0].record
+    before = record.stat().st_mtime_ns
+    where = Home(scratch / "huggingface", "/x")
+    (found,) = bringing.look(list(asked.items(Stage(models=(MODEL,)))), where, None)
+    assert found.record and not found.files and record.stat().st_mtime_ns == before
