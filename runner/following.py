@@ -71,14 +71,14 @@ def rank_of(files: RunFiles, node: str, number: int | None) -> int:
     raise unknown("node", node, hosts, files.folder.root.name)
 
 
-def show(now: Now, node: str, number: int | None) -> None:
-    """The log of one attempt, as far as it goes."""
-    tail = Tail(log_of(now, node, number), sys.stdout.buffer)
+def show(now: Now, node: str, number: int | None, service: str | None = None) -> None:
+    """The log of one attempt, or of a service in it, as far as it goes."""
+    tail = Tail(log_of(now, node, number, service), sys.stdout.buffer)
     tail.copy()
     tail.end()
 
 
-def log_of(now: Now, node: str, number: int | None) -> Path:
+def log_of(now: Now, node: str, number: int | None, service: str | None = None) -> Path:
     """The log's path; NotFoundError or UnknownNameError where there is none."""
     files = now.files
     rank = rank_of(files, node, number)
@@ -87,7 +87,14 @@ def log_of(now: Now, node: str, number: int | None) -> Path:
         demand_attempt(files, number)
     if not numbers:
         raise watching.ended_error(now, "has made no attempt, so there is no log")
-    path = files.folder.attempt(number or numbers[-1]).log(rank)
+    attempt = files.folder.attempt(number or numbers[-1])
+    path = attempt.service_log(service, rank) if service else attempt.log(rank)
+    if service and not path.exists():
+        others = sorted(each.stem.removeprefix("service-") for each in attempt.folder.glob("service-*.log"))
+        raise NotFoundError(
+            f"node {rank} has no log of a service {service}; there is {', '.join(others) or 'none of any'}",
+            f"runner logs {files.folder.run_id} --service NAME --node NUMBER",
+        )
     if not path.exists():
         what = "was removed" if now.over else "is not there yet"
         raise NotFoundError(f"the log {path} {what}", f"runner status {files.folder.run_id}")

@@ -163,6 +163,7 @@ def _be_judge(plan: dict[str, Any], work: str, limits: dict[int, int], streams: 
             most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(kind, (most, most))
         os.chdir(work)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
         if plan["way"] == "landlock":
             kernel.landlock(plan["see"], [work, "/dev/null"])

@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="see runner status")
     parser.add_argument("-f", "--follow", action="store_true", help="until the run has ended")
     parser.add_argument("--node", default="0", help="its number, or its host's name (default: 0)")
+    parser.add_argument("--service", metavar="NAME", help="what a service of that node printed instead")
     parser.add_argument("--attempt", type=int, help="which start of the job (default: the latest)")
     parser.add_argument("--json", action="store_true", help="only where the logs are, as JSON")
 
@@ -30,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from kit.errors import UsageError
     from runner import following, run_names, watching
 
-    if args.follow and (args.attempt is not None or args.json):
+    if args.follow and (args.attempt is not None or args.json or args.service):
         raise UsageError(
-            "--follow goes from attempt to attempt and prints text", f"runner logs -f {args.run}"
+            "--follow goes from attempt to attempt and prints a node's text", f"runner logs -f {args.run}"
         )
     folder = run_names.find(args.run, run_names.folder_of_runs())
     watch = watching.Watch()
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say.answer(exact.encode(list(following.logs(now))).decode())
     else:
-        following.show(now, args.node, args.attempt)
+        following.show(now, args.node, args.attempt, args.service)
         _tell_why(now, args.attempt)
     return 0
 

@@ -111,7 +111,7 @@ def test_without_a_key_nothing_is_made(tmp_path: Path) -> None:
     ("more", "said"),
     [
         ("code_server: {port: 70000}\n", r"job.yaml:4.*found port 70000"),
-        ("code_server: {prt: 1}\n", "job.yaml:4.*prt"),
+        ("code_server: {prt: 1}\n", "unknown key .prt. in .*job.yaml:4"),
         ("code_server: true\nservices: [{name: code-server, run: x}]\n", "a service is called code-server"),
     ],
 )

@@ -36,6 +36,20 @@ def test_logs_of_nodes_and_attempts(runs: Path, capfdbinary: pytest.CaptureFixtu
     assert [(each["attempt"], each["node"]) for each in told] == [(1, 0), (2, 0), (2, 1)]
 
 
+def test_logs_of_services(runs: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    folder = run(runs, nodes=2)
+    attempt(folder, 1, log="x\n")
+    attempt(folder, 2, log="x\n")
+    folder.attempt(1).service_log("judge", 0).write_text("of the first\n")
+    folder.attempt(2).service_log("judge", 1).write_text("of the last\n")
+    assert cli.main(["logs", "last", "--service", "judge", "--node", "1"]) == 0
+    assert capfdbinary.readouterr().out == b"of the last\n"
+    assert cli.main(["logs", "last", "--service", "judge", "--attempt", "1"]) == 0
+    assert capfdbinary.readouterr().out == b"of the first\n"
+    assert cli.main(["logs", "last", "--service", "judge"]) == EXIT_CODES["NotFoundError"]
+    assert b"node 0 has no log of a service judge; there is judge-1" in capfdbinary.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
