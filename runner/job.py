@@ -200,7 +200,8 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def load(path: Path, overrides: Sequence[str] = (), cluster: Cluster | None = None) -> Job:
     """The job in `path` with `key=value` overrides (dotted keys; the value is YAML), checked and resolved:
     every value has its whole form, paths of this machine are absolute and there, and a section that makes the
-    command has made it. cluster: where it will run, which such a section may need to know.
+    command has made it. cluster: where it will run; while that is not known, a section that needs to know it
+    makes nothing, and `run` is None.
 
     InvalidFileError, UnsupportedError and UnknownNameError name the line, or the override.
     """

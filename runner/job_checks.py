@@ -52,9 +52,9 @@ def _wrong(job: Job) -> Wrong:
         yield "image", "found both of arch and image, expected one of them"
     if job.image is not None and (job.line is not None or job.base is not None):
         yield "image", "found an image with a line or a base, which only an arch has"
-    if job.run is None:
+    if job.run is None and job.skyrl is None:
         yield "", "found no run, which must be given where no section makes the command"
-    yield "run", None if job.run and all(job.command[:1]) else "found an empty command"
+    yield "run", None if job.run is None or (job.run and all(job.command[:1])) else "found an empty command"
     yield from _wrong_numbers(job)
     yield from _wrong_words(job)
     yield from _wrong_time(job)

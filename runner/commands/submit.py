@@ -61,9 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.explain and args.json:
         raise UsageError("--explain has no form in JSON", "runner submit JOB --explain")
     began = time.time()
+    job = jobs.load(args.job, args.override)
     looked_at = args.dry_run or args.explain  # on any machine, which need not have the cluster's folders
     here = site.chosen({"cluster": args.cluster, "engine": args.engine}, lenient=looked_at)
-    job = jobs.load(args.job, args.override, here.cluster)
+    if job.run is None:
+        job = jobs.load(args.job, args.override, here.cluster)
     folder = runs.named(Path(here.settings.runs).expanduser().absolute(), job.name)
     if args.explain:
         _explain(job, here, folder)

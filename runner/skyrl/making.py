@@ -26,8 +26,8 @@ PLACEMENT = "trainer.placement"
 def worn(job: Job, cluster: Cluster | None, locate: Locate) -> Job:
     """The job with the command that its section makes, and with checkpoints; any other job as it is.
 
-    cluster: whose arch and line count for a job that names none; None: the job is only looked at, and of
-    SkyRL the newest is taken where it says nothing. Errors name the line.
+    cluster: whose arch and line count for a job that names none; None: not known yet, and a job that needs to
+    know it stays without its command. Errors name the line.
     """
     section = job.skyrl
     if section is None:
@@ -40,6 +40,8 @@ def worn(job: Job, cluster: Cluster | None, locate: Locate) -> Job:
         from runner.job import Checkpoints
 
         job = replace(job, checkpoints=Checkpoints())
+    if cluster is None and section.version is None and job.image is None and job.line is None:
+        return job
     version = _version(job, section, cluster, locate)
     env = {"HYDRA_FULL_ERROR": "1"} if version.hydra else {}
     return replace(
@@ -79,8 +81,6 @@ def _version(job: Job, section: Skyrl, cluster: Cluster | None, locate: Locate) 
             f"{locate('image')}: which SkyRL the image {job.image} has is not known before it runs",
             f"skyrl.version={versions.WHOLE.version}",
         )
-    if cluster is None and not (job.line or job.arch):
-        return versions.WHOLE
     line = job.line or _line(job, cluster, locate)
     return versions.of_line(line, locate("line" if job.line else "arch"))
 

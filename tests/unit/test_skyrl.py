@@ -30,7 +30,7 @@ skyrl:
 OLD, NEW = "line=cu12", "line=cu13"
 
 
-def loaded(folder: Path, text: str, *more: str, cluster: str | None = None) -> Job:
+def loaded(folder: Path, text: str, *more: str, cluster: str | None = "generic") -> Job:
     (folder / "job.yaml").write_text(text)
     return jobs.load(folder / "job.yaml", more, clusters.load(cluster) if cluster else None)
 
@@ -125,9 +125,15 @@ def test_the_line_may_be_the_clusters(tmp_path: Path) -> None:
     assert loaded(tmp_path, text, cluster="jureca").command[2].startswith("skyrl.train.")
     assert clusters.load("isambard").line == "cu12", "which the next line is about"
     assert loaded(tmp_path, text, cluster="isambard").command[2].startswith("skyrl_train.")
-    with pytest.raises(UsageError, match="neither version nor arch"):
-        loaded(tmp_path, text, cluster="generic")
-    assert loaded(tmp_path, text).secrets == ("WANDB_API_KEY",), "as runner secrets check looks at it"
+    assert "neither version nor arch" in refused(tmp_path, text, kind=UsageError)
+
+
+def test_a_job_that_is_only_looked_at_needs_no_cluster(tmp_path: Path) -> None:
+    """As by runner secrets check; one that says its version, or its line, has its command."""
+    job = loaded(tmp_path, PLAIN, cluster=None)
+    assert job.run is None and job.command == () and job.secrets == ("WANDB_API_KEY",)
+    assert loaded(tmp_path, PLAIN, OLD, cluster=None).command[2] == "skyrl_train.entrypoints.main_base"
+    assert loaded(tmp_path, PLAIN, "skyrl.version=0.4", cluster=None).run
 
 
 def test_an_image_says_nothing_of_its_skyrl(tmp_path: Path) -> None:
