@@ -169,6 +169,8 @@ def fill(
         taken = code.take(each, folder.code, number)
         say.say(f"code/{number}: {taken.told}")
     training.carry(job, folder)
+    if told := code_server.why(job):
+        say.say(f"note: {told}")
     if plan.ray:
         folder.hook.parent.mkdir()
         files.write(folder.hook, Path(ray_hook.__file__).read_text())

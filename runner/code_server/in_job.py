@@ -23,7 +23,6 @@ NAME = "code-server"
 NETRC = f"{INSIDE}/code-server.netrc"
 THRESHOLD = "code_pass_rate_reward_threshold"
 URL = "code_api_url"
-NEAR = ("127.0.0.1", "localhost", "::1")
 READY_WITHIN = 120.0  # seconds; it runs a test program first, of an image that may come over the network
 
 
@@ -37,10 +36,10 @@ def asked(job: Job) -> CodeServer | None:
         return None
     data = training.of(job)
     url = _address(data)
-    if said is None and (data.get(THRESHOLD) is None or (url is not None and url[0] not in NEAR)):
+    if said is None and (data.get(THRESHOLD) is None or (url is not None and url[0] not in keys.NEAR)):
         return None
     found = said if isinstance(said, CodeServer) else CodeServer()
-    port = url[1] if url and url[0] in NEAR else None
+    port = url[1] if url and url[0] in keys.NEAR else None
     return structs.replace(found, port=found.port or port or PORT)
 
 

@@ -13,6 +13,8 @@ from kit.errors import InvalidFileError
 
 VARIABLE = "SLIPWORKS_CODE_SERVER_KEY"
 HEADER = "X-API-Key"
+NEAR = ("127.0.0.1", "localhost", "::1")
+"""This machine, as its own programs call it."""
 
 
 def made() -> str:
@@ -35,13 +37,16 @@ def ensured(path: Path) -> str:
 
 
 def write_netrc(path: Path, host: str, key: str, own: Path) -> None:
-    """A netrc, 0600, by which `requests` sends the key unasked.
+    """A netrc, 0600, by which `requests` sends the key unasked, by whatever name this machine is called.
 
     Behind it what `own`, the user's, says of others: whoever reads the one that $NETRC names reads no other.
     """
     rest = own.read_text(errors="replace") if own.is_file() else ""
-    name = host.strip("[]")
-    files.write(path, f"machine {name} login slipworks password {key}\n{rest}", mode=0o600)
+    host = host.strip("[]")
+    mine = [
+        f"machine {name} login slipworks password {key}\n" for name in (NEAR if host in NEAR else (host,))
+    ]
+    files.write(path, "".join(mine) + rest, mode=0o600)
 
 
 def opens(key: str, header: str | None, authorization: str | None) -> bool:

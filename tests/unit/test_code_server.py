@@ -154,9 +154,12 @@ def test_the_netrc_has_the_users_own_behind_it(tmp_path: Path) -> None:
     (tmp_path / "own").write_text("machine api.example.org login u password p\n")
     keys.write_netrc(tmp_path / "made", "[::1]", "k", tmp_path / "own")
     read = netrc.netrc(str(tmp_path / "made"))
-    assert read.authenticators("::1") == ("slipworks", "", "k")
+    for name in ("127.0.0.1", "localhost", "::1"):
+        assert read.authenticators(name) == ("slipworks", "", "k")
     assert read.authenticators("api.example.org") == ("u", "", "p")
     assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o600
+    keys.write_netrc(tmp_path / "made", "10.0.0.5", "k", tmp_path / "none")
+    assert list(netrc.netrc(str(tmp_path / "made")).hosts) == ["10.0.0.5"]
 
 
 def basic(words: str) -> str:
