@@ -10,6 +10,7 @@ from msgspec import json
 from kit.errors import InvalidFileError, UnknownNameError
 from runner import job as jobs
 from runner import submission
+from runner.chosen import Chosen
 from runner.code_server import in_job, keys
 from runner.job import Job
 from runner.launch import Launch, Service
@@ -105,6 +106,17 @@ def test_without_a_key_nothing_is_made(tmp_path: Path) -> None:
     plan = planned(loaded(tmp_path, "code_server: {key: false}\n"))
     assert plan.secrets == () and "NETRC" not in plan.env
     assert '"key":false' in plan.services[0].run[3] and "--netrc" not in plan.services[0].run
+
+
+def test_the_submitter_is_told_of_one_that_was_not_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = loaded(tmp_path, "ray: false\n", REWARDED)
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    submission.fill(folder, job, planned(job), Chosen(reference="x", engine="apptainer"))
+    told = capsys.readouterr().err
+    assert "note: a code server on every node" in told and "code_server=false: none" in told
 
 
 @pytest.mark.parametrize(
