@@ -106,7 +106,7 @@ def _submit(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
     settings.writable("cache")
     secrets = [jobs.secret_values(each.job) for each in arms]
     slurm = queueing.queue(here)
-    ready = _prepared(arms, here, dry=False)
+    ready = [queueing.staged(each) for each in _prepared(arms, here, dry=False)]
     records: list[Record] = []
     try:
         for arm, each, values in zip(arms, ready, secrets, strict=True):
