@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     found = bringing.look(wanted, home, token)
     if args.dry_run:
         for each in found:
-            left = sum(file.left(each.place.blobs) for file in each.missing)
+            left = bringing.left([each])
             say.say(
                 f"{each.place.item.told}: {each.size / 1e9:.2f} GB, of which {left / 1e9:.2f} GB would come"
             )

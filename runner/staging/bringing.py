@@ -39,11 +39,17 @@ class Found(Struct, kw_only=True):
     def size(self) -> int:
         return self.record.size if self.record else sum(file.size for file in self.files)
 
-    @property
-    def missing(self) -> tuple[File, ...]:
-        """One of each content."""
-        blobs = {file.hash: file for file in self.files}
-        return tuple(file for file in blobs.values() if not (self.place.blobs / file.hash).exists())
+
+def missing(found: Sequence[Found]) -> list[tuple[Found, File]]:
+    """What has to come, once each: two names, or two items, may have one content."""
+    blobs = {each.place.blobs / file.hash: (each, file)
+             for each in found if not each.record for file in each.files}  # fmt: skip
+    return [wanted for blob, wanted in blobs.items() if not blob.exists()]
+
+
+def left(found: Sequence[Found]) -> int:
+    """Bytes that have to come."""
+    return sum(file.left(each.place.blobs) for each, file in missing(found))
 
 
 def look(items: Sequence[Item], home: Home, token: str | None) -> list[Found]:
@@ -136,7 +142,7 @@ def _take(claim: Claim, held: contextlib.ExitStack) -> bool:
 
 
 def _demand_room(found: Sequence[Found], home: Path) -> None:
-    needed = sum(file.left(each.place.blobs) for each in found if not each.record for file in each.missing)
+    needed = left(found)
     there = next(each for each in (home, *home.parents) if each.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -149,13 +155,13 @@ def _demand_room(found: Sequence[Found], home: Path) -> None:
 
 def _fetch(hub: Hub, found: Sequence[Found]) -> None:
     """All blobs, several at once; the first failure ends the others."""
-    wanted = [(each, file) for each in found for file in each.missing]
+    wanted = missing(found)
     total = sum(file.size for _, file in wanted)
     if not wanted:
         return
     say.say(f"staging {len(wanted)} files, {total / 1e9:.2f} GB, from {hub.endpoint}")
     stop, lock = threading.Event(), threading.Lock()
-    done = total - sum(file.left(each.place.blobs) for each, file in wanted)
+    done = total - left(found)
     with progress.bar("staged, in MB", max(1, total // MB)) as told:
 
         def arrived(size: int) -> None:
@@ -170,10 +176,10 @@ def _fetch(hub: Hub, found: Sequence[Found]) -> None:
                     pool.submit(hub.fetch, each.place, each.commit, file, arrived, stop)
                     for each, file in wanted
                 ]
-                left: set[Future[None]] = set(under_way)
-                while left:
-                    ended, left = wait(left, timeout=0.5, return_when=FIRST_EXCEPTION)
-                    told(done // MB, f"{len(wanted) - len(left)} of {len(wanted)} files")
+                coming: set[Future[None]] = set(under_way)
+                while coming:
+                    ended, coming = wait(coming, timeout=0.5, return_when=FIRST_EXCEPTION)
+                    told(done // MB, f"{len(wanted) - len(coming)} of {len(wanted)} files")
                     _raise_first(ended)
             finally:
                 stop.set()
@@ -190,9 +196,9 @@ def _raise_first(ended: set[Future[None]]) -> None:
 
 def _recorded(each: Found) -> Found:
     """With the record of what was brought; tasks are extracted where they are asked for."""
-    if each.record:
-        return each
     place, commit = each.place, each.commit
+    if record := each.record or _whole(place, commit):  # another item's, of the same files
+        return Found(place=place, commit=commit, record=record)
     record = Record(
         commit=commit, snapshot=place.snapshot(commit), files={file.name: file.size for file in each.files}
     )

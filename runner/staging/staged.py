@@ -90,6 +90,8 @@ def missing(each: Staged) -> str | None:
         return f"{home / each.record}"
     if lack := lacking(record, home):
         return lack
+    if not (home / each.folder).is_dir():
+        return str(home / each.folder)
     if each.ref is None:
         return None
     try:

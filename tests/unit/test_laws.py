@@ -27,6 +27,8 @@ DOORS = {
         "image_cache/downloads.py",
         "runner/agent_client.py",
     },
+    # The hub: what is staged comes by one; the other is started inside a job, by the image's own Python.
+    "huggingface_hub": {"runner/staging/hub.py", "runner/after/hub_upload.py"},
 }
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
 

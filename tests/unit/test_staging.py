@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,30 +26,14 @@ from runner.staging import asked, bringing, staged, submitting
 from runner.staging.asked import Dataset, Model, Stage
 from runner.staging.cache import Home
 from slurm import clusters
-from tests.unit.parts_hub import StandIn, serving
+from tests.unit.parts_hub import StandIn, hub
+
+__all__ = ["hub"]
 
 pytestmark = pytest.mark.timeout(120)
 MODEL = "Qwen/Tiny"
 WEIGHTS = os.urandom(3_000_000)
 FILES = {"config.json": b'{"a": 1}', "model.safetensors": WEIGHTS, "more/notes.txt": b"", "same.bin": WEIGHTS}
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
-    from huggingface_hub import constants
-
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    made = StandIn()
-    with serving(made) as address:
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # It hands on nothing less than this, else 10 MB; what is short of it is lost with a connection.
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-        yield made
 
 
 @pytest.fixture
