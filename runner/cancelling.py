@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from kit import files, say
 from kit.errors import LaunchError, UsageError
+from runner.after import submitting
 from runner.meeting import Meeting
 from runner.run_states import CANCELLED, Now
+from runner.runs import RunFolder
 from runner.slurm_rows import Slurm
 
 
@@ -27,6 +29,12 @@ def told(done: Cancelled) -> str:
     if not done.done:
         return f"{done.run} had ended already: {done.state}"
     return f"{done.run} is cancelled" + (f": job {' '.join(done.jobs)}" if done.jobs else "")
+
+
+def with_after(folder: RunFolder) -> list[RunFolder]:
+    """A run and what comes after it, which ends first: it would begin once the run has ended."""
+    after = submitting.of(folder)
+    return [after, folder] if after else [folder]
 
 
 def demand_yes(names: Sequence[str], yes: bool) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 from msgspec import Struct
 
 from kit import decode
+from runner.after.asked import After
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
-from runner.staging.asked import Stage
 from runner.skyrl.section import Skyrl
+from runner.staging.asked import Stage
 from slurm.clusters import Cluster
 
 LONGEST_VALUE = (128 << 10) - 1  # bytes of NAME=value that exec takes, less the closing NUL
@@ -115,6 +116,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
+    after       what comes after the run, as a run of its own: see After.
     restarts    how many jobs may go on where one failed, lost a node or ran out of time. After a command that
                 failed by itself only once a step was made: SkyRL's mark in the log, or a new file in the
                 run's own `checkpoints`.
@@ -150,6 +152,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     egress: Egress | bool = False
     skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()
+    after: After | None = None
     restarts: int = 0
     keep_env: tuple[str, ...] = ()
     submits: bool = False

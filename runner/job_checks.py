@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from runner import env_files
+from runner.after import making as after
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
 from runner.staging import checks as staging
@@ -65,6 +66,7 @@ def _wrong(job: Job) -> Wrong:
     yield from egress.wrong(job.egress)
     yield from staging.wrong(job)
     yield from _wrong_places(job)
+    yield from after.wrong(job)
 
 
 def _wrong_words(job: Job) -> Wrong:

@@ -11,13 +11,16 @@ from msgspec import NODEFAULT
 from msgspec import inspect as types
 
 from runner import job, launch
+from runner.after.asked import After, Upload
+from runner.code_server.wanted import CodeServer
+from runner.egress.asked import Egress
 from runner.skyrl import section
 from runner.staging import asked
 
 TABLES: tuple[type[Any], ...] = (
-    job.Job, job.Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
-    job.Throughput,
-    section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset,
+    job.Job, Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
+    job.Throughput, CodeServer,
+    section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset, After, Upload,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""
 HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     folders = run_names.found(args.run, run_names.folder_of_runs())
     cancelling.demand_yes([each.root.name for each in folders], args.yes)
+    folders = list({one.root: one for each in folders for one in cancelling.with_after(each)}.values())
     watch = watching.Watch()
     done = []
     for now in watch.states(folders):

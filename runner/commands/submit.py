@@ -94,11 +94,13 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
     from kit import say, settings
     from runner import job as jobs
     from runner import queueing
+    from runner.after import submitting as after
 
     if args.dry_run:
         from slurm import script
 
         ready = queueing.prepared(job, here, folder, dry=True)
+        after.prepared(ready, here, dry=True)
         _dry_answer("script", script.render(ready.batch).rstrip("\n"), args.json)
         return 0
     settings.writable("runs")
@@ -106,11 +108,13 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
     secrets = jobs.secret_values(job)
     slurm = queueing.queue(here)
     ready = queueing.prepared(job, here, folder, dry=False)
+    then = after.prepared(ready, here, dry=False)
     record = queueing.submit(queueing.staged(ready), secrets, slurm)
     first, *more = record.ids
     say.say(
         f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")
     )
+    after.submit(then, record, folder, slurm)
     _answer(folder, record.ids, args.json)
     if args.follow:
         from runner import followed
@@ -129,6 +133,8 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
     if job.submits:
         say.say("note: there is no Slurm here, so the job's `submits` gives it nothing")
+    if job.after:
+        say.say("note: there is no Slurm here, so nothing comes after the run: no upload")
     if args.dry_run:
         return _dry(job, at, here, args.json)
     settings.writable("runs")
