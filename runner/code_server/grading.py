@@ -62,7 +62,7 @@ class Grader:
         self.env = {"LANG": "C.UTF-8", **kept, **SINGLE}
         self.python, self.see = self._found()
         self.judge = Path(__file__).with_name("judge.py").read_text()
-        self.argv = [sys.executable, "-I", "-c", START.format(str(Path(__file__).parents[2]))]
+        self.argv = [sys.executable, "-I", "-S", "-c", START.format(str(Path(__file__).parents[2]))]
         self.way, self.refusals = self._best()
 
     def grade(self, request: Request) -> Answer:

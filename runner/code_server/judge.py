@@ -1,7 +1,6 @@
-# ruff: noqa: UP006, UP035, UP045  what the oldest Python of an image reads
 """Tests one program: what the image's own Python runs inside the cage. Nothing of the kit is near it.
 
-Any Python from 3.6 on, the standard library alone. On standard input comes the request as JSON; on standard
+Any Python from 3.7 on, the standard library alone. On standard input comes the request as JSON; on standard
 output go lines of JSON: `{"begun": true}`, then for each test in its order
     {"passed": 1, "seconds": 0.01}                   kind "asserts"
     {"code": 0, "seconds": 0.01, "out": "…"}         kind "stdio": who asked compares, expectations stay there
@@ -9,15 +8,19 @@ seconds is -1 where the test did not come to its end. Each test is a child of it
 before; the program never runs in this process.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
 import sys
 import time
-import traceback  # noqa: F401  what many programs import: once here, not once a test
 import types
 from contextlib import suppress
-from typing import Any, Dict, Optional, Tuple
+
+MYPY = False  # typing is slow to load, and nothing here needs it
+if MYPY:
+    from typing import Any
 
 STARS = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",
@@ -55,13 +58,13 @@ def be_closed() -> None:
         ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 
 
-def tell(results: Any, line: Dict[str, Any]) -> None:
+def tell(results: Any, line: dict[str, Any]) -> None:
     results.write(json.dumps(line) + "\n")
     results.flush()
 
 
-def starred() -> Dict[str, Any]:
-    names: Dict[str, Any] = {}
+def starred() -> dict[str, Any]:
+    names: dict[str, Any] = {}
     for each in STARS:
         exec(f"from {each} import *\nimport {each}", names)
     names.pop("__builtins__")
@@ -69,8 +72,8 @@ def starred() -> Dict[str, Any]:
 
 
 def tested(
-    request: Dict[str, Any], test: str, names: Dict[str, Any], results: Any
-) -> Tuple[Dict[str, Any], bool]:
+    request: dict[str, Any], test: str, names: dict[str, Any], results: Any
+) -> tuple[dict[str, Any], bool]:
     """The answer of one test, and whether the program could not be loaded in time."""
     stdio = request["kind"] == "stdio"
     reading, writing = os.pipe()
@@ -133,7 +136,7 @@ def taken_back(file: int, most: int) -> str:
     return found.decode("utf-8", "replace")
 
 
-def waited(child: int, seconds: float) -> Optional[int]:
+def waited(child: int, seconds: float) -> int | None:
     """The child's exit code, negative for a signal; None if it has not ended in time."""
     until = time.monotonic() + seconds
     while True:
@@ -162,7 +165,7 @@ def readable(file: int) -> bool:
     return bool(select.select([file], [], [], 0)[0])
 
 
-def be_tested(program: str, test: Optional[str], names: Dict[str, Any], writing: int, token: bytes) -> None:
+def be_tested(program: str, test: str | None, names: dict[str, Any], writing: int, token: bytes) -> None:
     """The child's life. It says that it has loaded, then the token and how long it took."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})

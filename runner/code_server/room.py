@@ -15,7 +15,7 @@ SYSTEM = (
     "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/mime.types", "/etc/python3",
 )  # fmt: skip
 """Where images keep what a Python needs; its own folders come to it."""
-DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 BASES = ("/tmp", "/mnt", "/dev/shm", "/run")  # one of them is covered, in this namespace alone
 
 
@@ -28,7 +28,8 @@ def build(see: list[str], hide: list[str], disk: int) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     # Held open, as the new root may cover where they are.
     sources = [(path, os.open(path, os.O_PATH | os.O_NOFOLLOW)) for path in _apart(see) if _there(path)]
-    devices = [(f"/dev/{each}", os.open(f"/dev/{each}", os.O_PATH)) for each in DEVICES]
+    there = [path for path in DEVICES if _there(path)]  # not all of them in every engine's containers
+    devices = [(path, os.open(path, os.O_PATH)) for path in there]
     root = next(each for each in BASES if Path(each).is_dir())
     quiet = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("tmpfs", root, "tmpfs", quiet, "size=1m,mode=755")
