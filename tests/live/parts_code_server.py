@@ -101,11 +101,16 @@ def left() -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(way: str, user: User | None, home: Path, **more: object) -> Iterator[Server]:
-    """One of `user`'s, or of this process's own user, until the end of `with`; `home` becomes its home."""
+def serving(
+    way: str, user: User | None, home: Path, isolation: str = "", within: tuple[str, ...] = ()
+) -> Iterator[Server]:
+    """One of `user`'s, or of this process's own user, until the end of `with`; `home` becomes its home.
+
+    way: what it is to find; isolation: what it is told, if not just that; within: words before its own.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    words = json.encode({**SMALL, "isolation": way, **more}).decode()
+    words = json.encode({**SMALL, "isolation": isolation or way}).decode()
     argv = ["-c", MAIN, "code-server", "--port", str(port), "--set", words, "--key-file", str(home / "key")]
     argv = [interpreter(user) if user else sys.executable, *argv]
     (home / "key").write_text(KEY)
@@ -115,6 +120,7 @@ def serving(way: str, user: User | None, home: Path, **more: object) -> Iterator
             shutil.chown(mine, user.name)
         place = home.stat()
         argv = [sys.executable, "-c", BECOME, str(place.st_uid), str(place.st_gid), *argv]
+    argv = [*within, *argv]
     packages = os.pathsep.join(map(str, PACKAGES))
     env = {"PATH": "/usr/bin:/bin", "HOME": str(home), "A_SECRET": KEY, "PYTHONPATH": packages}
     child = process.start(argv, what="serve", log=home / "log", env=env, cwd="/")

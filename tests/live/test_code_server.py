@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,18 @@ def test_nothing_stays(server: Server) -> None:
 def test_roots_programs_are_another_users(server: Server) -> None:
     spy = "import os\nprint(os.getuid() == 0, os.access('/etc', os.W_OK), os.access('/usr', os.W_OK))"
     assert server.wrote(spy, "False False False") == 1
+
+
+WITHOUT = 'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set=-all --inh-caps=-all "$@"'
+
+
+def test_a_node_without_namespaces_is_said_to_be_one(tmp_path: Path) -> None:
+    """As in a container whose engine forbids them: the next way is taken, and the log says why."""
+    within = ("unshare", "--user", "--map-root-user", "/bin/sh", "-euc", WITHOUT, "sh")
+    with serving("landlock", None, tmp_path, "best", within) as made:
+        made.unharmed()
+        assert made.passes(FAILING["it is a fork bomb"], seconds=1.0) == 0
+        made.unharmed()
+        log = (tmp_path / "log").read_text()
+        assert "kept apart by landlock" in log
+        assert "warning: not by namespaces, which this node refuses ([Errno 28] unshare:" in log
