@@ -67,7 +67,7 @@ class Login:
             self.settings["SLIPWORKS_CACHE"] = str(cache)
 
     def type(self, *words: str, terminal: bool = False, **env: str) -> Told:
-        """A command of the runner, typed by the user, at a terminal where asked. Empty variables are unset."""
+        """A command of the runner, typed by the user, at a terminal where asked. Empty ones are unset."""
         mine = {
             "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_RUNS": str(self.runs),
             "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
