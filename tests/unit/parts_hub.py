@@ -46,6 +46,7 @@ class StandIn:
     """The server. What is put into the faults happens to requests for files whose name ends so.
 
     cut      bytes after which the connection is closed, how often; after_cut: the status from then on.
+    stall    bytes after which nothing comes before `go_on`; `stalled` tells that it is so.
     spoilt   another content is sent.
     status   this code is answered, to everything.
     rangeless  ranges are not known: all is sent from the beginning.
@@ -60,6 +61,8 @@ class StandIn:
         self.status: dict[str, int] = {}
         self.after_cut: int | None = None
         self.rangeless = False
+        self.stall: dict[str, int] = {}
+        self.stalled, self.go_on = threading.Event(), threading.Event()
         self._lock = threading.Lock()
 
     def publish(
@@ -103,6 +106,7 @@ def serving(hub: StandIn) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        hub.go_on.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -219,6 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "HEAD":
+            return
+        for name in [each for each in self.hub.stall if self.path.endswith(each)]:
+            self.wfile.write(body[: self.hub.stall[name]])
+            self.hub.stalled.set()
+            self.hub.go_on.wait(60)
+            self.close_connection = True
             return
         cut = self.hub.next_cut(self.path)
         body = body if cut is None else body[:cut]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from kit.errors import (
     AuthError,
     HashMismatchError,
     InvalidFileError,
+    MissingToolError,
     NetworkError,
     NoSpaceError,
     NotFoundError,
@@ -124,6 +126,47 @@ def test_a_later_command_goes_on_where_the_former_broke_off(hub: StandIn, scratc
     hub.status = {}
     assert holds(folder(bring(job(MODEL), scratch), scratch)) == {"model.safetensors": WEIGHTS}
     assert [each.first for each in hub.gets("model.safetensors")] == [have]
+
+
+def test_a_killed_command_leaves_what_it_had(hub: StandIn, scratch: Path, tmp_path: Path) -> None:
+    """And its claim keeps nobody waiting."""
+    from huggingface_hub import constants
+
+    hub.publish("model", MODEL, {"model.safetensors": WEIGHTS})
+    hub.stall = {"model.safetensors": 2_000_000}
+    (tmp_path / "job.yaml").write_text(f"name: j\narch: cpu\nrun: 'true'\nstage: {{models: [{MODEL}]}}\n")
+    code = (
+        "import sys; from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 100_000\n"
+        "from runner.cli import main; sys.exit(main())"
+    )
+    env = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "SLIPWORKS_CLUSTER": "local",
+           "SLIPWORKS_CACHE": str(tmp_path / "cache")}  # fmt: skip
+    command = subprocess.Popen([sys.executable, "-c", code, "stage", str(tmp_path / "job.yaml")], env=env)
+    part = tmp_path / "cache/job-caches/huggingface/hub/models--Qwen--Tiny/blobs"
+    deadline = time.monotonic() + 40
+    while not (part.exists() and sum(each.stat().st_size for each in part.iterdir()) >= 1_900_000):
+        assert command.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    command.kill()
+    command.wait()
+    have = sum(each.stat().st_size for each in part.iterdir())
+    hub.stall = {}
+    hub.asked.clear()
+    assert holds(folder(bring(job(MODEL), tmp_path / "cache/job-caches"), tmp_path / "cache/job-caches"))
+    assert [each.first for each in hub.gets("model.safetensors")] == [have]
+
+
+def test_without_the_library_what_was_staged_before_counts(
+    hub: StandIn, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a job that submits others: the layer of images has no huggingface_hub."""
+    hub.publish("model", MODEL, FILES)
+    bring(job(MODEL), scratch)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert bring(job(MODEL), scratch).staged
+    assert "huggingface_hub is not installed here" in capsys.readouterr().err
+    with pytest.raises(MissingToolError, match="nothing can be staged"):
+        bring(job("Qwen/Other"), scratch)
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(hub: StandIn, scratch: Path) -> None:
