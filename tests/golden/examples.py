@@ -7,6 +7,7 @@ made in a home of its own, which goes by the name of /home/ada.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,8 @@ from tests.golden.slurm_scripts import _engine
 FOLDER = Path(__file__).with_name("example-scripts")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOME, CACHE, SCRATCH = "/home/ada", "/scratch/ada/slipworks", "/scratch/ada"
+OURS = re.compile(r"(/images/sif/[\w-]+)-[0-9a-f]{12}(?=\.sif)")
+"""An image of ours, whose key follows from the kit's own sources: another with every change of them."""
 LAYER = Path(CACHE, "layers/slipworks-0123456789ab.sqfs")
 
 
@@ -147,7 +150,7 @@ def _dry(example: Example, name: str, home: str) -> Dry:
     plan = submission.launch(asked_job, cluster, run.run_id, found)
     asked = batching.asked(asked_job, cluster, run)
     batch = batching.batch(asked_job, plan, cluster, at, found, asked.options)
-    text = script.render(batch).replace(home, HOME)
+    text = OURS.sub(r"\1-0123456789ab", script.render(batch)).replace(home, HOME)
     return Dry(job=asked_job, plan=plan, batch=batch, script=text)
 
 
