@@ -180,7 +180,8 @@ def _probe(folder: Path, told: str) -> None:
 
 
 RESERVED = frozenset(
-    f"SLIPWORKS_{name}" for name in ("RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS", "STAGED")
+    f"SLIPWORKS_{name}"
+    for name in ("RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS", "STAGED")
 )
 """Variables of this prefix that are not settings: the runner sets them for a job's processes."""
 
