@@ -37,13 +37,13 @@ def with_after(folder: RunFolder) -> list[RunFolder]:
     return [after, folder] if after else [folder]
 
 
-def demand_yes(names: Sequence[str], yes: bool) -> None:
-    """Asks, where more than one run is meant; UsageError where nobody can be asked, or the answer is no."""
-    if yes or len(names) < 2:
+def demand_yes(names: Sequence[str], yes: bool, least: int = 2) -> None:
+    """Asks, where `least` runs or more are meant; UsageError where nobody can be asked, or for a no."""
+    if yes or len(names) < least:
         return
     import sys
 
-    what = f"{len(names)} runs would be cancelled: {', '.join(names)}"
+    what = f"{len(names)} run{'s' * (len(names) > 1)} would be cancelled: {', '.join(names)}"
     if not sys.stdin.isatty():
         raise UsageError(what, "runner cancel --yes RUN…")
     print(f"{what}\ngo on? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201

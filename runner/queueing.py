@@ -80,6 +80,7 @@ def submit(ready: Prepared, secrets: dict[str, str], queue: Queue) -> Record:
     listed = [code.listed(each) for each in ready.job.checkouts]
     ready.at.make()
     folder.make()
+    ready.at.link()
     record = submitted.begin(folder, ready.job.name, ready.cluster, 1 + ready.job.restarts)
     try:
         submission.fill(folder, ready.job, ready.plan, ready.found.chosen, listed)

@@ -65,6 +65,14 @@ def found(words: Sequence[str], runs: Path) -> list[RunFolder]:
     return list({each.root: each for each in (find(word, runs) for word in words)}.values())
 
 
+def before(one: RunFolder, runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """Those of `runs` that were submitted before `one`, by the times in their names; never itself."""
+    named = NAMED.fullmatch(one.root.name)
+    if named is None:
+        raise UsageError(f"{one.root} is not called as runs are, so its time is not known")
+    return [each for each in runs if _made(each.root.name)[0] < named[1]]
+
+
 def _by_path(word: str) -> RunFolder:
     path = Path(word).expanduser().absolute()
     if not run_files.is_run(path):

@@ -15,6 +15,9 @@ INSIDE = "/slipworks-run"
 HOOK = "slipworks_ray_hook"
 """The module in the run folder's `hooks`, which is a copy of runner/ray_hook.py."""
 
+CHECKPOINTS = "checkpoints"
+"""The link in the run folder to its checkpoints, which lie elsewhere and stay."""
+
 TAIL = 15  # lines of a log that an error quotes
 END = 64 << 10  # bytes at the end of a log in which they are looked for
 

@@ -20,7 +20,7 @@ from runner.egress import submitting as egress
 from runner.egress.plan import EgressPlan
 from runner.job import Job
 from runner.launch import Launch, RayPlan
-from runner.runs import INSIDE, RunFolder
+from runner.runs import CHECKPOINTS, INSIDE, RunFolder
 from runner.staging import staged
 from slurm.clusters import Cluster
 
@@ -43,6 +43,11 @@ class Places(Struct, frozen=True, kw_only=True):
         self.scratch.mkdir(parents=True, exist_ok=True)
         if self.checkpoints:
             self.checkpoints.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def link(self) -> None:
+        """Leaves a link to the checkpoints in the run folder, once that is there."""
+        if self.checkpoints:
+            (self.run.root / CHECKPOINTS).symlink_to(self.checkpoints)
 
 
 def places(job: Job, folder: RunFolder, cache: Path, scratch: str | None) -> Places:

@@ -1,4 +1,5 @@
-"""Remove the logs of runs that ended long ago. How each went stays known, and so do artifacts and code.
+"""Remove the logs of runs that ended long ago, or that are named. How each went stays known, and so do
+artifacts and code.
 
 With --all the whole run folders go. Checkpoints lie elsewhere and always stay. A run that has not ended, or
 whose end nobody knows, is left alone.
@@ -12,7 +13,9 @@ HELP = "remove the logs of ended runs"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--older-than", required=True, metavar="SPAN", help="since their ends: 30d, 12h")
+    parser.add_argument("run", nargs="*", metavar="RUN", help="these (see runner status)")
+    parser.add_argument("--older-than", metavar="SPAN", help="those that ended so long ago: 30d, 12h")
+    parser.add_argument("--before", metavar="RUN", help="those that were submitted before this one")
     parser.add_argument("--all", action="store_true", help="the whole run folders, artifacts too")
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     parser.add_argument("--json", action="store_true", help="as JSON: each run with what goes, and its bytes")
@@ -20,11 +23,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from kit import exact, say
+    from kit.errors import UsageError
     from runner import cleaning, moments, run_names, tables, watching
 
-    older = moments.span(args.older_than, "--older-than")
-    folders = run_names.every(run_names.folder_of_runs())
+    if sum(map(bool, (args.run, args.older_than, args.before))) != 1:
+        raise UsageError("expected one of: runs, --older-than, --before", "runner clean --older-than 30d")
+    older = moments.span(args.older_than, "--older-than") if args.older_than else 0.0
+    runs = run_names.folder_of_runs()
+    folders = run_names.found(args.run, runs) if args.run else run_names.every(runs)
+    if args.before:
+        folders = run_names.before(run_names.find(args.before, runs), folders)
     plan = cleaning.plan(folders, older, watching.Watch(), whole=args.all)
+    gone = {each.run for each in plan}
+    for folder in folders if args.run else ():
+        if folder.root.name not in gone:
+            say.say(f"{folder.root.name} is left as it is: it has not ended, or has nothing to remove")
     if not args.dry_run:
         for each in plan:
             cleaning.remove(each)

@@ -8,6 +8,10 @@ Slurm's queue. One RUN alone: all that is known of it. Where Slurm cannot be ask
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.run_states import Now
 
 HELP = "how your runs are"
 
@@ -15,6 +19,12 @@ HELP = "how your runs are"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="*", metavar="RUN", help="only these (default: see above)")
     parser.add_argument("--all", action="store_true", help="also what ended long ago")
+    parser.add_argument(
+        "--tail",
+        type=int,
+        metavar="N",
+        help="with each, the last N lines of its log and its newest checkpoint",
+    )
     parser.add_argument(
         "--json", action="store_true", help="as JSON: times in UTC, jobs and attempts of each"
     )
@@ -24,8 +34,11 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kit import exact, say
-    from runner import run_names, shown_runs, tables, watching
+    from kit.errors import UsageError
+    from runner import run_names, shown_files, shown_runs, tables, watching
 
+    if args.tail is not None and (args.tail < 1 or args.json):
+        raise UsageError("--tail takes a number of lines, and has no form in JSON", "runner status --tail 5")
     runs = run_names.folder_of_runs()
     watch = watching.Watch()
     old = 0
@@ -42,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         told = [*map(shown_runs.whole, found), *map(shown_runs.stranger, strangers)]
         say.answer(exact.encode(told).decode())
     elif len(args.run) == 1:
-        tables.show_sections(shown_runs.sections(found[0], time.time()))
+        _one(found[0])
     else:
         rows = list(shown_runs.lines(found, strangers, time.time()))
         if rows:
@@ -51,4 +64,16 @@ def run(args: argparse.Namespace) -> int:
             say.say(f"there is no run in {runs}: runner submit JOB.YAML")
         if old:
             say.say(f"{old} that ended more than a day ago: runner status --all, or runner history")
+    if args.tail:
+        for line in shown_files.ends(found, args.tail, checkpoints=len(args.run) != 1):
+            say.answer(line)
     return 0
+
+
+def _one(now: Now) -> None:
+    import time
+
+    from runner import shown_files, shown_runs, tables
+
+    (title, rows), *more = shown_runs.sections(now, time.time())
+    tables.show_sections([(title, [*rows, *shown_files.checkpoint(now.files.folder)]), *more])

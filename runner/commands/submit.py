@@ -147,6 +147,7 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     plan = staging.brought(job, plan, at.scratch)
     at.make()
     submission.write(folder, job, plan, image, secrets, listed)
+    at.link()
     more = submission.further(job, at, image, plan.egress)
     commands = submission.argvs(job, folder, engine, image.reference, at.scratch, more)
     remove = submission.remove_argv(job, folder, engine)

@@ -175,3 +175,25 @@ def test_history_by_the_accounting(runs: Path, capsys: pytest.CaptureFixture[str
     assert code == 0 and "a node failed" in out
     reached(Slurm())
     assert "lost" in typed(capsys, "history", "--failed", "--json")[1]
+
+
+def test_status_with_the_ends_of_logs_and_checkpoints(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the old status had them: newest logs, their ends, checkpoints."""
+    folder, bare = run(runs, "a", "aaaaaaaa"), run(runs, "b", "bbbbbbbb")
+    attempt(folder, 1, log="of attempt 1\n")
+    attempt(folder, 2, log="one\ntwo\r\n10%\r20%\n\nfour\n")
+    scratch = runs.parent / "scratch"
+    for step in (9, 10):
+        (scratch / f"global_step_{step}").mkdir(parents=True)
+        os.utime(scratch / f"global_step_{step}", (OLD + step, OLD + step))
+    (folder.root / "checkpoints").symlink_to(scratch)
+    (bare.root / "checkpoints").symlink_to(runs / "gone")
+    code, out, _ = typed(capsys, "status", "--tail", "3")
+    assert (
+        code == 0 and f"--- {folder.attempt(2).log(0)}\ntwo\n20%\nfour\n" in out and "of attempt" not in out
+    )
+    assert f"checkpoints: {scratch}\nnewest: global_step_10, " in out
+    out = typed(capsys, "status", "aaaaaaaa")[1]
+    assert "global_step_10" in out and "four" not in out
+    assert "checkpoints" not in typed(capsys, "status", "bbbbbbbb", "--tail", "1")[1]
+    assert "--tail takes a number of lines" in typed(capsys, "status", "--tail", "0")[2]

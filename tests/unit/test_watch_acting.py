@@ -223,3 +223,54 @@ def test_reach_is_quick_and_says_what_is_missing(runs: Path) -> None:
         slurm_rows.reach()
     assert time.monotonic() - began < 2
     assert watching.Watch().slurm is None
+
+
+def test_cancel_all_asks_even_for_one_and_leaves_other_jobs(
+    runs: Path, capsys: pytest.CaptureFixture[str], reached: Reached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old scancelall asked nothing, and ended a user's other jobs too."""
+    going, over = run(runs, "a", "aaaaaaaa"), run(runs, "b", "bbbbbbbb")
+    record(going, "10")
+    attempt(going, job="10")
+    record(over, "12", state="failed")
+    slurm = reached(Slurm(row("10", "RUNNING", "aaaaaaaa"), row("5", "RUNNING", name="notebook")))
+    code, _, err = typed(capsys, "cancel", "--all")
+    assert code == 2 and "1 run would be cancelled: a-" in err and not slurm.cancelled
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin.readline", lambda: "n\n")
+    assert typed(capsys, "cancel", "--all")[0] == 2 and not slurm.cancelled
+    monkeypatch.setattr("sys.stdin.readline", lambda: "y\n")
+    code, out, _ = typed(capsys, "cancel", "--all")
+    assert code == 0 and slurm.cancelled == ["10"] and over.root.name not in out
+    for words in ((), ("a", "--all")):
+        assert "expected runs, or --all" in typed(capsys, "cancel", *words)[2]
+
+
+def test_clean_by_names_and_not_by_numbers_in_them(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The old rmlogs took every log with such a number anywhere in its name."""
+    one, other, going = (
+        logged(runs, "j12", "aaaaaaaa"),
+        logged(runs, "j120", "bbbbbbbb"),
+        run(runs, "j", "cccccccc"),
+    )
+    for folder, job in ((one, "12"), (other, "120")):
+        record(folder, job)
+        folder.finished.write_text("succeeded\n")
+    attempt(going, log="x")
+    assert typed(capsys, "clean", "120")[0] == 0
+    assert one.attempt(1).log(0).exists() and not other.attempt(1).log(0).exists()
+    code, out, err = typed(capsys, "clean", "cccccccc")
+    assert code == 0 and out == "freed 0.0 MB\n" and f"{going.root.name} is left as it is" in err
+    assert going.attempt(1).log(0).exists()
+    assert "expected one of: runs, --older-than, --before" in typed(capsys, "clean")[2]
+    assert "expected one of" in typed(capsys, "clean", "j12", "--older-than", "1d")[2]
+
+
+def test_clean_before_a_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = logged(runs, "z", "aaaaaaaa")
+    older = run(runs, "a", "bbbbbbbb", made="20261120-235959")
+    attempt(older, log="x", ended=Ended(0), code=0)
+    older.result.write_text('{"code": 0}')
+    code, out, _ = typed(capsys, "clean", "--before", "aaaaaaaa", "--json")
+    assert code == 0 and [each["run"] for each in json.loads(out)] == [older.root.name]
+    assert kept.attempt(1).log(0).exists() and not older.attempt(1).log(0).exists()
