@@ -42,12 +42,15 @@ def taken(value: Any, kind: Kind) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value whose key says nothing of it. Only `1e-6`, which is text to YAML 1.1, becomes a number."""
+    """A value whose key says nothing of it. Only `1e-6`, which is text to YAML 1.1, becomes a number,
+    and what JSON has not, as a date, becomes text."""
     if isinstance(value, list):
         return [plain(each) for each in value]
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
-    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
+    if isinstance(value, str):
+        return float(value) if EXPONENT.fullmatch(value) else value
+    return value if value is None or isinstance(value, int | float) else str(value)
 
 
 def _simple(value: Any, kind: Kind) -> Any:
@@ -61,7 +64,7 @@ def _simple(value: Any, kind: Kind) -> Any:
             return int(lower) if re.fullmatch(r"[-+]?\d+", lower) else float(lower)
         raise ValueError(EXPECTED[kind])
     # Some keys of either version take a number for true: fsdp_config.reshard_after_forward.
-    if isinstance(value, list | dict) or (isinstance(value, bool) and kind == "number"):
+    if not isinstance(value, int | float) or (isinstance(value, bool) and kind == "number"):
         raise ValueError(EXPECTED[kind])
     return value
 

@@ -179,6 +179,14 @@ def test_keys_below_an_open_mapping_get_hydras_plus(tmp_path: Path) -> None:
     )
 
 
+def test_a_date_is_text(tmp_path: Path) -> None:
+    """To YAML it is none."""
+    text = PLAIN + "    trainer.project_name: 2026-01-02\n    generator.engine_init_kwargs: {since: 2026-01-02}\n"
+    assert loaded(tmp_path, text, OLD).command[-2:] == (
+        "trainer.project_name='2026-01-02'", "++generator.engine_init_kwargs.since='2026-01-02'",
+    )  # fmt: skip
+
+
 def test_a_command_line_changes_a_key_however_the_file_writes_it(tmp_path: Path) -> None:
     text = PLAIN + "    trainer.epochs: 20\n    trainer: {seed: 1, placement.colocate_all: true}\n"
     job = loaded(tmp_path, text, *(f"skyrl.overrides.trainer.{each}" for each in (
@@ -279,6 +287,7 @@ def test_a_key_of_the_other_version_is_told_as_such(tmp_path: Path) -> None:
         ("trainer.epochs: ten", "found 'ten' for trainer.epochs, expected a number"),
         ("trainer.epochs: true", "expected a number"),
         ("trainer.epochs: [1]", "expected a number"),
+        ("trainer.epochs: 2026-01-01", "expected a number"),
         ("trainer.bf16: maybe", "expected true or false"),
         ("trainer.logger: on", "expected text (in quotes)"),
         ("trainer.policy.optimizer_config.adam_betas: 0.9", "expected a list"),
