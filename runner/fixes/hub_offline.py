@@ -20,7 +20,7 @@ def applies(facts: Facts, launch: Launch) -> str | None:
         return None
     if all(said(name, facts, launch) for name in FLAGS):
         return None
-    return f"nodes have no internet: the hub's libraries take what is staged ({len(launch.staged)})"
+    return "nodes have no internet: the hub's libraries take what is in HF_HOME, and ask nobody"
 
 
 def apply(facts: Facts, launch: Launch) -> Launch:

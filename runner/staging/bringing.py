@@ -44,7 +44,7 @@ def missing(found: Sequence[Found]) -> list[tuple[Found, File]]:
     """What has to come, once each: two names, or two items, may have one content."""
     blobs = {each.place.blobs / file.hash: (each, file)
              for each in found if not each.record for file in each.files}  # fmt: skip
-    return [wanted for blob, wanted in blobs.items() if not blob.exists()]
+    return [(each, file) for each, file in blobs.values() if not file.there(each.place.blobs)]
 
 
 def left(found: Sequence[Found]) -> int:

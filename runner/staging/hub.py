@@ -47,9 +47,16 @@ class File(Struct, frozen=True):
         """Where it grows."""
         return blobs / f"{self.hash}.slipworks-part"
 
+    def there(self, blobs: Path) -> bool:
+        """Whether it is whole, as far as its size tells."""
+        try:
+            return (blobs / self.hash).stat().st_size == self.size
+        except OSError:
+            return False
+
     def left(self, blobs: Path) -> int:
         """Bytes that have to come yet."""
-        if (blobs / self.hash).exists():
+        if self.there(blobs):
             return 0
         with contextlib.suppress(OSError):
             return max(0, self.size - self.part(blobs).stat().st_size)
@@ -116,7 +123,10 @@ class Hub:
         HashMismatchError for other bytes than the hub promised: then nothing is kept. Else as of `commit`.
         """
         blob, part = place.blobs / file.hash, file.part(place.blobs)
-        if blob.exists() or file.size > self._constants.MAX_HTTP_DOWNLOAD_SIZE:  # see the module's own words
+        if file.there(place.blobs):
+            return
+        blob.unlink(missing_ok=True)
+        if file.size > self._constants.MAX_HTTP_DOWNLOAD_SIZE:  # `snapshot` brings it: see the module's words
             return
         item = place.item
         url = self._hub.hf_hub_url(

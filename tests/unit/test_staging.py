@@ -312,6 +312,8 @@ def test_a_node_misses_what_was_cleaned_away(hub: StandIn, scratch: Path) -> Non
     assert staged.missing(_here(entry, scratch)) is None, "staged again"
     (snapshot / "model.safetensors").resolve().write_bytes(b"short")
     assert staged.missing(_here(entry, scratch)) == str(snapshot / "model.safetensors")
+    (entry,) = bring(job(MODEL), scratch).staged
+    assert staged.missing(_here(entry, scratch)) is None and holds(snapshot) == FILES
 
 
 def test_by_its_name_a_newer_commit_with_less_is_found_out(hub: StandIn, scratch: Path) -> None:
