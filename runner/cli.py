@@ -116,7 +116,9 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     overrides: list[str] | None = getattr(args, "override", None)
     for word in rest:
         if overrides is None or word.startswith("-"):
-            raise UsageError(f"unrecognized argument: {word}", f"runner {argv[0]} --help")
+            # What stands behind = may be a secret.
+            told = word.partition("=")[0] if word.startswith("-") else word
+            raise UsageError(f"unrecognized argument: {told}", f"runner {argv[0]} --help")
         overrides.append(word)
     return args
 

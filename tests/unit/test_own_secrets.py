@@ -82,6 +82,11 @@ def test_a_value_on_the_command_line_is_refused_and_not_repeated(type_: Type, wo
     assert not own_secrets.file().exists()
 
 
+def test_an_option_that_there_is_not_is_told_without_its_value(type_: Type) -> None:
+    code, _, err = type_("set", "A_KEY", "--value=s3cret")
+    assert code == UsageError.code and "unrecognized argument: --value\n" in err
+
+
 def test_a_prompt_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
