@@ -101,16 +101,20 @@ def _submit(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
     from kit.errors import SlipworksError
     from runner import job as jobs
     from runner import queueing
+    from runner.after import submitting as after
 
     settings.writable("runs")
     settings.writable("cache")
     secrets = [jobs.secret_values(each.job) for each in arms]
     slurm = queueing.queue(here)
-    ready = [queueing.staged(each) for each in _prepared(arms, here, dry=False)]
+    prepared = _prepared(arms, here, dry=False)
+    then = [after.prepared(each, here, dry=False) for each in prepared]
+    ready = [queueing.staged(each) for each in prepared]
     records: list[Record] = []
     try:
-        for arm, each, values in zip(arms, ready, secrets, strict=True):
+        for arm, each, values, behind in zip(arms, ready, secrets, then, strict=True):
             records.append(queueing.submit(each, values, slurm))
+            after.submit(behind, records[-1], each.at.run, slurm)
             say.say(f"{arm.name}: submitted to {here.name}, job {records[-1].ids[0]}")
     except SlipworksError as failure:
         _tell_of_those_before(arms, records, failure)
