@@ -181,8 +181,8 @@ def test_keys_below_an_open_mapping_get_hydras_plus(tmp_path: Path) -> None:
 
 def test_a_date_is_text(tmp_path: Path) -> None:
     """To YAML it is none."""
-    text = PLAIN + "    trainer.project_name: 2026-01-02\n    generator.engine_init_kwargs: {since: 2026-01-02}\n"
-    assert loaded(tmp_path, text, OLD).command[-2:] == (
+    text = "    trainer.project_name: 2026-01-02\n    generator.engine_init_kwargs.since: 2026-01-02\n"
+    assert loaded(tmp_path, PLAIN + text, OLD).command[-2:] == (
         "trainer.project_name='2026-01-02'", "++generator.engine_init_kwargs.since='2026-01-02'",
     )  # fmt: skip
 
