@@ -201,6 +201,8 @@ class _Watch:
                     self._begun = True
                     self._until = time.monotonic() + self.plan["total"] + SLACK
             if self._too_much(len(said)):
+                self.end()
+                said += _rest(reading)
                 break
         return said.decode("utf-8", "replace").splitlines()
 
@@ -249,6 +251,14 @@ class _Watch:
             except ChildProcessError:
                 return
             time.sleep(0.001)  # of the end of many processes no event tells
+
+
+def _rest(reading: int) -> bytes:
+    """What was said before the end and not yet read: a pipe holds little."""
+    os.set_blocking(reading, False)
+    with contextlib.suppress(BlockingIOError):
+        return os.read(reading, 1 << 20)
+    return b""
 
 
 def _size(folder: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from runner.code_server.requests import Request
 from runner.code_server.wanted import CodeServer
 
 WAYS = ("namespaces", "landlock", "limits")
+AGAIN = 8  # times that a request is tried where processes are short
 PATIENCE = 60.0  # seconds beyond its own limits after which a cage counts as broken
 OUTPUT = 64 << 20  # bytes that all tests of a request may write together
 MORE = 64 << 10  # bytes of output beyond twice what is expected
@@ -30,11 +32,16 @@ class Fault(Exception):
     """The server's own failure, which says nothing of the program."""
 
 
+class Crowded(Fault):
+    """There were too many processes of the same user, as others' programs have them."""
+
+
 class _Line(Struct):
     """One of the judge's: see judge.py."""
 
     begun: bool = False
     refused: str = ""
+    crowded: bool = False
     passed: int = 0
     seconds: float = -1.0
     code: int = 1
@@ -70,7 +77,7 @@ class Grader:
         """Fault if it could not be found out; a program that does wrong only fails."""
         if not request.tests:
             return Answer([], [])
-        lines = self._told(request, self.way)
+        lines = self._told_at_last(request)
         lines += [_Line(code=-1)] * (len(request.tests) - len(lines))
         if request.outputs is None:
             passed = [line.passed == 1 for line in lines]
@@ -81,6 +88,13 @@ class Grader:
             ]
         times = [line.seconds if good else -1.0 for line, good in zip(lines, passed, strict=True)]
         return Answer([int(each) for each in passed], times)
+
+    def _told_at_last(self, request: Request) -> list[_Line]:
+        """What was told, if not at first: each try counts anew what this user runs."""
+        for _ in range(AGAIN):
+            with contextlib.suppress(Crowded):
+                return self._told(request, self.way)
+        return self._told(request, self.way)
 
     def missing(self) -> list[str]:
         """What the programs here are not kept from, in words."""
@@ -147,8 +161,8 @@ class Grader:
             raise Fault(said[-1] if said else f"the cage ended with exit code {done.code}")
         outcome = json.decode(done.out, type=_Outcome)
         lines = list(_read(outcome))
-        if refused := next((line.refused for line in lines if line.refused), ""):
-            raise Fault(refused)
+        if refused := next((line for line in lines if line.refused), None):
+            raise (Crowded if refused.crowded else Fault)(refused.refused)
         if not lines or not lines[0].begun:
             raise Fault(f"{self.python} did not begin ({outcome.why})")
         return lines[1:]

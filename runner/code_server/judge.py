@@ -10,6 +10,7 @@ before; the program never runs in this process.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -78,11 +79,12 @@ def tested(
     stdio = request["kind"] == "stdio"
     reading, writing = os.pipe()
     token = os.urandom(16)
-    given, taken = (put(test), put("")) if stdio else (-1, -1)
     try:
+        given, taken = (put(test), put("")) if stdio else (-1, -1)
         child = os.fork()
-    except OSError as refused:  # no fault of this program: others of the same user have all there is
-        tell(results, {"refused": f"no test can be started: {refused}"})
+    except OSError as refused:  # no fault of this program: an input that is too large, a crowd of others
+        crowded = refused.errno == errno.EAGAIN
+        tell(results, {"refused": f"no test can be started: {refused}", "crowded": crowded})
         sys.exit(1)
     if child == 0:
         os.close(reading)
@@ -113,11 +115,14 @@ def tested(
 
 
 def put(text: str) -> int:
-    """A file without a name that holds the text, at its beginning."""
-    import tempfile
+    """A file that holds the text, at its beginning; in memory, as a test may have left the disk full."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("text")
+    else:  # Python 3.7
+        import tempfile
 
-    file, path = tempfile.mkstemp()
-    os.remove(path)  # noqa: PTH107
+        file, path = tempfile.mkstemp()
+        os.remove(path)  # noqa: PTH107
     left = memoryview(text.encode("utf-8", "surrogatepass"))
     while left:
         left = left[os.write(file, left) :]

@@ -74,6 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "slipworks", ""
     timeout = SILENCE
+    wbufsize = 1 << 16  # head and body leave as one: in two the second would wait for a word on the first
 
     def do_GET(self) -> None:
         if self.path != "/health":

@@ -88,6 +88,18 @@ def test_signals_reach_nothing_outside(server: Server, what: str) -> None:
     server.unharmed()
 
 
+def test_what_a_program_leaves_is_no_burden_to_its_next_test(server: Server) -> None:
+    """It fills the disk and answers rightly; an input that is larger than the disk is an error, no zero."""
+    full = "import os\ntry:\n    while True: open(os.path.expanduser('~/x'), 'ab').write(bytes(1 << 20))"
+    full += "\nexcept OSError: pass\nprint(input())"
+    tests = [{"input": f"{number}\n", "output": f"{number}\n"} for number in range(3)]
+    assert server.ask("/test_program_stdio", full, tests)[1]["results"] == [1, 1, 1]
+    large = [{"input": "x" * (17 << 20), "output": ""}]
+    status, answer = server.ask("/test_program_stdio", "pass", large)
+    assert status == 500 and "no test can be started" in answer["detail"]
+    server.unharmed()
+
+
 def test_nothing_stays(server: Server) -> None:
     assert server.passes(DAEMON) == 0
     server.unharmed()

@@ -26,7 +26,7 @@ from kit.errors import InvalidFileError, LaunchError, MissingToolError
 from runner import cli
 from runner.code_server import keys, requests
 from runner.code_server.comparing import same
-from runner.code_server.grading import Answer, Fault, Grader
+from runner.code_server.grading import Answer, Crowded, Fault, Grader
 from runner.code_server.requests import Refused, Request
 from runner.code_server.server import Server
 from runner.code_server.wanted import CodeServer, wrong
@@ -223,6 +223,24 @@ def test_a_way_that_the_node_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(LaunchError, match=r"isolation=namespaces says .namespaces: unshare: not permitted"):
         Grader(CodeServer(python=sys.executable, isolation="namespaces"), env, [])
     assert tried == ["namespaces", "landlock", "landlock", "namespaces"], "then who programs are is asked"
+
+
+def test_a_crowd_of_others_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their processes are no fault of this program, and none of the server's if they stay."""
+    left: list[Crowded | None] = [None, None, Crowded("full"), Crowded("full")]  # two at its making
+
+    def told(self: Grader, request: Request, way: str) -> list[Any]:
+        if broken := left.pop(0) if left else None:
+            raise broken
+        return [SimpleNamespace(passed=1, seconds=0.5)]
+
+    asked = Request("p", ("t",), None, 1.0)
+    monkeypatch.setattr(Grader, "_told", told)
+    grader = Grader(CodeServer(python=sys.executable, isolation="limits"), {"PATH": os.environ["PATH"]}, [])
+    assert grader.grade(asked) == Answer([1], [0.5]) and not left
+    left += [Crowded("full")] * 20
+    with pytest.raises(Fault, match="full"):
+        grader.grade(asked)
 
 
 class Stub:
