@@ -13,7 +13,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from kit.errors import InvalidFileError, MissingToolError
+from kit.errors import InvalidFileError
 from runner import submission
 from runner.job import Job
 from runner.staging import staged, submitting, tasks
@@ -44,6 +44,12 @@ def tar(files: dict[str, bytes], how: str = "gz", *more: tarfile.TarInfo) -> byt
 def link(name: str, to: str) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname = tarfile.SYMTYPE, to
+    return entry
+
+
+def device(name: str) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.FIFOTYPE
     return entry
 
 
@@ -83,8 +89,21 @@ def test_each_row_is_a_folder_in_whatever_compression(tmp_path: Path) -> None:
         ([("/abs", tar(TASK))], "expected a folder below"),
         ([("", tar(TASK))], "expected a folder below"),
         ([("a", tar(TASK)), ("./a", tar(TASK))], r"row 1: there is a task a already"),
-        ([("a", tar({"../evil": b"x"}))], "cannot be unpacked"),
-        ([("a", tar({}, "gz", link("x", "/etc")))], "cannot be unpacked"),
+        ([("a", tar({"../evil": b"x"}))], r"'\.\./evil' of its archive leads out"),
+        ([("a", tar({"/tmp/evil": b"x"}))], "'/tmp/evil' of its archive leads out"),
+        ([("a", tar({}, "gz", link("x", "/etc")))], "the link 'x' of its archive leads out"),
+        ([("a", tar({}, "gz", link("x/y", "../../z")))], "the link 'x/y' of its archive leads out"),
+        (
+            [("a", tar({}, "gz", link("x", "."), tarfile.TarInfo("x/evil")))],
+            "'x/evil' of its archive leads out",
+        ),
+        (
+            [("a", tar({"d/f": b""}, "gz", link("d/u", ".."), link("v", "d/u/..")))],
+            "the link 'v' of its archive leads",
+        ),
+        ([("a", tar({"x/y": b"", "x/y/z": b""}))], "a file and a folder of one name"),
+        ([("a", tar({"x/y": b"", "x": b""}))], "a file and a folder of one name"),
+        ([("a", tar({}, "gz", device("x")))], "'x' of its archive is neither file, folder nor link"),
         ([("a", tar(TASK)), ("b", b"no archive")], r"a\.parquet, row 1: its archive cannot be unpacked"),
         ([("a", tar(TASK, "gz")[:-200])], "cannot be unpacked"),
         ([("a", None), ("b", tar(TASK))], "holds no bytes"),
@@ -105,10 +124,15 @@ def test_other_parquet_files_are_told_what_they_lack(tmp_path: Path) -> None:
         tasks.extract([file(tmp_path, rows(("a", tar(TASK)))[:-20])], tmp_path / "out")
 
 
-def test_an_old_python_unpacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(tarfile, "data_filter")
-    with pytest.raises(MissingToolError, match=r"3\.11\.4"):
-        tasks.extract([file(tmp_path, rows(("a", tar(TASK))))], tmp_path / "out")
+def test_links_within_a_task_are_kept_and_the_last_of_a_name_counts(tmp_path: Path) -> None:
+    hard = tarfile.TarInfo("copy")
+    hard.type, hard.linkname = tarfile.LNKTYPE, "instruction.md"
+    again = tarfile.TarInfo("now")  # of nothing in it
+    packed = tar(TASK, "gz", link("tests/up", "../instruction.md"), link("now", "tests"), hard, again)
+    tasks.extract([file(tmp_path, rows(("a", packed)))], tmp_path / "out")
+    made = tmp_path / "out/a"
+    assert (made / "tests/up").read_bytes() == b"Do it." and (made / "tests/up").is_symlink()
+    assert (made / "copy").read_bytes() == b"Do it." and (made / "now").read_bytes() == b""
 
 
 def wanted(*datasets: Dataset) -> Job:
