@@ -22,7 +22,7 @@ from tests.live.parts_jobs import MAIN, PACKAGES, interpreter
 
 KEY = "the-key-0123456789"
 PYTHON = "/usr/bin/python3"  # one that every user of this machine can run
-SMALL = {"memory": 384, "disk": 16, "processes": 12, "at_most": 3.0, "workers": 4, "python": PYTHON}
+SMALL = {"memory": 384, "disk": 16, "processes": 12, "at_most": 15.0, "workers": 4, "python": PYTHON}
 BECOME = """import os, sys
 user, group = map(int, sys.argv[1:3])
 os.setgroups([])
@@ -84,6 +84,7 @@ class Server(Struct):
         assert self.ask("/health")[1]["status"] == "healthy"
         assert self.passes("def add(a, b): return a + b", "assert add(1, 2) == 3", 10.0) == 1
         assert left() == []
+        assert not list(Path("/tmp").glob("sw-code-*"))
 
 
 def left() -> list[str]:

@@ -25,7 +25,7 @@ while True: pass
 import os, time
 for _ in range(8): os.fork()
 held = bytearray(120_000_000)
-time.sleep(9)
+time.sleep(99)
 """,
     "it is a fork bomb": """
 import os
