@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from containers import engine as engines
 from kit import files
 from kit.nouns import Image
 from runner import node_programs, submission
+from runner.beside import checks as beside
+from runner.beside.asked import SOCKET
 from runner.chosen import Chosen
 from runner.job import Job
 from runner.launch import Launch
@@ -17,7 +20,7 @@ from runner.submission import Places
 from slurm import options, script
 from slurm.clusters import Cluster
 from slurm.options import Asked
-from slurm.script import Batch, Options, Present
+from slurm.script import Batch, Beside, Options, Present
 
 PATIENCE = 35.0
 """Seconds, over the command's grace, that nodes get for their ends: artifacts are copied then, too."""
@@ -58,8 +61,18 @@ def batch(
         patience=plan.grace + PATIENCE,
         restarts=job.restarts,
         secrets=(at.run.secrets, at.run.token),
+        beside=_beside(job, chosen.engine),
         told_path=any(bind.target == node_programs.ROOT for bind in job.mounts),
     )
+
+
+def _beside(job: Job, engine: str) -> Beside | None:
+    beside.demand(job, engine)
+    asked = beside.of(job)
+    if asked is None:
+        return None
+    folder = str(PurePosixPath(SOCKET).parent)
+    return Beside(folder=folder, data_root=asked.root or "", at_once=asked.at_once)
 
 
 def _first_mount(words: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from kit import decode
 from runner.after.asked import After
+from runner.beside.asked import Podman
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
@@ -113,6 +114,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code_server a server that runs the model's programs against their tests: see CodeServer. true: with its
                 defaults; None: where `training` has a code_pass_rate_reward_threshold.
     egress      who gets out of nodes without internet: see Egress. true: the command.
+    podman      the command may start containers beside its own: see Podman. true: with its defaults.
     skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
@@ -150,6 +152,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services: tuple[Service, ...] = ()
     code_server: CodeServer | bool | None = None
     egress: Egress | bool = False
+    podman: Podman | bool = False
     skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()
     after: After | None = None

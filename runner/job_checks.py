@@ -12,6 +12,7 @@ from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from runner import env_files
 from runner.after import making as after
+from runner.beside import checks as beside
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
 from runner.staging import checks as staging
@@ -67,6 +68,7 @@ def _wrong(job: Job) -> Wrong:
     yield from staging.wrong(job)
     yield from _wrong_places(job)
     yield from after.wrong(job)
+    yield from beside.wrong(job)
 
 
 def _wrong_words(job: Job) -> Wrong:

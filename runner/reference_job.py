@@ -12,6 +12,7 @@ from msgspec import inspect as types
 
 from runner import job, launch
 from runner.after.asked import After, Upload
+from runner.beside.asked import Podman
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.skyrl import section
@@ -20,7 +21,7 @@ from runner.staging import asked
 TABLES: tuple[type[Any], ...] = (
     job.Job, Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
     job.Throughput, CodeServer,
-    section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset, After, Upload,
+    section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset, After, Upload, Podman,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""
 HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error

@@ -157,6 +157,11 @@ class RunFolder(Struct, frozen=True):
         """Files of the container that the job asked to keep."""
         return self.root / "artifacts"
 
+    @property
+    def prepull(self) -> Path:
+        """Images that nodes pull before the command starts, one a line."""
+        return self.root / "prepull"
+
     def attempts(self) -> list[Attempt]:
         """The attempts that were begun, in their order."""
         numbers = [each.name.removeprefix("attempt-") for each in self.root.glob("attempt-*")]

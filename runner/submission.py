@@ -14,6 +14,7 @@ from kit import exact, files, say
 from kit.errors import UnsupportedError
 from runner import code, env_files, ray_hook, training
 from runner import launch as launches
+from runner.beside import checks as beside
 from runner.chosen import Chosen
 from runner.code_server import in_job as code_server
 from runner.egress import submitting as egress
@@ -75,7 +76,10 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
     return Launch(
         run_id=run_id, name=job.name, command=job.command, nodes=job.nodes,
         nodes_here=job.nodes if here else 1, workdir=job.workdir,
-        env={**cluster.environment, **training.variables(job), **code_server.variables(job), **job.env},
+        env={
+            **cluster.environment, **training.variables(job), **code_server.variables(job),
+            **beside.variables(job), **job.env,
+        },
         ray=RayPlan(**structs.asdict(asked)) if asked else None, interface=cluster.interface,
         scratch=SCRATCH, attended=here, everywhere=asked is None and job.nodes > 1,
         services=code_server.services(job, job.nodes if here else 1), artifacts=job.kept,
@@ -180,6 +184,8 @@ def fill(
         folder.hook.parent.mkdir()
         files.write(folder.hook, Path(ray_hook.__file__).read_text())
     staged.link(plan.staged, folder.staged)
+    if asked := beside.of(job):
+        files.write(folder.prepull, "".join(f"{image}\n" for image in asked.prepull))
     launches.write(plan, folder.launch)
 
 

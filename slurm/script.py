@@ -26,6 +26,15 @@ class Present(Struct, frozen=True):
     read_only: bool = True
 
 
+class Beside(Struct, frozen=True, kw_only=True):
+    """Containers beside the job's, by podman: the folder inside with its socket, `data_root` on the node for
+    images ("": a temporary folder), and how many of the run folder's file `prepull` are pulled at once."""
+
+    folder: str
+    data_root: str = ""
+    at_once: int = 4
+
+
 class Batch(Struct, frozen=True, kw_only=True):
     """One job as sbatch gets it.
 
@@ -51,6 +60,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     restarts   how many jobs may follow the first one. sbatch gets the script's argument K for the K-th job,
                from 1; without it a job counts as the first.
     secrets    files that are removed once no attempt can follow.
+    beside     see there; only where `container` is podman's.
     told_path  each node leaves its PATH and LD_LIBRARY_PATH in the run folder, as `path-RANK`, a line each,
                for what runs the node's own programs from within its container.
     """
@@ -74,6 +84,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     secrets: tuple[Path, ...] = ()
     told_path: bool = False
+    beside: Beside | None = None
 
 
 LONGEST_WORD = (128 << 10) - 1
@@ -135,6 +146,9 @@ def _named(batch: Batch) -> dict[str, Any]:
         "present": [_present(each) for each in batch.present],
         "submits": batch.submits,
         "told_path": batch.told_path,
+        "beside": _word(batch.beside.folder) if batch.beside else "",
+        "data_root": _word(batch.beside.data_root) if batch.beside else "",
+        "at_once": batch.beside.at_once if batch.beside else 0,
         "cr": any("\r" in value for value in _values(batch)),
         "secrets": [_word(str(path)) for path in batch.secrets],
     }

@@ -125,6 +125,7 @@ def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -
 
 def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, began: float) -> int:
     from kit import say, settings
+    from kit.errors import UnsupportedError
     from runner import code, submission
     from runner import job as jobs
     from runner.egress import submitting as egress
@@ -133,6 +134,8 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
     at = submission.places(job, folder, here.settings.cache_folder, here.scratch)
     if job.submits:
         say.say("note: there is no Slurm here, so the job's `submits` gives it nothing")
+    if job.podman:
+        raise UnsupportedError("there is no Slurm here, and only its nodes give a job podman", "--cluster …")
     if job.after:
         say.say("note: there is no Slurm here, so nothing comes after the run: no upload")
     if args.dry_run:
