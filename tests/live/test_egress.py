@@ -252,4 +252,5 @@ def test_doctor_tries_it_from_a_node(user: Login, gateway: Gateway, ordinary_use
         done = user.slurm.run("srun", "--quiet", "--nodelist=n2", *argv, user=user.name, env=env, check=False)
         assert done.returncode == code, done.stdout + done.stderr
         assert heard in done.stdout + done.stderr, done.stdout + done.stderr
-    user.slurm.quiet()
+    # What it asked podman leaves a process of podman's own; ssh has ended.
+    assert not [each for each in user.slurm.processes("n2") if "ssh" in each]
