@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         )
     for line in arms.told(found):
         say.say(line)
+    if not (here.cluster.exclusive or all(arm.job.sbatch.get("exclusive") for arm in found)):
+        say.say("note: two arms may get one node, where each slows the other: sbatch.exclusive=true")
     if args.dry_run:
         return _dry(found, here, args.json)
     return _submit(found, here, args.json)

@@ -198,12 +198,14 @@ def test_both_are_submitted(
     said = capsys.readouterr()
     told = json.loads(said.out)["arms"]
     assert list(told) == ["default", "tr"] and [each["jobs"] for each in told.values()] == [["1"], ["2"]]
-    assert "differ in env.ROUTER" in said.err
+    assert "differ in env.ROUTER" in said.err and "note: two arms may get one node" in said.err
     found = [RunFolder(Path(each["run"])) for each in told.values()]
     assert [json.loads(each.job.read_bytes())["env"]["ROUTER"] for each in found] == ["default", "tr"]
     assert f"runner throughput {found[0].run_id} {found[1].run_id}" in said.err
-    assert main(words) == 0
-    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert main([*words, "sbatch.exclusive=true"]) == 0
+    said = capsys.readouterr()
+    assert "one node" not in said.err
+    lines = [line.split("\t") for line in said.out.splitlines()]
     assert [name for name, _ in lines] == ["default", "tr"] and all(Path(run).is_dir() for _, run in lines)
 
 
