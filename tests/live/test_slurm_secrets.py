@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -21,13 +22,13 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 JOB = """
 name: quiet
 arch: cpu
-secrets: [A_KEY]
+secrets: [A_KEY, B_KEY]
 run: |
   python - <<'END'
   import hashlib, os, pathlib, ray, sys, time
 
   def told():
-      return hashlib.sha256(os.environ["A_KEY"].encode()).hexdigest()
+      return hashlib.sha256((os.environ["A_KEY"] + os.environ["B_KEY"]).encode()).hexdigest()
 
   ray.init(log_to_driver=False)
   print("DRIVER", told(), "WORKER", ray.get(ray.remote(told).remote()), flush=True)
@@ -79,12 +80,31 @@ def holders(folder: Path, needle: bytes) -> list[Path]:
     return found
 
 
+def stored(user: Login, name: str, value: str) -> Path:
+    """Puts a value into the user's file of secrets, as users do; the file."""
+    assert user.user
+    source = user.user.folder / "a token"
+    source.write_text(f"{value}\n")
+    shutil.chown(source, user.name)
+    told = user.type("secrets", "set", name, "--file", str(source))
+    assert told.code == 0 and value not in told.out + told.err, told
+    source.unlink()
+    return user.user.folder / ".config/slipworks/secrets.json"
+
+
 def test_a_secret_is_in_the_environment_and_nowhere_else(user: Login) -> None:
+    """One of the environment, one of the user's file."""
     value = f"s3cret-{secrets.token_hex(12)}"
-    needle, proof = value.encode(), hashlib.sha256(value.encode()).hexdigest()
+    both = {"A_KEY": f"{value}-a", "B_KEY": f"{value}-b"}
+    needle, proof = value.encode(), hashlib.sha256("".join(both.values()).encode()).hexdigest()
     slurm = user.slurm
+    images = {path: path.stat().st_mtime_ns for path in user.cache.rglob("*.sif")}
+    assert images
     with Watch(needle) as watch:
-        told = user.submit(JOB, A_KEY=value)
+        file = stored(user, "B_KEY", both["B_KEY"])
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.owner() == user.name
+        assert holders(file.parent, needle) == [file]
+        told = user.submit(JOB, A_KEY=both["A_KEY"])
         folder, job = told.folder, str(told.jobs[0])
         until((folder.root / "ready").exists, "the job's command", 240, lambda: logs(folder))
         assert f"DRIVER {proof} WORKER {proof}" in logs(folder)
@@ -106,6 +126,9 @@ def test_a_secret_is_in_the_environment_and_nowhere_else(user: Login) -> None:
         temporary = list(Path("/tmp").glob(f"slipworks-{job}-0.*"))
         assert temporary, "Ray's files lie there"
         assert not [each for place in (*places, *temporary) for each in holders(place, needle)]
+        # The image, which is not touched, and all that lies beside it.
+        assert {path: path.stat().st_mtime_ns for path in user.cache.rglob("*.sif")} == images
+        assert not holders(user.cache, needle)
         (folder.root / "go").touch()
         user.ended(told)
         assert user.code(told) == "3:0", logs(folder)
@@ -117,3 +140,10 @@ def test_a_secret_is_in_the_environment_and_nowhere_else(user: Login) -> None:
     assert not holders(folder.root, needle)
     assert value not in told.out + told.err
     assert value not in json.dumps(user.type("status", "--json", folder.root.name).out)
+    for words in (("list",), ("check",), ("check", str(slurm.shared / "job's place/job.yaml"), "--json")):
+        said_of = user.type("secrets", *words, A_KEY=both["A_KEY"])
+        assert said_of.code == 0 and "B_KEY" in said_of.out and value not in said_of.out + said_of.err
+    file.chmod(0o640)
+    refused = user.type("submit", str(slurm.shared / "job's place/job.yaml"), A_KEY=both["A_KEY"])
+    assert refused.code == 21 and "expected 0600" in refused.err and value not in refused.err
+    file.unlink()
