@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 KINDS = ("401", "429", "500", "reset", "lost", "stall", "truncate")
 TOKEN = "/a-token-service"
@@ -24,9 +25,12 @@ middle."""
 
 class FaultyProxy:
     """`host` is to be used in place of the registry's own. stall: seconds of silence, after which the
-    connection ends. Which request fails, and how, is drawn from `seed`; `faults` counts what was done."""
+    connection ends. Which request fails, and how, is drawn from `seed`; `faults` counts what was done.
+    address: of this machine's, where it is not for this machine alone."""
 
-    def __init__(self, registry: str, share: float = 0.3, seed: int = 1, stall: float = 2.0) -> None:
+    def __init__(
+        self, registry: str, share: float = 0.3, seed: int = 1, stall: float = 2.0, address: str = ""
+    ) -> None:
         self.registry, self.share, self.stall = registry, share, stall
         self.faults: Counter[str] = Counter()
         self.requests = 0
@@ -54,8 +58,8 @@ class FaultyProxy:
             def handle_error(self, request: object, client_address: object) -> None:
                 pass  # connections break here by intention
 
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.host = f"localhost:{self.server.server_port}"
+        self.server = Server((address or "127.0.0.1", 0), Handler)
+        self.host = f"{address or 'localhost'}:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
@@ -120,6 +124,37 @@ class FaultyProxy:
                 return None
             answer = upstream.getresponse()
             return answer.status, answer.getheaders(), answer.read()
+
+
+class Damaging(FaultyProxy):
+    """An image's layer comes with a wrong byte as often as `times` says by the image's name; `layers` are
+    those that are no other image's. most: how many of them came at once; four are waited for."""
+
+    def __init__(self, registry: str, times: dict[str, int], layers: set[str], address: str = "") -> None:
+        self.times, self.layers = times, layers
+        self.damaged: Counter[str] = Counter()
+        self.at_once = self.most = 0
+        self._counting = threading.Lock()
+        super().__init__(registry, share=0.0, address=address)
+
+    def _forwarded(self, handler: Any, body: bytes, sent: bytes) -> Any:
+        image = handler.path.split("/")[2]
+        layer = handler.path.rpartition("/")[2] in self.layers and handler.command == "GET"
+        with self._counting:
+            self.at_once += layer
+            self.most = max(self.most, self.at_once)
+        answer = super()._forwarded(handler, body, sent)
+        if layer:
+            deadline = time.monotonic() + 3
+            while self.at_once < 4 and self.most < 4 and time.monotonic() < deadline:
+                time.sleep(0.01)  # the others that are pulled now ask soon, too
+            with self._counting:
+                self.at_once -= 1
+                if self.damaged[image] < self.times.get(image, 0):
+                    self.damaged[image] += 1
+                    code, headers, raw = answer
+                    return code, headers, raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:]
+        return answer
 
 
 def _send(

@@ -7,20 +7,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slurm.script import Batch, Beside, render
 from tests.live.needs import need
 from tests.live.parts_bases import busybox_tar
-from tests.live.parts_faulty import FaultyProxy
+from tests.live.parts_faulty import Damaging
 from tests.live.parts_served import Bottom, Entry, put, served
 from tests.live.parts_users import User
 
@@ -39,36 +35,6 @@ done
 export SOCKET
 exec bash "$COMMAND"
 """
-
-
-class Damaging(FaultyProxy):
-    """Each layer comes with a wrong byte as often as `times` says. most: how many images came at once."""
-
-    def __init__(self, registry: str, times: dict[str, int], layers: set[str]) -> None:
-        self.times, self.layers = times, layers
-        self.damaged: Counter[str] = Counter()
-        self.at_once = self.most = 0
-        self._counting = threading.Lock()
-        super().__init__(registry, share=0.0)
-
-    def _forwarded(self, handler: Any, body: bytes, sent: bytes) -> Any:
-        image = handler.path.split("/")[2]
-        layer = handler.path.rpartition("/")[2] in self.layers and handler.command == "GET"
-        with self._counting:
-            self.at_once += layer
-            self.most = max(self.most, self.at_once)
-        answer = super()._forwarded(handler, body, sent)
-        if layer:
-            deadline = time.monotonic() + 3
-            while self.at_once < 4 and self.most < 4 and time.monotonic() < deadline:
-                time.sleep(0.01)  # the others that are pulled now ask soon, too
-            with self._counting:
-                self.at_once -= 1
-                if self.damaged[image] < self.times.get(image, 0):
-                    self.damaged[image] += 1
-                    code, headers, raw = answer
-                    return code, headers, raw[:-9] + bytes([raw[-9] ^ 1]) + raw[-8:]
-        return answer
 
 
 class Node:

@@ -14,9 +14,12 @@ from runner import images, submitted
 from runner.images import Made
 from runner.runs import RunFolder
 from tests.live.needs import need
+from tests.live.parts_bases import busybox_tar
 from tests.live.parts_cpu import plan_of
 from tests.live.parts_engines import User
+from tests.live.parts_faulty import Damaging
 from tests.live.parts_jobs import Login, logs
+from tests.live.parts_served import Bottom, put, served
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
 from tests.live.parts_slurm_daemons import until
@@ -152,16 +155,65 @@ def test_an_image_without_the_layer_has_it_mounted(login: Login, cpu: Made, tmp_
     assert layer.suffix == ".sqfs"
 
 
-def test_podman_gets_the_image_on_the_node(login: Login) -> None:
-    """On one: a rootless podman's own process is known by a file in /tmp, which these nodes share."""
+SANDBOX = """
+name: pod
+arch: cpu
+ray: false
+podman: {prepull: [IMAGE]}
+run: |
+  echo rank $SLIPWORKS_RANK of $SLIPWORKS_NODES
+  python - <<'END'
+  import http.client, json, os, socket
+
+  class Api(http.client.HTTPConnection):
+      def connect(self):
+          self.sock = socket.socket(socket.AF_UNIX)
+          self.sock.connect(os.environ["DOCKER_HOST"].removeprefix("unix://"))
+
+  def ask(method, path, body=None):
+      api = Api("podman")
+      api.request(method, f"/v1.40{path}", json.dumps(body), {"Content-Type": "application/json"})
+      answer = api.getresponse()
+      text = answer.read()
+      assert answer.status < 300, (path, answer.status, text)
+      return text
+
+  print("images", [each["RepoTags"] for each in json.loads(ask("GET", "/images/json"))])
+  command = ["sh", "-c", "echo a sandbox of $(id -u)"]
+  made = json.loads(ask("POST", "/containers/create", {
+      "Image": "IMAGE", "Cmd": command, "HostConfig": {"NetworkMode": "none"}}))["Id"]
+  ask("POST", f"/containers/{made}/start")
+  assert json.loads(ask("POST", f"/containers/{made}/wait"))["StatusCode"] == 0
+  print("it said", ask("GET", f"/containers/{made}/logs?stdout=true")[8:].decode())
+  END
+"""
+
+
+def test_podman_gets_the_image_on_the_node_and_starts_sandboxes(login: Login, registry_host: str) -> None:
+    """On one: a rootless podman's own process is known by a file in /tmp, which these nodes share.
+
+    The sandbox's layer comes damaged the first time.
+    """
     need(shutil.which("podman"), "podman is not installed")
-    told = login.submit(
-        "name: pod\narch: cpu\nray: false\nrun: echo rank $SLIPWORKS_RANK of $SLIPWORKS_NODES\n",
-        "--engine", "podman",
-    )  # fmt: skip
-    state = login.ended(told, 400)
+    image = served(busybox_tar())
+    put(Bottom(name="sandbox", image=image), registry_host, "sandbox", "1")
+    net = login.slurm.daemons.net
+    assert net
+    proxy = Damaging(registry_host, {"sandbox": 1}, {list(image.blobs)[-1]}, address=net.gateway)
+    insecure = login.slurm.shared / "registries.conf"
+    insecure.write_text(f'[[registry]]\nlocation = "{proxy.host}"\ninsecure = true\n')
+    try:
+        told = login.submit(
+            SANDBOX.replace("IMAGE", f"{proxy.host}/sandbox:1"), "--engine", "podman",
+            CONTAINERS_REGISTRIES_CONF=str(insecure),
+        )  # fmt: skip
+        state = login.ended(told, 400)
+    finally:
+        proxy.close()
     said = logs(told.folder)
     assert state == "COMPLETED", said
+    assert f"note: {proxy.host}/sandbox:1 is pulled once more" in said, said
+    assert "it said a sandbox of 0" in said and f"['{proxy.host}/sandbox:1']" in said, said
     assert "rank 0 of 1" in said and "getting the image" in said, said
     login.slurm.quiet()  # the process, too, that holds the namespace of a rootless podman
 
