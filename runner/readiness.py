@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kit import process
 
@@ -20,6 +22,17 @@ PAUSE = 0.5  # seconds between two commands
 def form(ready: str) -> re.Match[str] | None:
     """The form, if it is one."""
     return FORM.fullmatch(ready)
+
+
+def taken(ready: str | None) -> int | None:
+    """The port of this machine on which it is to be ready, if something listens there; None: nothing does."""
+    found = form(ready or "")
+    port, url = found.groups()[:2] if found else (None, None)
+    if url:
+        with contextlib.suppress(ValueError):
+            parts = urlsplit(url)
+            port = str(parts.port or "") if parts.hostname in ("127.0.0.1", "localhost") else None
+    return int(port) if port and _listens("127.0.0.1", int(port)) else None
 
 
 class Readiness:

@@ -14,7 +14,7 @@ from runner.ends import Died
 from runner.launch import Launch, Service
 from runner.meeting import Meeting, wait
 from runner.program import Program, script
-from runner.readiness import Readiness, form
+from runner.readiness import Readiness, form, taken
 from runner.runs import Attempt, last_lines
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before a service is started again: each twice the one before
@@ -30,10 +30,15 @@ class Services:
         self._running: list[_Running] = []
 
     def start(self, env: Mapping[str, str], launch: Launch) -> None:
-        """Starts those that belong to this node."""
-        for each in self.here:
-            self._running.append(_Running(each, self.attempt, self.rank, env, launch))
-            self._running[-1].start()
+        """Starts those that belong to this node. One on whose port another program listens would seem to be
+        ready: it is not started."""
+        self._running = [_Running(each, self.attempt, self.rank, env, launch) for each in self.here]
+        for each in self._running:
+            if port := taken(each.service.ready):
+                each.refuse(port)
+        for each in self._running:
+            if not each.given_up:
+                each.start()
 
     def wait_ready(self, address: str, check: Callable[[], None]) -> None:
         """Until all are ready; each has its own time, from now. `address`: this node's, beside 127.0.0.1."""
@@ -129,6 +134,17 @@ class _Running:
         with self.log.open("a") as log:
             log.write(f"--- ended with exit code {code}; start again in {pause:g} s, {count}\n")
         self._say(f"ended with exit code {code}; starting it again in {pause:g} s ({count})")
+
+    def refuse(self, port: int) -> None:
+        how = f"cannot listen on port {port}, where another program does already"
+        if self.service.optional:
+            self.given_up = True
+            self._say(f"warning: the job goes on without it, as it {how}")
+            return
+        raise Died(  # the next attempt may find it free
+            f"the service {self.service.name} on node {self.rank} {how}",
+            "another port, or a node of one's own: sbatch.exclusive=true",
+        )
 
     def fail(self, how: str, cause: Exception | None) -> None:
         """Ends the job, or, of one that is optional, says so and goes on without it."""

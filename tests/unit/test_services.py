@@ -154,6 +154,37 @@ def test_a_form_that_there_is_not(ready: str) -> None:
         services.check_form(service(ready=ready))
 
 
+@pytest.mark.parametrize("form", ["port:{}", "http://127.0.0.1:{}/health", "http://localhost:{}"])
+@pytest.mark.parametrize("optional", [False, True])
+def test_what_listens_already_is_no_service(form: str, optional: bool, folder: RunFolder) -> None:
+    """Another job's on the same node: the command would speak with that one."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        one = service(run="touch started; sleep 1000", ready=form.format(port), optional=optional)
+        job(folder, "touch", "began", workdir=str(folder.root), services=(one,))
+        code, log = alone(folder)
+    assert f"cannot listen on port {port}, where another program does already" in log
+    assert not (folder.root / "started").exists()
+    assert (code == 0, (folder.root / "began").exists()) == (optional, optional)
+    assert optional or (code == LaunchError.code and not folder.finished.exists())
+
+
+def test_only_this_machines_ports_are_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert readiness.taken(f"port:{port}") == readiness.taken(f"http://localhost:{port}/x") == port
+        assert readiness.taken(f"http://192.0.2.1:{port}") is None
+    for ready in (
+        f"port:{port}",
+        "http://127.0.0.1:99999/",
+        "file:/tmp",
+        "run:true",
+        "http://127.0.0.1/",
+        None,
+    ):
+        assert readiness.taken(ready) is None
+
+
 def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, port: int, tmp_path: Path) -> None:
     from kit import process
 
