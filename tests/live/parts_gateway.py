@@ -76,7 +76,9 @@ class Gateway(Struct, kw_only=True):
 
     def sessions(self) -> list[int]:
         """Those processes of its sshd that serve somebody who is in."""
-        found = subprocess.run(["pgrep", "--full", r"^sshd(-session)?: [^/]*$"], capture_output=True, text=True)
+        found = subprocess.run(
+            ["pgrep", "--full", r"^sshd(-session)?: [^/]*$"], capture_output=True, text=True
+        )
         inside = Path(f"/run/netns/{self.space}").stat().st_ino
         return [int(each) for each in found.stdout.split() if _net(int(each)) == inside]
 
