@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.errors import InvalidFileError
@@ -134,7 +134,7 @@ BASH = shutil.which("bash") or "bash"
 WORDS = st.text(alphabet="ab'\"\\ $#=~\t{}é", max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.sampled_from(["A", "B", "export A", "export B"]), WORDS), min_size=1, max_size=3)
 )
