@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ PLACE = Path("/tmp")
 NAME = "slipworks-test"
 JOBS = re.compile(r"slipworks-(podman-|mounts-)?\d+-\d+\.\w{6}")
 """The folders of slurm/templates/node: a job locks its own while any of its processes lives."""
+STORAGE = "storage.conf"
+"""Of a podman, in a folder that holds all that it has."""
 _locks: dict[Path, int] = {}
 
 
@@ -73,6 +76,11 @@ def _left(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
+    # Containers go on without those who began them.
+    if (folder / STORAGE).exists() and shutil.which("podman"):
+        env = {**os.environ, "CONTAINERS_STORAGE_CONF": str(folder / STORAGE)}
+        end = ["podman", "rm", "--all", "--force", "--time=0"]
+        subprocess.run(end, env=env, capture_output=True, check=False)
     for point in mounted(folder):
         subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)
     subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False)
