@@ -27,14 +27,17 @@ def build(see: list[str], hide: list[str], disk: int) -> None:
     """
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     # Held open, as the new root may cover where they are.
-    sources = [(path, os.open(path, os.O_PATH | os.O_NOFOLLOW)) for path in _apart(see) if _there(path)]
+    sources = [(path, _opened(path)) for path in _apart(see) if _there(path)]
     there = [path for path in DEVICES if _there(path)]  # not all of them in every engine's containers
     devices = [(path, os.open(path, os.O_PATH)) for path in there]
     root = next(each for each in BASES if Path(each).is_dir())
     quiet = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("tmpfs", root, "tmpfs", quiet, "size=1m,mode=755")
     for path, place in sources:
-        _put(root, path, place)
+        try:
+            _put(root, path, place)
+        except FileNotFoundError:  # another is in its place by now, as when somebody adds a user
+            _put(root, path, _opened(path))
         os.close(place)
         kernel.make_read_only(root + path)
     for path in hide:
@@ -64,6 +67,10 @@ def _apart(paths: list[str]) -> list[str]:
         if not any(path.startswith(f"{above}/") and not Path(above).is_symlink() for above in found):
             found.append(path)
     return found
+
+
+def _opened(path: str) -> int:
+    return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _there(path: str) -> bool:
