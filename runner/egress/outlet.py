@@ -8,7 +8,6 @@ import os
 import shutil
 import socket
 import struct
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -39,7 +38,6 @@ class Outlet:
         self._plan: EgressPlan | None = None
         self._proxy: Proxy | None = None
         self._why = ""
-        self._began = 0.0
 
     def open(self, launch: Launch, env: dict[str, str], port_base: int, here: Sequence[Service]) -> Launch:
         """Begins to open it, where the node needs it; returns the launch that knows what was found.
@@ -52,7 +50,6 @@ class Outlet:
         plan = launch.egress
         if plan is None or not plans.is_needed(launch, self.rank, asking):
             return launch
-        self._began = time.monotonic()
         if plans.preloads(launch, asking):
             launch = plans.equipped(launch, library(env))
         if plan.kind == "ssh":
@@ -70,15 +67,14 @@ class Outlet:
 
     def wait_open(self, check: Callable[[], None]) -> None:
         """Until a connection through it works; LaunchError if that takes longer than the job says."""
-        plan, began = self._plan, self._began
+        plan = self._plan
         if plan is None:
             return
-        left = max(0.0, plan.within - (time.monotonic() - began))
         try:
-            wait(self._leads_out, awaited="the way out", seconds=left, check=check)
+            wait(self._leads_out, awaited="the way out", seconds=plan.within, check=check)
         except Late as late:
             raise Late(self._shut(plan, f"within {plan.within:g} s"), self._hint(plan)) from late
-        self.tell(f"the way out by {plan.told} is open, after {time.monotonic() - began:.1f} s")
+        self.tell(f"the way out by {plan.told} is open")
 
     def check(self) -> None:
         """Opens again what has dropped. To be called often; never waits, and never fails once it was open."""
