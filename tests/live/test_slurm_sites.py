@@ -5,10 +5,13 @@ What sbatch says of every site's script is tested in test_slurm_script.py.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import json
 from msgspec.structs import replace
 
 from runner import submitted
@@ -38,7 +41,7 @@ scratch = "{scratch}"
 def sites(slurm_like: Starter) -> Slurm:
     """A node of Vista's gh, which Slurm has no GPUs of, and one of FASRC's gpu_test."""
     vista = replace(shapes_of(clusters.load("vista"))[0], count=1, prefix="c610-", gres=None)
-    fasrc = Shape(partitions=("gpu_test",), count=1, prefix="holy8a24", gres="gpu:4")
+    fasrc = Shape(partitions=("gpu_test",), count=1, prefix="holy8a24", gres="gpu:4", memory=64_000)
     return slurm_like(vista, fasrc)
 
 
@@ -89,3 +92,70 @@ def test_gpus_by_gres(login: Login) -> None:
     assert "part has 0,1\n" in logs(told.folder)
     step = environment(told.folder, 0)
     assert step["CUDA_VISIBLE_DEVICES"] == "0,1" and step["SLURMD_NODENAME"] == "holy8a241"
+
+
+TRAINER = """
+import hashlib, json, os, sys
+import ray
+from skyrl_agent import MARK
+
+@ray.remote(num_gpus=1)
+class Worker:
+    def look(self):
+        from skyrl_agent import MARK
+        key = os.environ["ALLHANDS_API_KEY"].encode()
+        return {"url": os.environ["SANDBOX_REMOTE_RUNTIME_API_URL"], "mark": MARK,
+                "key": hashlib.sha256(key).hexdigest(), "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+
+handed_on = {name: os.environ[name] for name in ("SANDBOX_REMOTE_RUNTIME_API_URL", "ALLHANDS_API_KEY")}
+ray.init(runtime_env={"env_vars": {"VLLM_USE_V1": "1", **handed_on}}, num_cpus=None)
+report = {"argv": sys.argv[1:], "cwd": os.getcwd(), "data": os.listdir("/data"),
+          "worker": ray.get(Worker.remote().look.remote())}
+json.dump(report, open("/slipworks-run/report.json", "w"))
+"""
+EXAMPLE = Path(__file__).parents[2] / "examples/fasrc-mig/job.yaml"
+SERVER, KEY = "http://holy8a24101:8000", "k3y-$(of)'the server"
+
+
+@pytest.fixture
+def agent(ordinary_user: User) -> Iterator[Path]:
+    """What the example's user has: a checkout whose trainer reports, data, and a server's two files."""
+    home = ordinary_user.folder
+    verl = home / "src/SkyRL/skyrl-agent/skyrl_agent/integrations/verl"
+    verl.mkdir(parents=True)
+    for folder in (verl, *verl.parents[:2]):
+        (folder / "__init__.py").write_text('MARK = "the checkout"\n')
+    (verl / "verl_main_ppo.py").write_text(TRAINER)
+    (home / "data/r2e-all").mkdir(parents=True)
+    (home / "data/r2e-all/train.parquet").touch()
+    (home / "sandboxes").mkdir()
+    (home / "sandboxes/url").write_text(f"{SERVER}\n")
+    (home / "sandboxes/key").write_text(KEY)
+    (home / "sandboxes/key").chmod(0o600)
+    mine = [home / name for name in ("src", "data", "sandboxes")]
+    for path in (*mine, *(each for above in mine for each in above.rglob("*"))):
+        shutil.chown(path, ordinary_user.name)
+    yield home
+    for path in mine:
+        shutil.rmtree(path)
+
+
+def test_the_sandbox_servers_address_and_key_reach_rays_workers(login: Login, agent: Path) -> None:
+    """FASRC's example as it stands, but for its image: from files, into no script, log or Slurm's memory."""
+    (sif,) = (login.cache / "images/sif").glob("cpu-*.sif")
+    told = login.type(
+        "submit", str(EXAMPLE), f"image={sif}", "--cluster", "fasrc", "--json", WANDB_API_KEY="w"
+    )
+    assert told.code == 0, told.err
+    state, shown = login.ended(told), login.slurm.show(told.jobs[0])
+    assert state == "COMPLETED", (shown, logs(told.folder))
+    assert shown["Partition"] == "gpu_test" and shown["TresPerNode"].endswith("gpu:1"), shown
+    report = json.decode((told.folder.root / "report.json").read_bytes())
+    assert report["cwd"] == "/slipworks-run/code/0/skyrl-agent" and report["data"] == ["train.parquet"]
+    assert "actor_rollout_ref.model.path=Qwen/Qwen3-1.7B" in report["argv"]
+    assert report["worker"] == {
+        "url": SERVER, "mark": "the checkout", "gpu": "0", "key": hashlib.sha256(KEY.encode()).hexdigest(),
+    }  # fmt: skip
+    kept = [each for each in told.folder.root.rglob("*") if each.is_file()]
+    assert not [each for each in kept if KEY.encode() in each.read_bytes()]
+    assert "k3y-" not in str(shown)
