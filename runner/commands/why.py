@@ -33,12 +33,13 @@ def run(args: argparse.Namespace) -> int:
     (now,) = watching.Watch().states([folder])
     if args.attempt is not None:
         following.demand_attempt(now.files, args.attempt)
-    found, logs = searching.search(now, args.attempt) if now.state != "completed" else ([], 0)
+    asked = args.attempt is not None or now.state != "completed"  # of a good run only an attempt that was not
+    found, logs = searching.search(now, args.attempt) if asked else ([], 0)
     if args.json:
         say.answer(exact.encode(_whole(now, found)).decode())
         return 0
     tables.show_sections([(folder.root.name, [("state", _state(now))]), *map(_section, found)])
-    if not found and now.state != "completed":
+    if asked and not found:
         say.say(f"nothing that is known shows in {logs} log(s): runner logs {folder.run_id}")
     return 0
 

@@ -139,6 +139,7 @@ def test_a_run_that_ended_well_is_not_looked_through(
     reached(Slurm(row("10", "COMPLETED", code=0)))
     code, out, err = typed(capsys, "why", "last")
     assert (code, err) == (0, "") and "completed" in out and "frozen" not in out
+    assert "frozen-agent" in typed(capsys, "why", "last", "--attempt", "1")[1], "where it is asked for"
     assert typed(capsys, "logs", "last")[2] == ""
 
 
