@@ -6,7 +6,6 @@ folder, which all nodes see; an attempt that finds them takes them.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,7 +45,7 @@ def make(staged: Path = STAGED, made: Path = MADE) -> None:
         (source,) = staged.glob(f"{split}-*.parquet")
         table = pyarrow.Table.from_pylist(list(rows(iter(parquet.read_table(source).to_pylist()), split)))
         parquet.write_table(table, made / f"{name}.part")
-        os.replace(made / f"{name}.part", target)
+        (made / f"{name}.part").replace(target)
 
 
 if __name__ == "__main__":
