@@ -84,7 +84,7 @@ pathlib.Path(f"/slipworks-run/report-{number}.json").write_text(json.dumps(repor
 if before is None:
     state.mkdir(parents=True)
     (state / "latest").write_text("step 20")
-    sys.exit("the training broke off after a step")
+    sys.exit("ImportError: libtorch_cuda.so: undefined symbol: ncclCommWindowRegister")
 print("went on from", before)
 """
 
@@ -202,6 +202,17 @@ def test_slingshot_ray_and_the_preload(report: dict[str, Any]) -> None:
     assert not any(each["daemon"] for each in report["learners"]), "raylets"
     address = report["driver"]["env"]["RAY_ADDRESS"]
     assert address.partition(":")[0] == report["driver"]["address"].strip()
+
+
+def test_what_broke_it_off_is_known(login: Login, told: Told) -> None:
+    """`runner why` of the attempt in which the program ended by itself, and the end of that attempt's log."""
+    number = str(len(told.folder.attempts()) - 1)
+    said = login.type("why", str(told.folder.root), "--attempt", number, "--json")
+    assert said.code == 0, said.err
+    (found,) = json.decode(said.out)["failures"]
+    assert found["name"] == "nccl-too-old" and found["log"].endswith(f"attempt-{number}/node-0.log")
+    log = login.type("logs", str(told.folder.root), "--attempt", number)
+    assert log.err.startswith("note: nccl-too-old: ") and "note:" not in log.out
 
 
 def test_the_chain_goes_on_from_the_checkpoint(login: Login, told: Told) -> None:
