@@ -290,7 +290,7 @@ class TestPatience:
         """Node 1 goes on, alive, after the head has ended."""
         cluster.container(
             "[ $rank = 0 ] && { await alive-1; ended 4; exit 4; }\n"
-            "while :; do echo $((n += 1)) >alive-1; read -r -t 0.1 <> <(:); done"
+            'while [ -d "$RECORD" ]; do echo $((n += 1)) >alive-1; read -r -t 0.1 <> <(:); done'
         )
         began = time.monotonic()
         job = cluster.start(cluster.batch(nodes=2, patience=3.0))
