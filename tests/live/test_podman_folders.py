@@ -23,6 +23,7 @@ set -u
 rank=0 host=n1 run=$HOME
 locks=()
 say() { echo "$*"; }
+pause() { sleep "$1"; }
 fail() { echo "failed: $*"; exit "$1"; }
 %s
 podman_folders
