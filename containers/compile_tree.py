@@ -56,7 +56,7 @@ def run(stage: Path, at: Path, slices: list[list[str]], jobs: int) -> int:
             try:
                 compile_slice(stage, at, names)
             except BaseException as bad:
-                print(f"cannot compile: {bad}", file=sys.stderr)  # noqa: T201
+                os.write(2, f"cannot compile: {bad}\n".encode(errors="replace"))  # at once, line by line
                 os._exit(1)
             os._exit(0)
         running.add(child)
@@ -66,10 +66,12 @@ def run(stage: Path, at: Path, slices: list[list[str]], jobs: int) -> int:
 
 
 def reap(running: set[int]) -> int:
-    """Waits for one of our processes."""
-    child, status = os.wait()
-    running.discard(child)
-    return os.waitstatus_to_exitcode(status)
+    """Waits for one of our processes; whoever calls `run` may have others."""
+    while True:
+        child, status = os.wait()
+        if child in running:
+            running.remove(child)
+            return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
