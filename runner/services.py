@@ -12,7 +12,7 @@ from kit.errors import LaunchError, SlipworksError
 from runner.egress import plan as egress
 from runner.ends import Died
 from runner.launch import Launch, Service
-from runner.meeting import Meeting, wait
+from runner.meeting import Late, Meeting, wait
 from runner.program import Program, script
 from runner.readiness import Readiness, form, taken
 from runner.runs import Attempt, last_lines
@@ -156,7 +156,8 @@ class _Running:
             return
         name = f"the service {self.service.name} on node {self.rank}"
         failure = f"{name} {how}; its last lines:\n{last_lines(self.log)}"
-        raise (LaunchError if cause else Died)(failure) from cause
+        # What came too late may come in time at the next attempt: see ends.hopeless.
+        raise (Late if isinstance(cause, Late) else LaunchError if cause else Died)(failure) from cause
 
     def _say(self, what: str) -> None:
         say.say(f"node {self.rank}: the service {self.service.name}: {what}")
