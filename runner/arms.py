@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from kit import decode
 from kit.errors import InvalidFileError, UsageError
@@ -147,11 +147,13 @@ def _load(plan: Plan, name: str, more: Sequence[str], cluster: Cluster | None) -
     path = plan.folder / (said if isinstance(said, str) else JOB)
     overrides = [*(() if isinstance(said, str) else said), *more]
     written = job_text.read(path, overrides).data
-    job = jobs.load(path, overrides, cluster)
-    full = job.name if job.name.endswith(f"-{name}") else f"{job.name}-{name}"
+    common = jobs.load(path, overrides, cluster).name
+    full = common if common.endswith(f"-{name}") else f"{common}-{name}"
     if len(full) > 63:
         raise InvalidFileError(f"{plan.locate(f'arms.{name}')}: the name {full} has more than 63 characters")
-    return Arm(name=name, job=structs.replace(job, name=full), written=frozenset(written))
+    # Loaded with it: a command that a section makes may have the name in it.
+    job = jobs.load(path, [*overrides, f'name="{full}"'], cluster)
+    return Arm(name=name, job=job, written=frozenset(written))
 
 
 def _hold(plan: Plan, first: Arm, second: Arm) -> None:

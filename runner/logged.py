@@ -121,7 +121,10 @@ def notes(first: Logged, second: Logged, numbers: Sequence[int]) -> Iterator[str
     """What one should know before one believes the comparison."""
     one, two = first.job(), second.job()
     if one and two:
-        keys = [key for key in arms.differing(one, two) if key != "name"]
+        made = bool(one.get("skyrl") and two.get("skyrl"))  # `run`, of the section, with the name in it
+        keys = [
+            key for key in arms.differing(one, two) if key != "name" and not (made and key.startswith("run["))
+        ]
         yield f"the jobs differ in {', '.join(keys)}" if keys else "the jobs are the same"
     if numbers[0] != numbers[1]:
         yield f"note: a step has {numbers[0]} trajectories in one and {numbers[1]} in the other"

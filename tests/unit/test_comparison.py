@@ -176,7 +176,7 @@ def test_two_runs_by_their_ids(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    logged(runs, "x-default", "0badcafe", at_rate(100), at_rate(100))
+    first = logged(runs, "x-default", "0badcafe", at_rate(100), at_rate(100))
     second = logged(runs, "x-tr", "0badcaff", at_rate(150) * 2)
     code, answer, said = typed(capsys, "0badcafe", str(second.root))
     assert code == 0, said
@@ -184,6 +184,11 @@ def test_two_runs_by_their_ids(
     assert "the jobs differ in env.ROUTER" in said
     assert (tmp_path / "throughput-x-default-x-tr.svg").is_file()
     assert typed(capsys, "0badcafe", "nothing")[0] == 10
+    for folder in (first, second):
+        say = json.loads(folder.job.read_text())
+        say |= {"skyrl": {"model": "m"}, "run": ["python", f"trainer.run_name={say['name']}"]}
+        folder.job.write_text(json.dumps(say))
+    assert "differ in env.ROUTER\n" in typed(capsys, "0badcafe", "0badcaff")[2], "what skyrl makes is no word"
     one = typed(capsys, "x-default")[1]
     assert "tokens per second        100" in one and "steps                    2\n" in one
 
