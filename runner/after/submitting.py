@@ -64,13 +64,12 @@ def submit(then: Next | None, record: Record, folder: RunFolder, queue: Queue) -
     if then is None:
         return
     after = then.ready.at.run
-    files.write(folder.root / FILE, exact.encode({"run": after.root.name}))
     try:
+        files.write(folder.root / FILE, exact.encode({"run": after.root.name}))
         made = queueing.submit(then.ready, then.secrets, Behind(queue, record.ids))
-    except SlipworksError as failed:
-        say.say(
-            f"warning: {after.root.name} is not in the queue, and nothing will be uploaded: {failed.message}"
-        )
+    except (SlipworksError, OSError) as failed:
+        why = failed.message if isinstance(failed, SlipworksError) else str(failed)
+        say.say(f"warning: {after.root.name} is not in the queue, and nothing will be uploaded: {why}")
         return
     say.say(f"then job {made.ids[0]}, once {'all of these have' if len(record.ids) > 1 else 'it has'} ended")
 

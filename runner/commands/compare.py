@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.arms import Arm
+    from runner.queued import Ready
     from runner.queueing import Prepared
     from runner.site import Site
     from runner.submitted import Record
@@ -64,15 +65,16 @@ def run(args: argparse.Namespace) -> int:
     return _submit(found, here, args.json)
 
 
-def _prepared(arms: Sequence[Arm], here: Site, dry: bool) -> list[Prepared]:
+def _prepared(arms: Sequence[Arm], here: Site, dry: bool) -> list[Ready]:
     """All of them before any is submitted; UnsupportedError where a moving tag gave them different images."""
     from kit.errors import UnsupportedError
-    from runner import queueing, runs
+    from runner import queued, runs
 
     above = Path(here.settings.runs).expanduser().absolute()
-    ready = [queueing.prepared(each.job, here, runs.named(above, each.job.name), dry=dry) for each in arms]
+    wanted = [(each.job, runs.named(above, each.job.name)) for each in arms]
+    ready = queued.prepared(wanted, here, dry=dry)
     same = {(each.job.image, each.job.arch, each.job.line, each.job.base) for each in arms}
-    digests = sorted({str(each.found.chosen.digest) for each in ready})
+    digests = sorted({str(each.run.found.chosen.digest) for each in ready})
     if len(digests) > 1 and len(same) == 1:
         why = f"the tag moved: the arms got different images, {', '.join(digests)}"
         raise UnsupportedError(why, "image=NAME@sha256:…")
@@ -87,7 +89,7 @@ def _dry(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
 
     ready = _prepared(arms, here, dry=True)
     scripts = {
-        arm.name: script.render(each.batch).rstrip("\n") for arm, each in zip(arms, ready, strict=True)
+        arm.name: script.render(each.run.batch).rstrip("\n") for arm, each in zip(arms, ready, strict=True)
     }
     if as_json:
         told = {name: {"script": text} for name, text in scripts.items()}
@@ -99,27 +101,22 @@ def _dry(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
 
 
 def _submit(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
-    from kit import say, settings
+    from kit import say
     from kit.errors import SlipworksError
-    from runner import job as jobs
-    from runner import queueing
-    from runner.after import submitting as after
+    from runner import queued, queueing
 
-    settings.writable("runs")
-    settings.writable("cache")
-    secrets = [jobs.secret_values(each.job) for each in arms]
-    slurm = queueing.queue(here)
-    prepared = _prepared(arms, here, dry=False)
-    then = [after.prepared(each, here, dry=False) for each in prepared]
-    ready = [queueing.staged(each) for each in prepared]
     records: list[Record] = []
+
+    def tell(run: Prepared, record: Record) -> None:
+        say.say(f"{arms[len(records)].name}: submitted to {here.name}, job {record.ids[0]}")
+        records.append(record)
+
+    slurm = queueing.queue(here)
+    ready = _prepared(arms, here, dry=False)
     try:
-        for arm, each, values, behind in zip(arms, ready, secrets, then, strict=True):
-            records.append(queueing.submit(each, values, slurm))
-            after.submit(behind, records[-1], each.at.run, slurm)
-            say.say(f"{arm.name}: submitted to {here.name}, job {records[-1].ids[0]}")
-    except SlipworksError as failure:
-        _tell_of_those_before(arms, records, failure)
+        queued.submit(ready, slurm, tell)
+    except (SlipworksError, OSError):
+        _tell_of_those_before(arms, records)
         raise
     finally:
         _answer(arms, ready, records, as_json)
@@ -127,24 +124,29 @@ def _submit(arms: Sequence[Arm], here: Site, as_json: bool) -> int:
     return 0
 
 
-def _tell_of_those_before(arms: Sequence[Arm], records: Sequence[Record], failure: Exception) -> None:
+def _tell_of_those_before(arms: Sequence[Arm], records: Sequence[Record]) -> None:
     from kit import say
 
-    if records:
-        done = ", ".join(arm.name for arm, _ in zip(arms, records, strict=False))
+    names = [arm.name for arm in arms]
+    done, left = names[: len(records)], names[len(records) :]
+    if done and left:
         ids = " ".join(each.run_id for each in records)
-        say.say(f"warning: {arms[len(records)].name} was not submitted, but {done} was: runner cancel {ids}")
+        say.say(
+            f"warning: {', '.join(left)} was not submitted, but {', '.join(done)} was: runner cancel {ids}"
+        )
 
 
-def _answer(arms: Sequence[Arm], ready: Sequence[Prepared], records: Sequence[Record], as_json: bool) -> None:
+def _answer(arms: Sequence[Arm], ready: Sequence[Ready], records: Sequence[Record], as_json: bool) -> None:
     from msgspec import json
 
     from kit import say
 
     done = list(zip(arms, ready, records, strict=False))
     if as_json:
-        told = {arm.name: {"run": str(each.at.run.root), "jobs": record.ids} for arm, each, record in done}
+        told = {
+            arm.name: {"run": str(each.run.at.run.root), "jobs": record.ids} for arm, each, record in done
+        }
         say.answer(json.encode({"arms": told}).decode())
         return
     for arm, each, _ in done:
-        say.answer(f"{arm.name}\t{each.at.run.root}")
+        say.answer(f"{arm.name}\t{each.run.at.run.root}")

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from containers.engine import Engine
     from runner.chosen import Chosen
     from runner.job import Job
+    from runner.queueing import Prepared
     from runner.runs import RunFolder
     from runner.site import Site
     from runner.submission import Places
+    from runner.submitted import Record
 
 HELP = "run a job file on a cluster, or on this machine"
 
@@ -91,31 +93,24 @@ def _explain(job: Job, here: Site, folder: RunFolder) -> None:
 
 
 def _queued(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder) -> int:
-    from kit import say, settings
-    from runner import job as jobs
-    from runner import queueing
-    from runner.after import submitting as after
+    from kit import say
+    from runner import queued, queueing
 
     if args.dry_run:
         from slurm import script
 
-        ready = queueing.prepared(job, here, folder, dry=True)
-        after.prepared(ready, here, dry=True)
-        _dry_answer("script", script.render(ready.batch).rstrip("\n"), args.json)
+        (ready,) = queued.prepared([(job, folder)], here, dry=True)
+        _dry_answer("script", script.render(ready.run.batch).rstrip("\n"), args.json)
         return 0
-    settings.writable("runs")
-    settings.writable("cache")
-    secrets = jobs.secret_values(job)
+
+    def tell(run: Prepared, record: Record) -> None:
+        first, *more = record.ids
+        chain = f", then {' '.join(more)} if it fails" if more else ""
+        say.say(f"submitted to {here.name}: job {first}{chain}")
+        _answer(folder, record.ids, args.json)
+
     slurm = queueing.queue(here)
-    ready = queueing.prepared(job, here, folder, dry=False)
-    then = after.prepared(ready, here, dry=False)
-    record = queueing.submit(queueing.staged(ready), secrets, slurm)
-    first, *more = record.ids
-    say.say(
-        f"submitted to {here.name}: job {first}" + (f", then {' '.join(more)} if it fails" if more else "")
-    )
-    after.submit(then, record, folder, slurm)
-    _answer(folder, record.ids, args.json)
+    queued.submit(queued.prepared([(job, folder)], here, dry=False), slurm, tell)
     if args.follow:
         from runner import followed
 
@@ -168,6 +163,7 @@ def _dry(job: Job, at: Places, here: Site, as_json: bool) -> int:
     """Prints each node's command; an image that was not built yet goes by the name that it will have."""
     from kit import shell
     from runner import chosen, images, planning, submission
+    from runner.staging import submitting as staging
 
     able = images.runs(here.settings.engine)
     if job.image is not None:
@@ -176,7 +172,9 @@ def _dry(job: Job, at: Places, here: Site, as_json: bool) -> int:
         wanted = planning.Wanted(arch=chosen.arch_of(job, here.cluster), line=job.line, base=job.base)
         reference = images.reference_of(images.planned(wanted), able)
         image = chosen.Chosen(reference=reference, engine=able.name)
-    more = submission.further(job, at, image)
+    plan = submission.launch(job, here.cluster, at.run.run_id, image)
+    staging.announce(job, plan, at.scratch)
+    more = submission.further(job, at, image, plan.egress)
     argvs = submission.argvs(job, at.run, able, image.reference, at.scratch, more)
     _dry_answer("commands", "\n".join(map(shell.line, argvs)), as_json)
     return 0

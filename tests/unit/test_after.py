@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from msgspec import json
 
+from kit import files
 from kit.errors import InvalidFileError, LaunchError, UsageError
-from runner import chosen, job_checks, queueing, runs, submission, submitted
+from runner import chosen, cli, job_checks, queueing, runs, submission, submitted
 from runner.after import hub_upload, making, submitting
 from runner.after.asked import After, Upload
 from runner.job import Job, Mount
@@ -160,6 +162,78 @@ def test_where_the_queue_is_full_the_run_itself_stays(
     submitting.submit(then, made, first.at.run, queue)
     assert "is not in the queue, and nothing will be uploaded: sbatch: error" in capsys.readouterr().err
     assert made.state == "submitted" and not then.ready.at.run.secrets.exists()
+
+
+@pytest.mark.parametrize("place", ["the run's folder", "its own"])
+def test_a_full_disk_behind_the_run_is_told_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
+) -> None:
+    """An error would say that the run itself is not in the queue, and it would be submitted twice."""
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
+    there, queue = site(tmp_path), Queue()
+    first = queueing.prepared(job(), there, at(tmp_path).run, dry=False)
+    then = submitting.prepared(first, there, dry=False)
+    made = queueing.submit(first, {}, queue)
+
+    def full(*asked: object, **how: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if place == "its own":
+        monkeypatch.setattr(RunFolder, "make", full)
+    else:
+        monkeypatch.setattr(files, "write", full)
+    submitting.submit(then, made, first.at.run, queue)
+    assert len(queue.asked) == 3, "the run's chain alone"
+    said = capsys.readouterr().err
+    assert "warning: train-upload-" in said and "nothing will be uploaded: [Errno 28] No space" in said
+    assert submitting.of(first.at.run) is None
+
+
+class Broken(BaseException):
+    """Nothing that is caught."""
+
+
+@pytest.mark.parametrize("verb", ["submit", "compare"])
+def test_the_answer_stands_whatever_becomes_of_what_comes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_s3cret")
+    monkeypatch.setenv("SLIPWORKS_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SLIPWORKS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(queueing, "queue", lambda site: Queue())
+
+    def broken(*asked: object) -> None:
+        raise Broken
+
+    monkeypatch.setattr(submitting, "submit", broken)
+    with pytest.raises(Broken):
+        cli.main([verb, str(written(tmp_path, verb)), "--cluster", "generic"])
+    (made,) = (tmp_path / "runs").glob("train*")
+    assert capsys.readouterr().out.rstrip("\n").rpartition("\t")[2] == str(made)
+
+
+@pytest.mark.parametrize("verb", ["submit", "compare"])
+def test_a_dry_run_refuses_and_tells_what_comes_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    words = [verb, str(written(tmp_path, verb)), "--cluster", "generic", "--dry-run"]
+    assert cli.main(words) == 0
+    said = capsys.readouterr().err
+    assert said.count(", an upload to me/model") == (2 if verb == "compare" else 1)
+    path = tmp_path / "job.yaml"
+    path.write_text(path.read_text().replace(", partition: cpu", ""))
+    assert cli.main(words) == UsageError.code
+    assert "the profile of generic knows no partition" in capsys.readouterr().err
+
+
+def written(folder: Path, verb: str) -> Path:
+    """A job with an upload: its file, or for `compare` the folder, with two arms."""
+    (folder / "job.yaml").write_text(
+        "name: train\narch: cpu\nrun: 'true'\ncheckpoints: true\n"
+        "after: {upload: {repo: me/model, partition: cpu}}\n"
+    )
+    (folder / "arms.yaml").write_text("settings: [env]\narms: {a: [env.A=1], b: [env.A=2]}\n")
+    return folder if verb == "compare" else folder / "job.yaml"
 
 
 def test_cancelling_a_run_ends_what_comes_after_it(

@@ -96,6 +96,22 @@ def test_a_difference_elsewhere_is_refused_by_its_key(
     assert len(folder.arms()) == 2, "named, it may differ"
 
 
+def test_a_command_that_is_made_has_the_arms_own_name(folder: Folder) -> None:
+    """By which W&B tells them apart."""
+    section = "skyrl: {model: a/b, data: {train: [/x]}, overrides: {trainer.logger: console}}\n"
+    job = JOB.replace("run: [train", "workdir: /\n# [train") + section
+    folder.say(job + "line: cu12\n", ARMS)
+    found = {arm.name: [word for word in arm.job.command if "run_name" in word] for arm in folder.arms()}
+    assert found == {"default": ["trainer.run_name=ta-default"], "tr": ["trainer.run_name=ta-tr"]}
+    default, tr = folder.arms()
+    assert list(arms.differences(default, tr)) == ["env.ROUTER", "env.WEIGHT"]
+
+
+def test_a_name_that_yaml_would_take_for_a_date(folder: Folder) -> None:
+    folder.say(JOB.replace("name: ta", "name: 2026-11"), ARMS.replace("  tr:", '  "21":'))
+    assert [arm.job.name for arm in folder.arms()] == ["2026-11-default", "2026-11-21"]
+
+
 def test_a_setting_allows_what_is_below_it(folder: Folder) -> None:
     folder.say(text=ARMS.replace("env.ROUTER, env.WEIGHT", "env").replace("WEIGHT=0.1", "OTHER=x"))
     assert len(folder.arms()) == 2
@@ -234,6 +250,23 @@ def test_a_second_arm_that_slurm_refuses_is_told_with_the_first(
     assert f"tr was not submitted, but default was: runner cancel {first.run_id}" in said.err
     record = submitted.read(first)
     assert record and record.ids == ("1",)
+
+
+def test_a_disk_that_is_full_between_the_arms(
+    folder: Folder, slurm: Slurm, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = RunFolder.make
+
+    def make(run: RunFolder) -> None:
+        if "ta-tr" in run.root.name:
+            raise OSError(28, "No space left on device")
+        honest(run)
+
+    monkeypatch.setattr(RunFolder, "make", make)
+    assert main(["compare", str(folder.path), "--cluster", "generic", "--json"])
+    said = capsys.readouterr()
+    assert list(json.loads(said.out)["arms"]) == ["default"]
+    assert "tr was not submitted, but default was: runner cancel " in said.err
 
 
 def test_a_tag_that_moves_between_the_arms(
