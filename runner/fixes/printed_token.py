@@ -23,7 +23,7 @@ def _is_skyrl(launch: Launch) -> bool:
 
 
 def applies(facts: Facts, launch: Launch) -> str | None:
-    given = TOKEN in launch.secrets or TOKEN in launch.env or TOKEN in facts.env
+    given = any(TOKEN in names for names in (launch.secrets, launch.env_files, launch.env, facts.env))
     if launch.ray is None or not given or TOKEN in launch.withheld or not _is_skyrl(launch):
         return None
     return f"skyrl prints {TOKEN}: its driver does not get it, Ray and its workers do"

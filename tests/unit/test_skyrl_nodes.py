@@ -70,6 +70,15 @@ def test_skyrls_driver_does_not_get_the_token_that_it_would_print(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    "given", [{"env_files": {"HF_TOKEN": "/slipworks-env/HF_TOKEN"}}, {"env": {"HF_TOKEN": "x"}}]
+)
+def test_it_does_not_matter_which_way_the_token_is_given(given: dict[str, dict[str, str]]) -> None:
+    launch = launch_like(command=SKYRL, **given)
+    assert printed_token.applies(facts_like(), launch)
+    assert printed_token.apply(facts_like(), launch).withheld == ("HF_TOKEN",)
+
+
+@pytest.mark.parametrize(
     ("command", "env", "applies"),
     [
         (SKYRL, {}, True),
