@@ -10,6 +10,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from kit import say
+from kit.errors import InvalidFileError
 from runner import batching, moments, watching
 from runner.runs import RunFolder
 
@@ -47,7 +49,8 @@ def told(cleaned: Cleaned) -> dict[str, object]:
 def plan(folders: Sequence[RunFolder], older: float, watch: watching.Watch, *, whole: bool) -> list[Cleaned]:
     """What of runs that ended more than `older` seconds ago would go; of any other, nothing.
 
-    whole: the run folders themselves, with artifacts and code. Checkpoints lie elsewhere and stay.
+    whole: the run folders themselves, with artifacts and code. Checkpoints lie elsewhere and stay. So
+    does the folder of a run that another, which comes after it, still reads: that is told.
     """
     found = []
     candidates = [each for each in folders if watching.settled(each, older) or _old(each, older)]
@@ -56,6 +59,9 @@ def plan(folders: Sequence[RunFolder], older: float, watch: watching.Watch, *, w
         if not now.over or not now.sure or time.time() - (now.ended or now.files.made) < older:
             continue
         folder = now.files.folder
+        if whole and (why := awaited(folder, watch)):
+            say.once(f"{folder.root.name} is left as it is: {why}")
+            continue
         paths = (folder.root,) if whole else tuple(logs(folder))
         size = sum(map(_size, paths))
         if paths and (size or whole):
@@ -63,6 +69,20 @@ def plan(folders: Sequence[RunFolder], older: float, watch: watching.Watch, *, w
                 Cleaned(run=folder.root.name, state=now.state, ended=now.ended, size=size, paths=paths)
             )
     return found
+
+
+def awaited(folder: RunFolder, watch: watching.Watch) -> str | None:
+    """Why a run's folder may still be read by the run that comes after it; None: by none."""
+    from runner.after import submitting
+
+    try:
+        after = submitting.of(folder)
+    except InvalidFileError as bad:
+        return bad.message
+    if after is None:
+        return None
+    now = watch.state(after)
+    return None if now.over and now.sure else f"{after.root.name}, which comes after it, has not ended"
 
 
 def logs(folder: RunFolder) -> Iterator[Path]:

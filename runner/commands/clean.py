@@ -2,7 +2,7 @@
 artifacts and code.
 
 With --all the whole run folders go. Checkpoints lie elsewhere and always stay. A run that has not ended, or
-whose end nobody knows, is left alone.
+whose end nobody knows, is left alone; with --all so is one whose upload (`after`) has not ended.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ def run(args: argparse.Namespace) -> int:
     folders = run_names.found(args.run, runs) if args.run else run_names.every(runs)
     if args.before:
         folders = run_names.before(run_names.find(args.before, runs), folders)
-    plan = cleaning.plan(folders, older, watching.Watch(), whole=args.all)
+    watch = watching.Watch()
+    plan = cleaning.plan(folders, older, watch, whole=args.all)
     gone = {each.run for each in plan}
     for folder in folders if args.run else ():
         if folder.root.name not in gone:
-            say.say(f"{folder.root.name} is left as it is: it has not ended, or has nothing to remove")
+            why = cleaning.awaited(folder, watch) if args.all else None
+            say.once(
+                f"{folder.root.name} is left as it is: {why or 'it has not ended, or has nothing to remove'}"
+            )
     if not args.dry_run:
         for each in plan:
             cleaning.remove(each)

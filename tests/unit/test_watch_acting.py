@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from kit import exact, process
+from kit import exact, process, say
 from kit.errors import EXIT_CODES, MissingToolError
 from runner import cancelling, entering, run_files, slurm_rows, watching
+from runner.after import submitting
 from runner.chosen import Chosen
 from runner.meeting import Ended
 from runner.runs import RunFolder
@@ -170,6 +171,26 @@ def test_clean_all_takes_whole_folders_but_no_link_s_target(
     assert typed(capsys, "clean", "--older-than", "30d", "--all")[0] == 0
     assert not old.root.exists() and (outside / "checkpoint").exists()
     assert unknown.attempt(1).log(0).exists(), "whose end nobody knows"
+
+
+def test_clean_all_leaves_what_the_upload_behind_it_reads(
+    runs: Path, capsys: pytest.CaptureFixture[str], reached: Reached
+) -> None:
+    """It would find no word of how the run went, and upload nothing."""
+    old, after = logged(runs, "old", "aaaaaaaa"), run(runs, "old-upload", "bbbbbbbb")
+    record(after, "11")
+    (old.root / submitting.FILE).write_text(json.dumps({"run": after.root.name}))
+    reached(Slurm(row("11", "PENDING", comment="slipworks:bbbbbbbb:0")))
+    for words in (("aaaaaaaa",), ("--older-than", "30d")):
+        say._said.clear()
+        code, out, err = typed(capsys, "clean", *words, "--all")
+        assert code == 0 and out == "freed 0.0 MB\n" and old.attempt(1).log(0).exists()
+        told = f"{old.root.name} is left as it is: {after.root.name}, which comes after it, has not ended"
+        assert err.count("is left as it is") == 1 and told in err
+    after.finished.write_text("succeeded\n")
+    reached(Slurm())
+    assert typed(capsys, "clean", "aaaaaaaa", "--all")[0] == 0
+    assert not old.root.exists() and after.root.exists()
 
 
 def test_attach_to_what_does_not_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
