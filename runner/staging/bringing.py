@@ -13,6 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from image_cache.claim import Claim
 from kit import files, progress, say
@@ -206,10 +207,21 @@ def _recorded(each: Found) -> Found:
         raise NetworkError(
             f"{place.item.told} did not arrive whole: {lack} is not there", "the same command again"
         )
-    if place.item.tasks:
+    record = _with_former_tasks(record, place)
+    if place.item.tasks and record.tasks is None:
         record = _with_tasks(record, place)
     staged.write(place.home / place.record(commit), record)
     return Found(place=place, commit=commit, record=record)
+
+
+def _with_former_tasks(record: Record, place: Place) -> Record:
+    """With the tasks of the record that this one takes the place of, as long as all are there: they may be
+    in use, whether or not this item asks for them, and whatever else was missing."""
+    former = staged.read(place.home / place.record(record.commit))
+    if former is None or former.tasks is None:
+        return record
+    made = replace(record, tasks=former.tasks, folders=former.folders)
+    return record if staged.lacking(made, place.home) else made
 
 
 def _with_tasks(record: Record, place: Place) -> Record:
@@ -221,12 +233,9 @@ def _with_tasks(record: Record, place: Place) -> Record:
             f"leave out `tasks`: its files are in {INSIDE}/{place.item.name}",
         )
     out = place.home / place.tasks(record.commit)
-    if out.exists():  # of an earlier staging, and not whole any more
-        shutil.rmtree(out)
     with say.step(f"extracting the tasks of {place.item.id}") as update:
-        folders = tasks.extract(sources, out, lambda done: update(f"{done} tasks"))
-    return Record(commit=record.commit, snapshot=record.snapshot, files=record.files,
-                  tasks=place.tasks(record.commit), folders=folders)  # fmt: skip
+        folders = tasks.mend(sources, out, lambda done: update(f"{done} tasks"))
+    return replace(record, tasks=place.tasks(record.commit), folders=folders)
 
 
 def _point(each: Found) -> None:

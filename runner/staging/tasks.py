@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import os
 import shutil
 import tarfile
 import zlib
@@ -44,6 +45,27 @@ def extract(
             raise InvalidFileError("there are no tasks in the parquet files")
         files.settle(made, out)
     return tuple(seen)
+
+
+def mend(
+    sources: Sequence[Path], out: Path, told: Callable[[int], None] = lambda done: None
+) -> tuple[str, ...]:
+    """As extract, where `out` may be there: it gets what it lacks, and what it has stays as it is, since a
+    job may be reading it."""
+    fresh = out.with_name(f"{out.name}.again")
+    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed
+    found = extract(sources, fresh, told)
+    _put(fresh, out)
+    shutil.rmtree(fresh, ignore_errors=True)
+    return found
+
+
+def _put(fresh: Path, there: Path) -> None:
+    if not os.path.lexists(there):
+        fresh.rename(there)
+    elif there.is_dir() and fresh.is_dir() and not fresh.is_symlink():
+        for each in list(fresh.iterdir()):
+            _put(each, there / each.name)
 
 
 def _rows(source: Path) -> Iterator[tuple[int, Any, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow
 import pytest
+from msgspec.structs import replace
 from pyarrow import parquet
 
 from kit.errors import InvalidFileError
@@ -150,14 +152,48 @@ def test_a_data_set_with_tasks_is_seen_as_its_folders(hub: StandIn, tmp_path: Pa
     assert sorted(each.name for each in tasks_.iterdir()) == ["t-1", "t-2"]
     assert (tasks_ / "t-1/instruction.md").read_bytes() == b"Do it."
     assert (raw / "data/tasks.parquet").exists()
-    from msgspec.structs import replace
-
     here = [replace(each, home=str(tmp_path / "huggingface")) for each in plan.staged]
     assert [staged.missing(each) for each in here] == [None, None]
-    (tasks_ / "t-2").rename(tasks_ / "t-3")
+    shutil.rmtree(tasks_ / "t-2")
     assert staged.missing(here[0]) == str(tasks_ / "t-2")
     submitting.brought(job, submission.launch(job, clusters.load("jureca"), "0badcafe"), tmp_path)
     assert sorted(each.name for each in tasks_.iterdir()) == ["t-1", "t-2"], "extracted again"
+
+
+def test_tasks_that_a_job_may_be_reading_are_never_removed(hub: StandIn, tmp_path: Path) -> None:
+    """Whatever of the data set a site has cleaned away, and whoever stages it again."""
+    id, home = "open-thoughts/tasks", tmp_path / "huggingface"
+    hub.publish("dataset", id, {"README.md": b"x", "a.parquet": rows(("t-1", tar(TASK)), ("t-2", tar(TASK)))})
+
+    def stage(**more: Any) -> staged.Staged:
+        job = wanted(Dataset(id=id, **more))
+        plan = submission.launch(job, clusters.load("jureca"), "0badcafe")
+        return replace(submitting.brought(job, plan, tmp_path).staged[0], home=str(home))
+
+    entry = stage(tasks=True)
+    tasks_ = home / entry.folder
+    mine = (tasks_ / "t-1/instruction.md").stat().st_ino
+
+    def lose() -> None:
+        (home / f"hub/datasets--open-thoughts--tasks/snapshots/{entry.commit}/README.md").resolve().unlink()
+
+    for again in ({"tasks": True}, {}):
+        lose()
+        assert staged.missing(entry)
+        stage(**again)
+        assert staged.missing(entry) is None
+        assert (tasks_ / "t-1/instruction.md").stat().st_ino == mine
+        assert (staged.read(home / entry.record) or pytest.fail()).folders == ("t-1", "t-2")
+    shutil.rmtree(tasks_ / "t-2")
+    (tasks_ / "t-1/tests/test.sh").unlink()
+    assert stage(tasks=True) == entry and staged.missing(entry) is None
+    assert (tasks_ / "t-1/instruction.md").stat().st_ino == mine
+    assert {str(each.relative_to(tasks_)) for each in tasks_.rglob("*") if each.is_file()} == {
+        f"{task}/{name}" for task in ("t-1", "t-2") for name in TASK
+    }
+    assert [each.name for each in tasks_.parent.glob("*.tasks*")] == [tasks_.name], (
+        "nothing is left beside it"
+    )
 
 
 def test_tasks_of_a_data_set_without_parquet(hub: StandIn, tmp_path: Path) -> None:
