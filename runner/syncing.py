@@ -6,17 +6,20 @@ Its exit code is 0 whether or not it could, and it marks a run as synced whose u
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import util
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from image_cache.claim import Claim
+from image_cache.claim import BEAT, SILENCE, Claim
+from image_cache.prebuild import turn
 from kit import process, say
 from kit.errors import AuthError, MissingToolError, NetworkError, SlipworksError
 from runner import offline_runs, own_secrets
@@ -70,9 +73,24 @@ def sync(now: Now, environment: Mapping[str, str] = os.environ) -> list[Synced]:
     there = offline_runs.found(folder)
     if not there:
         return []
-    with Claim(folder.root / ".wandb-sync").taken() as ours:
+    with _turn(folder.root / ".wandb-sync") as ours:
         marks, env = offline_runs.marks(folder), _environment(environment)
         return [_one(each, marks.get(each.name), now, ours, env) for each in there]
+
+
+@contextlib.contextmanager
+def _turn(folder: Path, silence: float = SILENCE, beat: float = BEAT) -> Iterator[bool]:
+    """Whether nobody else that lives brings them. One on another machine, or before this one's last boot, is
+    watched until it gives a sign of life, or has given none for so long that it is dead."""
+    claim = Claim(folder, silence, beat)
+    while True:
+        with claim.taken() as mine:
+            if mine:
+                yield True
+                return
+        if turn.living(claim, beat):
+            yield False
+            return
 
 
 def failure(done: list[Synced]) -> SlipworksError | None:

@@ -31,7 +31,7 @@ def held(
             if mine:
                 yield
                 return
-        if owner := _living(claim, beat):
+        if owner := living(claim, beat):
             raise _refused(owner, name or folder)
 
 
@@ -39,7 +39,7 @@ def readable(folder: Path, silence: float = SILENCE, beat: float = BEAT) -> None
     """Returns when this host may read: nobody on another host writes. HeldError as above."""
     claim = Claim(folder / "claim", silence, beat)
     owner = claim.holder()
-    if owner and owner.host and owner.machine != Owner.here().machine and _living(claim, beat):
+    if owner and owner.host and owner.machine != Owner.here().machine and living(claim, beat):
         raise _refused(owner, folder)
 
 
@@ -48,7 +48,7 @@ def holder(folder: Path) -> Owner | None:
     return Claim(folder / "claim").holder()
 
 
-def _living(claim: Claim, beat: float) -> Owner | None:
+def living(claim: Claim, beat: float) -> Owner | None:
     """The holder, once it is sure that it lives; None once it is gone, or silent for too long."""
     first, told = claim.holder(), False
     while owner := claim.holder():

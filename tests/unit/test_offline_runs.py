@@ -6,9 +6,13 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from image_cache import claim
+from image_cache.claim import Claim, Owner
+from image_cache.prebuild import turn
 from kit import exact
 from kit.errors import EXIT_CODES, LaunchError, NetworkError
 from runner import followed, offline_runs, syncing
@@ -138,6 +142,47 @@ def test_sync_says_what_became_of_each(
     logged(folder, "a")
     code, out, _ = typed(capsys, "sync", "last")
     assert code == 0 and "offline-run-a  synced" in out and "https://w/a" in out
+
+
+def owned(folder: Path, beat: int) -> None:
+    holder = Owner(host="other", pid=4242, started=1, machine="another machine", beat=beat)
+    folder.mkdir(exist_ok=True)
+    (folder / "1").write_bytes(exact.encode(holder).ljust(512))
+
+
+@pytest.mark.parametrize(("lives", "state"), [(False, "synced"), (True, "held")])
+def test_who_was_killed_on_another_machine_holds_nothing_for_ever(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, lives: bool, state: str
+) -> None:
+    folder = run(runs)
+    folder.result.write_text('{"code": 0}')
+    logged(folder, "a")
+    owned(folder.root / ".wandb-sync", 7)
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if lives and clock[0] > 5:
+            owned(folder.root / ".wandb-sync", 8)
+
+    time = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    monkeypatch.setattr(claim, "time", time)
+    monkeypatch.setattr(turn, "time", time)
+    monkeypatch.setattr(syncing, "_told", lambda *asked: ("https://w/a", [], 0))
+    (done,) = syncing.sync(Watch().state(folder))
+    assert done.state == state and (clock[0] < 10 if lives else clock[0] > claim.SILENCE)
+
+
+def test_a_run_that_another_brings_is_told_as_held_at_once(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(runs)
+    folder.result.write_text('{"code": 0}')
+    logged(folder, "a")
+    with Claim(folder.root / ".wandb-sync").taken() as other:
+        assert other
+        (done,) = syncing.sync(Watch().state(folder))
+    assert done.state == "held"
 
 
 def test_what_failed_ends_with_its_kind() -> None:
