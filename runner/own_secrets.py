@@ -15,7 +15,9 @@ from kit import exact, files, settings
 from kit.errors import HeldError, HostError, InvalidFileError, UsageError
 from runner.job import LONGEST_VALUE
 
-PATIENCE = 20.0  # seconds for another command that changes the file
+PATIENCE = 60.0
+"""Seconds for another command that changes the file: more than a claim's SILENCE, after which one that was
+killed on another machine is known to be dead."""
 
 
 def file(environment: Mapping[str, str] = os.environ) -> Path:

@@ -8,10 +8,12 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec import json
 
+from image_cache import claim
 from kit.errors import HostError, InvalidFileError, UnknownNameError, UsageError
 from runner import cli, own_secrets
 
@@ -104,6 +106,18 @@ def test_a_prompt_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_secrets.read() == {"A_KEY": VALUE}
 
 
+def test_the_end_of_input_at_a_prompt_stores_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prompt(text: str, stream: object) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("getpass.getpass", prompt)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert cli.main(["secrets", "set", "A_KEY"]) == UsageError.code
+    assert "no value was given" in capsys.readouterr().err and not own_secrets.file().exists()
+
+
 @pytest.mark.parametrize(
     ("value", "why"), [("", "is empty"), ("a\0b", "NUL"), ("x" * (128 << 10), "128 KiB")]
 )
@@ -162,6 +176,27 @@ def test_of_changes_at_once_none_is_lost() -> None:
     assert len(own_secrets.read()) == 6
 
 
+def test_a_writer_that_was_killed_elsewhere_does_not_hold_the_file_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each command is a new watcher: it has to be as patient as it takes to see that nobody lives."""
+    holder = claim.Owner(host="other", pid=1, started=1, machine="another machine")
+    held = own_secrets.file().with_name(".secrets.json.claim")
+    held.mkdir(parents=True)
+    (held / "1").write_bytes(json.encode(holder).ljust(512))
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    time = SimpleNamespace(monotonic=lambda: clock[0], sleep=sleep)
+    monkeypatch.setattr(claim, "time", time)
+    monkeypatch.setattr(own_secrets, "time", time)
+    with own_secrets.changing() as values:
+        values["A_KEY"] = "x"
+    assert own_secrets.read() == {"A_KEY": "x"} and clock[0] > claim.SILENCE
+
+
 def test_a_change_that_fails_changes_nothing(type_: Type) -> None:
     type_("set", "A_KEY", stdin=VALUE)
     with pytest.raises(RuntimeError), own_secrets.changing() as values:
@@ -195,6 +230,16 @@ def test_the_environment_comes_before_the_file(
     assert own_secrets.demanded(["A_KEY"]) == {"A_KEY": VALUE}, "set to nothing: the file has it"
     assert type_("check")[1] == "A_KEY  file\n"
     assert type_("check", file, "secrets=[A_KEY]")[:2] == (0, "A_KEY  file\n")
+
+
+def test_the_token_of_an_upload_is_one_that_the_job_needs(type_: Type, tmp_path: Path) -> None:
+    after = "checkpoints: true\nafter: {upload: {repo: me/model, token: B_KEY, partition: cpu}}\n"
+    type_("set", "A_KEY", stdin=VALUE)
+    code, out, err = type_("check", job(tmp_path, f"secrets: [A_KEY]\n{after}"))
+    assert (code, out) == (UsageError.code, "A_KEY  file\nB_KEY  missing\n") and "needs B_KEY" in err
+    type_("set", "B_KEY", stdin=VALUE)
+    code, out, _ = type_("check", job(tmp_path, f"secrets: [B_KEY]\n{after}"))
+    assert (code, out) == (0, "B_KEY  file\n"), "once"
 
 
 def test_a_job_whose_secret_is_nowhere_is_told_what_to_type(tmp_path: Path) -> None:

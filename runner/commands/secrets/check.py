@@ -1,4 +1,5 @@
-"""Say of each secret where its value comes from: those of a job, else all that are stored.
+"""Say of each secret where its value comes from: those of a job and of what comes after it, else all that are
+stored.
 
 A variable of the environment comes before the file. The answer tells no value. Exit code 2 where a job's is
 missing.
@@ -7,7 +8,12 @@ missing.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.job import Job
 
 HELP = "say where the secrets of a job come from"
 
@@ -26,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from runner import job as jobs
     from runner import own_secrets
 
-    names = jobs.load(args.job, args.override).secrets if args.job else sorted(own_secrets.read())
+    names = _needed(jobs.load(args.job, args.override)) if args.job else sorted(own_secrets.read())
     _, sources = own_secrets.found(names)
     rows = {name: sources.get(name, "missing") for name in names}
     if args.json:
@@ -40,3 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if missing := [name for name, source in rows.items() if source == "missing"]:
         raise UsageError(f"{args.job} needs {', '.join(missing)}", f"runner secrets set {missing[0]}")
     return 0
+
+
+def _needed(job: Job) -> Sequence[str]:
+    """Without those, it is not submitted."""
+    after = (job.after.upload.token,) if job.after else ()
+    return tuple(dict.fromkeys((*job.secrets, *after)))

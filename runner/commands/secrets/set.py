@@ -51,10 +51,13 @@ def _value(name: str, file: Path | None) -> str:
     import os
     import sys
 
-    from kit.errors import InvalidFileError
+    from kit.errors import InvalidFileError, UsageError
 
     if file is None and sys.stdin.isatty():
-        return getpass.getpass(f"{name}: ", stream=sys.stderr)
+        try:
+            return getpass.getpass(f"{name}: ", stream=sys.stderr)
+        except EOFError:  # Ctrl-D
+            raise UsageError("no value was given, and nothing was stored") from None
     try:
         raw = file.read_bytes() if file else sys.stdin.buffer.read()
     except OSError as closed:
