@@ -33,7 +33,7 @@ class Left(Struct, frozen=True, kw_only=True):
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """A step's tokens per second in both; None: that run has no such step. percent: of the first's."""
+    """A step's tokens per second in both; None: that run has no such step."""
 
     step: int
     first: float | None

@@ -43,11 +43,11 @@ def read(launch: Launch) -> dict[str, str]:
 
 def wrong(job: Job) -> Iterator[tuple[str, str]]:
     """Places and complaints of a job that was not loaded yet."""
-    from runner.job_checks import VARIABLE
+    from runner.assignments import NAME
 
     for name, path in job.env_files.items():
         at = f"env_files.{name}"
-        if not VARIABLE.fullmatch(name):
+        if not NAME.fullmatch(name):
             yield at, f"found {name!r}, expected a variable's name"
         if name in job.env or name in job.secrets:
             yield at, f"{name} is given twice: in env_files, and in {'env' if name in job.env else 'secrets'}"

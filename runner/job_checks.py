@@ -12,6 +12,7 @@ from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
 from runner import env_files
 from runner.after import making as after
+from runner.assignments import NAME as VARIABLE
 from runner.beside import checks as beside
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from runner.job import Job
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 READY = re.compile(r"port:\d{1,5}|https?://.+|file:/.+|run:.*\S.*", re.DOTALL)
 OPTION = re.compile(r"[a-z][a-z0-9-]+")

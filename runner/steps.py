@@ -2,7 +2,7 @@
 
 A step was made when
   - the command's output has a line with `Started: 'step'` or `Finished: 'step'`, in SkyRL's form (see
-    throughput.py), colours and Ray's prefixes allowed, or
+    training_log.py), colours and Ray's prefixes allowed, or
   - the folder of checkpoints, if it is the run's own, has a file that was not there, or was another, when the
     attempt began. In a `shared:` one it may be another run's, so there only the output counts.
 Where a trainer does neither, set `checkpoints: true` and let it write there.

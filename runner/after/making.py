@@ -11,6 +11,7 @@ from msgspec import json, to_builtins
 
 from kit.errors import UsageError
 from runner.after.asked import Upload
+from runner.assignments import NAME
 
 if TYPE_CHECKING:
     from runner.job import Job
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 TRAINED = "/slipworks-trained"
 """Where the run folder of the run that made the checkpoints is seen, read-only."""
 REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LITTLE: dict[str, str | bool] = {"cpus-per-task": "4", "mem": False, "exclusive": False}
 """In place of what the profile asks for on nodes with GPUs."""
 KEPT_OPTIONS = ("account", "qos", "reservation")
@@ -42,7 +42,7 @@ def wrong(job: Job) -> Iterator[tuple[str, str | None]]:
     for key in ("folder", "target"):
         if (path := getattr(asked, key)) is not None and not _below(path):
             yield f"after.upload.{key}", f"found {path!r}, expected a path below"
-    if not VARIABLE.fullmatch(asked.token):
+    if not NAME.fullmatch(asked.token):
         yield "after.upload.token", f"found {asked.token!r}, expected the name of a secret"
     for key in ("partition", "time", "revision"):
         yield f"after.upload.{key}", f"found an empty {key}" if getattr(asked, key) == "" else None

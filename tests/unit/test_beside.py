@@ -41,6 +41,7 @@ def test_a_script_pulls_and_opens_before_the_container(tmp_path: Path, by_podman
         for each in ("podman_folders", "pull_beside", "open_podman", "make_container")
     ]
     assert steps == sorted(steps)
+    assert "$(timeout --foreground 30m podman " in script, "other nodes wait for a node that pulls"
     place = quote("/local/it's")
     assert f"data_root={place} at_once=2" in script
     assert ready.plan.env["DOCKER_HOST"] == ready.plan.env["CONTAINER_HOST"] == f"unix://{SOCKET}"
