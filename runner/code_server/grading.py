@@ -25,6 +25,7 @@ OUTPUT = 64 << 20  # bytes that all tests of a request may write together
 MORE = 64 << 10  # bytes of output beyond twice what is expected
 SINGLE = {f"{each}_NUM_THREADS": "1" for each in ("OMP", "OPENBLAS", "MKL")}
 ASK = "import sys, json; print(json.dumps([sys.executable, sys.prefix, sys.base_prefix, *sys.path]))"
+FORGED = "by /test_program a program that means to can pass any test: /test_program_stdio keeps them outside"
 START = "import sys; sys.path.insert(0, {!r}); from runner.code_server import cage; cage.main()"
 
 
@@ -98,7 +99,7 @@ class Grader:
 
     def missing(self) -> list[str]:
         """What the programs here are not kept from, in words."""
-        found = []
+        found = [FORGED]
         version = kernel.landlock_version() if self.way == "landlock" else 0
         if self.way == "limits" and not self.apart:
             found.append("files of this user, the key's too, can be read")

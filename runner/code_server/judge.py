@@ -5,7 +5,8 @@ output go lines of JSON: `{"begun": true}`, then for each test in its order
     {"passed": 1, "seconds": 0.01}                   kind "asserts"
     {"code": 0, "seconds": 0.01, "out": "…"}         kind "stdio": who asked compares, expectations stay there
 seconds is -1 where the test did not come to its end. Each test is a child of its own, with nothing of the one
-before; the program never runs in this process.
+before; the program never runs in this process. "asserts" are the program's to pass: they run in its process,
+where the token and the pipe can be found. "stdio" has nothing there to be found.
 """
 
 from __future__ import annotations

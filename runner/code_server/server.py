@@ -4,8 +4,11 @@
     POST /test_program        {program, tests, max_execution_time} -> {results, runtimes}
     POST /test_program_stdio  the same, each test {input, output}
 
-A program that fails, hangs or is hostile gets zeros. What is wrong with a request, with the key or with this
-server is an HTTP status, never a zero: a reward would be made of it.
+A program that fails or hangs gets zeros, and so does a hostile one by /test_program_stdio: what is expected
+stays outside of its reach. Not so by /test_program, whose tests run in the program's own process: one that
+looks for it finds how a pass is told, and can tell it of any test. RL may learn that; /health says it.
+What is wrong with a request, with the key or with this server is an HTTP status, never a zero:
+a reward would be made of it.
 """
 
 from __future__ import annotations
