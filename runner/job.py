@@ -18,8 +18,6 @@ from runner.skyrl.section import Skyrl
 from runner.staging.asked import Stage
 from slurm.clusters import Cluster
 
-LONGEST_VALUE = (128 << 10) - 1  # bytes of NAME=value that exec takes, less the closing NUL
-
 
 class Ray(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the job says of Ray; what it does not say is decided on the node.

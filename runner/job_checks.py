@@ -72,8 +72,6 @@ def _wrong(job: Job) -> Wrong:
 
 
 def _wrong_words(job: Job) -> Wrong:
-    from runner.job import LONGEST_VALUE
-
     for place, name in enumerate(job.secrets):
         if not VARIABLE.fullmatch(name):
             yield f"secrets[{place}]", f"found {name!r}, expected a variable's name"
@@ -83,9 +81,9 @@ def _wrong_words(job: Job) -> Wrong:
     for name, value in job.env.items():
         if not VARIABLE.fullmatch(name):
             yield f"env.{name}", f"found {name!r}, expected a variable's name"
-        if len(os.fsencode(f"{name}={value}")) > LONGEST_VALUE:
+        if len(os.fsencode(f"{name}={value}")) > env_files.LONGEST:
             yield f"env.{name}", f"{name} holds more than 128 KiB, which exec refuses"
-    if any(len(os.fsencode(word)) > LONGEST_VALUE for word in job.command):
+    if any(len(os.fsencode(word)) > env_files.LONGEST for word in job.command):
         yield "run", "a word of the command has more than 128 KiB, which exec refuses"
     whole = sum(len(os.fsencode(f"{name}={value}")) + 1 for name, value in job.env.items())
     if whole + sum(len(os.fsencode(word)) + 1 for word in job.command) > LONGEST_ALL:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kit import exact, files, settings
 from kit.errors import HeldError, HostError, InvalidFileError, UsageError
-from runner.job import LONGEST_VALUE
+from runner.env_files import LONGEST
 
 PATIENCE = 60.0
 """Seconds for another command that changes the file: more than a claim's SILENCE, after which one that was
@@ -82,9 +82,13 @@ def wrong(name: str, value: str) -> str | None:
         return f"the value of {name} is empty"
     if "\0" in value:
         return f"the value of {name} has a NUL byte, which no program can be given"
-    if len(os.fsencode(f"{name}={value}")) > LONGEST_VALUE:
+    if _is_too_long(name, value):
         return f"the value of {name} has more than 128 KiB, which exec refuses"
     return None
+
+
+def _is_too_long(name: str, value: str) -> bool:
+    return len(os.fsencode(f"{name}={value}")) > LONGEST
 
 
 def found(
@@ -114,6 +118,6 @@ def demanded(names: Iterable[str], environment: Mapping[str, str] = os.environ) 
             f"runner secrets set {missing[0]}",
         )
     for name, value in values.items():
-        if len(os.fsencode(f"{name}={value}")) > LONGEST_VALUE:
+        if _is_too_long(name, value):
             raise UsageError(f"the secret {name} has more than 128 KiB, which exec refuses")
     return values
