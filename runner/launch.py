@@ -121,6 +121,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     internet     whether the node has it; None: not known.
     egress       the way out of nodes without internet, where the job asks for it.
     staged       models and data sets in the cache, which must be there.
+    netrc        the host of which a netrc of each node's own has the code server's key; None: there is none.
     """
 
     run_id: str
@@ -165,6 +166,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     secrets: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
     env_files: dict[str, str] = {}
+    netrc: str | None = None
 
 
 def write(launch: Launch, path: Path) -> None:

@@ -30,6 +30,7 @@ from runner.launch import Launch, RayPlan
 from runner.leftovers import Leftovers
 from runner.meeting import Ended, Meeting, Pulse, wait
 from runner.peers import Peers
+from runner.private import Private
 from runner.program import Program
 from runner.rays import Ray
 from runner.runs import Attempt, RunFolder
@@ -96,6 +97,7 @@ class Node:
         self.grace = launch.grace
         self.env: dict[str, str] = {}
         self.leftovers = Leftovers()
+        self.private = Private()
         self.events.mark("node started")
 
     def tell(self, message: str) -> None:
@@ -137,9 +139,10 @@ class Node:
         self.events.mark("fixes applied", fixes=[fix.name for fix in applied])
         limits.take(self.launch.limits)
         self.env = variables.of_node(facts, self.launch, self.folder)
+        self.env |= self.private.netrc(facts, self.launch, self.env)
         command_env = variables.of_command(self.env, self.launch)
         prerequisites.check(facts, self.launch, command_env, variables.secrets(self.folder))
-        self.launch = self.outlet.open(self.launch, self.env, port_base, self.services.here)
+        self.launch = self.outlet.open(self.launch, self.env, facts, self.private, self.services.here)
         return facts
 
     def lead(self, facts: Facts) -> int:
@@ -286,6 +289,7 @@ class Node:
             self.ray.kill()
         family.end(grace=3.0)
         self.leftovers.remove()
+        self.private.remove()
         self.artifacts.finish(LAST_COPY)
         if self.launch.ray and self.launch.ray.temp_dir:
             logs = self.attempt.ray_logs(self.rank) if keep_logs else None

@@ -89,7 +89,7 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         fabric=cluster.fabric, driver_floor=chosen.driver_floor if chosen else None, gpus=job.gpus or None,
         keep=job.keep_env, restarts=job.restarts, secrets=(*job.secrets, *code_server.secrets(job)),
         checkpoints_shared=bool(job.saved and job.saved.shared), internet=cluster.internet,
-        egress=egress.planned(job, cluster),
+        egress=egress.planned(job, cluster), netrc=code_server.netrc(job),
         datasets_key=training.tokenized_for(job),
         env_files=env_files.inside(job),
     )  # fmt: skip

@@ -12,7 +12,6 @@ from runner import training
 from runner.code_server import keys
 from runner.code_server.wanted import PORT, CodeServer, wrong
 from runner.launch import Service
-from runner.runs import INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from runner.job import Job
 
 NAME = "code-server"
-NETRC = f"{INSIDE}/code-server.netrc"
+NETRC = "NETRC"
 THRESHOLD = "code_pass_rate_reward_threshold"
 URL = "code_api_url"
 READY_WITHIN = 120.0  # seconds; it runs a test program first, of an image that may come over the network
@@ -59,9 +58,8 @@ def services(job: Job, nodes_here: int) -> tuple[Service, ...]:
 
     command = (RUNNER, NAME, "--set", json.encode(server).decode())
     mine = Service(
-        name=NAME, run=(*command, *(("--netrc", NETRC) if server.key else ())), restart=3,
-        nodes="head" if nodes_here > 1 else "all", ready=f"http://{server.where}/health",
-        ready_within=READY_WITHIN,
+        name=NAME, run=command, restart=3, nodes="head" if nodes_here > 1 else "all",
+        ready=f"http://{server.where}/health", ready_within=READY_WITHIN,
     )  # fmt: skip
     return (*job.services, mine)
 
@@ -69,9 +67,18 @@ def services(job: Job, nodes_here: int) -> tuple[Service, ...]:
 def variables(job: Job) -> dict[str, str]:
     """What tells the command where it is. open-instruct adds `/test_program` to CODE_API_URL."""
     server = asked(job)
-    if server is None:
-        return {}
-    return {"CODE_API_URL": f"http://{server.where}", **({"NETRC": NETRC} if server.key else {})}
+    return {"CODE_API_URL": f"http://{server.where}"} if server else {}
+
+
+def netrc(job: Job) -> str | None:
+    """The host of which each node's netrc has the key; None: no key, or the job has a netrc of its own.
+
+    No part of the run folder, where it would outlive a node that was killed: see runner/private.py.
+    """
+    server = asked(job)
+    if server is None or not server.key or NETRC in (*job.env, *job.env_files, *job.secrets):
+        return None
+    return server.where.rpartition(":")[0]
 
 
 def secrets(job: Job) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _by_ssh(plan: EgressPlan) -> None:
         raise InvalidFileError("no key is said")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
-    words = plans.argv(plan, port, 0, plan.key, [each for each in plan.known if Path(each).is_file()])
+    words = plans.argv(plan, port, None, plan.key, [each for each in plan.known if Path(each).is_file()])
     with tempfile.TemporaryDirectory(prefix="slipworks-egress-") as folder:
         tunnel = Tunnel([ssh, *words[1:]], port, Path(folder) / "log", os.environ, lambda told: None)
         try:

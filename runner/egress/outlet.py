@@ -18,11 +18,13 @@ from runner.egress import probe
 from runner.egress.plan import CONF, EgressPlan
 from runner.egress.probe import Proxy
 from runner.egress.tunnel import Tunnel
+from runner.facts import Facts
 from runner.launch import Launch, Service
 from runner.meeting import Late, wait
+from runner.private import Private
 from runner.runs import Attempt
 
-SOCKS, DOCKER = 11, 12  # places in the node's block of ports; see runner/ports.py
+SOCKS = 11  # its place in the node's block of ports; see runner/ports.py
 LIBRARIES = ("lib*/libproxychains*.so*", "lib*/*/libproxychains*.so*")
 OUR_IMAGES = "apt-get install openssh-client proxychains4 in the image; ours for GPUs have both"
 
@@ -39,9 +41,11 @@ class Outlet:
         self._proxy: Proxy | None = None
         self._why = ""
 
-    def open(self, launch: Launch, env: dict[str, str], port_base: int, here: Sequence[Service]) -> Launch:
+    def open(
+        self, launch: Launch, env: dict[str, str], facts: Facts, private: Private, here: Sequence[Service]
+    ) -> Launch:
         """Begins to open it, where the node needs it; returns the launch that knows what was found.
-        `here`: the services that this node runs.
+        private: where a Docker host's socket is made; here: the services that this node runs.
 
         Puts into `env`, of all that runs here, what leads to the configuration and to a Docker host.
         LaunchError for what the image or the run folder lacks.
@@ -53,15 +57,17 @@ class Outlet:
         if plans.preloads(launch, asking):
             launch = plans.equipped(launch, library(env))
         if plan.kind == "ssh":
-            self.tunnel = self._tunnel(plan, env, port_base)
+            port = (facts.port_base or 0) + SOCKS
+            docker = str(private.folder(facts) / "docker.sock") if plan.docker else None
+            self.tunnel = self._tunnel(plan, env, port, docker)
             self.tunnel.start()
-            self._proxy = Proxy("socks5", "127.0.0.1", port_base + SOCKS)
+            self._proxy = Proxy("socks5", "127.0.0.1", port)
+            if docker:
+                env.setdefault("DOCKER_HOST", f"unix://{docker}")
         else:
             self._proxy = Proxy(plan.kind, _resolved(plan.host), plan.port)
         files.write(self.conf, plans.conf(plan, (self._proxy.host, self._proxy.port), networks()), mode=0o600)
         env[CONF] = str(self.conf)
-        if plan.docker:
-            env.setdefault("DOCKER_HOST", f"tcp://127.0.0.1:{port_base + DOCKER}")
         self._plan = plan
         return launch
 
@@ -85,17 +91,17 @@ class Outlet:
         if self.tunnel:
             self.tunnel.close()
 
-    def _tunnel(self, plan: EgressPlan, env: Mapping[str, str], base: int) -> Tunnel:
+    def _tunnel(self, plan: EgressPlan, env: Mapping[str, str], port: int, docker: str | None) -> Tunnel:
         path = env.get("PATH", os.defpath)
         if (ssh := shutil.which("ssh", path=path)) is None:
             raise LaunchError("the image has no `ssh`, by which the job's egress leaves the node", OUR_IMAGES)
         if not Path(plans.KEY).is_file():
             raise LaunchError(f"the key for the gateway, {plan.key}, is not on this node")
         known = [each for each in (plans.KNOWN, plans.OF_SITE) if Path(each).exists()]
-        words = plans.argv(plan, base + SOCKS, base + DOCKER, known=known)
+        words = plans.argv(plan, port, docker, known=known)
         # Of the environment nothing more: secrets are none of ssh's business.
         own = {"PATH": path, "HOME": env.get("HOME", "/")}
-        return Tunnel([ssh, *words[1:]], base + SOCKS, self.log, own, self.tell)
+        return Tunnel([ssh, *words[1:]], port, self.log, own, self.tell)
 
     def _leads_out(self) -> bool | None:
         plan, proxy = self._plan, self._proxy

@@ -123,9 +123,10 @@ def equipped(launch: Launch, library: str | None) -> Launch:
 
 
 def argv(
-    plan: EgressPlan, socks: int, docker: int, key: str = KEY, known: Sequence[str] = (KNOWN,)
+    plan: EgressPlan, socks: int, docker: str | None, key: str = KEY, known: Sequence[str] = (KNOWN,)
 ) -> list[str]:
-    """ssh with a SOCKS forward on the local port `socks`, and one to the Docker host on `docker`."""
+    """ssh with a SOCKS forward on the local port `socks`, and one to the Docker host from the socket
+    `docker`: a port would be open to all users of the node, and who speaks to Docker is root on its host."""
     options = [
         "BatchMode=yes",  # nobody can be asked
         "ExitOnForwardFailure=yes",  # a taken port is seen at once
@@ -136,6 +137,7 @@ def argv(
         "StrictHostKeyChecking=yes",
         "UserKnownHostsFile=" + " ".join(f'"{_path(each)}"' for each in known),
         "UpdateHostKeys=no",
+        "StreamLocalBindUnlink=yes",  # the socket of one that dropped is in the way of the next
         "ControlPath=none",  # a connection of its own, which ends with it
         "LogLevel=ERROR",
     ]
@@ -143,8 +145,8 @@ def argv(
     for each in options:
         words += ["-o", each]
     words += ["-D", f"127.0.0.1:{socks}"]
-    if plan.docker:
-        words += ["-L", f"127.0.0.1:{docker}:{plan.docker}"]
+    if plan.docker and docker:
+        words += ["-L", f"{docker}:{plan.docker}"]
     return [*words, "--", plan.host]
 
 

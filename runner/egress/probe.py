@@ -32,7 +32,7 @@ def failure(proxy: Proxy, address: str, by_name: bool = False, seconds: float = 
     port = parts.port or (443 if secure else 80)
     try:
         to = host if by_name else socket.gethostbyname(host)
-    except OSError as unknown:
+    except (OSError, ValueError) as unknown:  # a name that no DNS could hold, too
         return f"{host} is not known here ({unknown})"
     try:
         with socket.create_connection((proxy.host, proxy.port), timeout=seconds) as line:

@@ -64,8 +64,23 @@ def demand(job: Job, cluster: Cluster, name: str, plan: EgressPlan | None) -> No
         )
     if plan.kind == "ssh":
         check_key(plan, table)
+        if cluster.scheduler == "slurm" and not _alone(job, cluster):
+            say.say(
+                f"warning: whoever else is on a node of the job's gets out through {plan.host} as you, too: "
+                "ssh's SOCKS port asks for no password (sbatch.exclusive=true: nodes of one's own)"
+            )
     elif isinstance(job.egress, Egress) and job.egress.docker:
         raise UnsupportedError(f"a Docker host is forwarded by ssh, and {name} gets out by {plan.told}")
+
+
+def _alone(job: Job, cluster: Cluster) -> bool:
+    """Whether profile or job asks for nodes that no other user is on."""
+    if cluster.gpu_directive == "none":
+        return True
+    partition = cluster.partitions.get(str(job.sbatch.get("partition", cluster.partition)))
+    own = partition.exclusive if partition else None
+    usual = cluster.exclusive if own is None else own
+    return job.sbatch.get("exclusive", cluster.sbatch.get("exclusive", usual)) in (True, "", "user")
 
 
 def check_key(plan: EgressPlan, table: str) -> None:

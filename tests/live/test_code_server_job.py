@@ -9,6 +9,7 @@ import pytest
 from msgspec import json
 
 from runner.code_server import keys
+from runner.code_server.grading import FORGED
 from tests.live.parts_code_server import left
 from tests.live.parts_jobs import Login, Told, logs, said
 from tests.live.parts_slurm import Slurm
@@ -30,6 +31,8 @@ def ask(path, data=None, **headers):
 def tried(program, test):
     import base64
     name, _, password = netrc.netrc(os.environ["NETRC"]).authenticators("127.0.0.1")
+    state = os.stat(os.path.dirname(os.environ["NETRC"])), os.stat(os.environ["NETRC"])
+    assert [each.st_mode & 0o777 for each in state] == [0o700, 0o600], state
     assert password == os.environ["SLIPWORKS_CODE_SERVER_KEY"]
     word = base64.b64encode(f"{name}:{password}".encode()).decode()
     data = json.dumps({"program": program, "tests": [test], "max_execution_time": 2.0}).encode()
@@ -49,7 +52,7 @@ print("found:", json.dumps({
 while not pathlib.Path("/slipworks-run/go").exists():
     time.sleep(0.05)
 """
-HEALTH = {"status": "healthy", "isolation": "namespaces", "missing": []}
+HEALTH = {"status": "healthy", "isolation": "namespaces", "missing": [FORGED]}
 JUDGE = "test -e again || { touch again; exit 3; }; exec python -m http.server 8123"
 JOB = f"""
 name: rewarded
@@ -105,12 +108,12 @@ def test_the_key_is_in_files_of_its_owner_and_goes_with_the_job(rewarded: tuple[
     root = told.folder.root
     secrets = json.decode(told.folder.secrets.read_bytes(), type=dict[str, str])
     key = secrets[keys.VARIABLE].encode()
-    netrc = root / "code-server.netrc"
-    assert key in netrc.read_bytes() and netrc.stat().st_mode & 0o777 == 0o600
+    holders = [each for each in root.rglob("*") if each.is_file() and key in each.read_bytes()]
+    assert holders == [told.folder.secrets], "the netrc is each node's own"
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):  # it has ended meanwhile, or is no process
             assert key not in (entry / "cmdline").read_bytes()
     (root / "go").touch()
     assert login.ended(told) == "COMPLETED", logs(told.folder)
-    assert not netrc.exists() and not told.folder.secrets.exists()
+    assert not told.folder.secrets.exists()
     assert not any(key in each.read_bytes() for each in root.rglob("*") if each.is_file())

@@ -100,7 +100,15 @@ def job(
 
 MEETING = """
 print("GOT", fetch(WEB + "/first-" + ME))
-print("DOCKER", fetch(os.environ["DOCKER_HOST"].replace("tcp:", "http:") + "/docker-" + ME))
+import http.client, socket
+at = os.environ["DOCKER_HOST"].removeprefix("unix://")
+assert os.stat(os.path.dirname(at)).st_mode & 0o777 == 0o700
+docker = http.client.HTTPConnection("docker")
+docker.sock = socket.socket(socket.AF_UNIX)
+docker.sock.settimeout(20)
+docker.sock.connect(at)
+docker.request("GET", "/docker-" + ME)
+print("DOCKER", docker.getresponse().read().decode().strip())
 pathlib.Path(SHARED, ME).touch()
 until(pathlib.Path(SHARED, OTHER))
 conf = os.environ["PROXYCHAINS_CONF_FILE"]

@@ -78,7 +78,8 @@ def test_every_node_has_one_and_the_command_is_told(tmp_path: Path) -> None:
     assert made.nodes == "all" and made.ready == "http://127.0.0.1:1234/health" and made.restart > 0
     assert made.run[:3] == ("/slipworks/bin/runner", "code-server", "--set")
     assert json.decode(made.run[3])["memory"] == 999
-    assert plan.env["NETRC"] == "/slipworks-run/code-server.netrc" and plan.env["NETRC"] in made.run
+    assert plan.netrc == "127.0.0.1" and "NETRC" not in plan.env and len(made.run) == 4
+    assert planned(loaded(tmp_path, "code_server: true\nenv: {NETRC: x}\n")).netrc is None
     assert planned(loaded(tmp_path, "code_server: true\nenv: {CODE_API_URL: x}\n")).env["CODE_API_URL"] == "x"
 
 
@@ -104,8 +105,8 @@ def test_the_key_is_made_with_the_run_and_is_in_no_plan(tmp_path: Path) -> None:
 
 def test_without_a_key_nothing_is_made(tmp_path: Path) -> None:
     plan = planned(loaded(tmp_path, "code_server: {key: false}\n"))
-    assert plan.secrets == () and "NETRC" not in plan.env
-    assert '"key":false' in plan.services[0].run[3] and "--netrc" not in plan.services[0].run
+    assert plan.secrets == () and plan.netrc is None and planned(loaded(tmp_path)).netrc is None
+    assert '"key":false' in plan.services[0].run[3]
 
 
 def test_the_submitter_is_told_of_one_that_was_not_asked_for(

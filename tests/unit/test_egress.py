@@ -147,15 +147,19 @@ def test_a_cluster_without_a_way_out(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_ssh_asks_nobody_and_trusts_only_whom_it_knows() -> None:
-    words = plan.argv(replace(PLAN, docker="127.0.0.1:7001", port=2222), 1081, 1082)
+    words = plan.argv(replace(PLAN, docker="127.0.0.1:7001", port=2222), 1081, "/tmp/own/docker.sock")
     assert words[-2:] == ["--", "gw"] and words[0] == "ssh"
     pairs = list(itertools.pairwise(words))
     for option in ("BatchMode=yes", "ExitOnForwardFailure=yes", "StrictHostKeyChecking=yes",
                    f'UserKnownHostsFile="{plan.KNOWN}"'):  # fmt: skip
         assert ("-o", option) in pairs
     assert ("-i", plan.KEY) in pairs and ("-p", "2222") in pairs and ("-l", "me") in pairs
-    assert ("-D", "127.0.0.1:1081") in pairs and ("-L", "127.0.0.1:1082:127.0.0.1:7001") in pairs
-    assert "-L" not in plan.argv(PLAN, 1, 2)
+    assert ("-D", "127.0.0.1:1081") in pairs
+    assert ("-L", "/tmp/own/docker.sock:127.0.0.1:7001") in pairs, (
+        "a port would be open to others on the node"
+    )
+    assert ("-o", "StreamLocalBindUnlink=yes") in pairs
+    assert "-L" not in plan.argv(PLAN, 1, None)
 
 
 def test_the_configuration_leaves_the_cluster_direct() -> None:
@@ -390,3 +394,29 @@ def test_a_gateway_that_refuses_is_not_asked_all_the_time(
     assert "Permission denied" in tunnel.said() and outlet._refuses(tunnel) and not told
     seen(lambda: tunnel.keep() or tunnel.failures == 3)
     assert time.monotonic() - began >= 0.9, "each pause is longer"
+
+
+def test_a_name_that_cannot_be_one_is_told() -> None:
+    told = probe.failure(Proxy("http", "127.0.0.1", 9), "https://a..b")
+    assert told and "a..b is not known here" in told
+
+
+@pytest.mark.parametrize(
+    ("profile", "said", "warned"),
+    [
+        ({}, "", True), ({"exclusive": True}, "", False), ({"gpu_directive": "none"}, "", False),
+        ({}, "sbatch: {exclusive: true}", False), ({}, "sbatch: {exclusive: user}", False),
+        ({"exclusive": True}, "sbatch: {exclusive: false}", True),
+        ({"sbatch": {"exclusive": True}}, "", False),
+        ({"partition": "p", "partitions": {"p": {"exclusive": True}}}, "", False),
+    ],
+)  # fmt: skip
+def test_a_way_that_others_on_the_node_can_take_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], profile: dict[str, Any], said: str, warned: bool
+) -> None:
+    key_in(tmp_path)
+    gateway = {"host": "gw", "key": str(tmp_path / "key"), "known_hosts": str(tmp_path / "known")}
+    cluster = clusters.load("own", {"own": {"egress": gateway, **profile}})
+    asked = loaded(tmp_path, f"egress: true\n{said}")
+    submitting.demand(asked, cluster, "own", submitting.planned(asked, cluster))
+    assert ("warning: whoever else is on a node" in capsys.readouterr().err) == warned
