@@ -14,6 +14,7 @@ from runner import env_files
 from runner.after import making as after
 from runner.assignments import NAME as VARIABLE
 from runner.beside import checks as beside
+from runner.bounds import Least, too_small
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
 from runner.staging import checks as staging
@@ -95,7 +96,7 @@ def _wrong_numbers(job: Job) -> Wrong:
 
     ray = job.asked_of_ray or Ray()
     steps = job.throughput.trajectories if job.throughput else None
-    least: list[tuple[str, int | None, int, str]] = [
+    least: list[Least] = [
         ("nodes", job.nodes, 1, "nodes"),
         ("gpus", job.gpus, 0, "GPUs"),
         ("restarts", job.restarts, 0, "restarts"),
@@ -104,9 +105,7 @@ def _wrong_numbers(job: Job) -> Wrong:
         ("ray.object_store_memory", ray.object_store_memory, 1, "bytes of object store"),
         ("throughput.trajectories", steps, 1, "trajectories"),
     ]
-    for at, number, smallest, what in least:
-        if number is not None and number < smallest:
-            yield at, f"found {number} {what}, expected {smallest} or more"
+    yield from too_small(least)
     if job.restarts > 99:
         yield "restarts", f"found {job.restarts} restarts, expected 99 or fewer: each is a job in the queue"
     if not ray.ready_within > 0:

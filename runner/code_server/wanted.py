@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from runner.bounds import Least, too_small
+
 PORT = 1234  # open-instruct's own default
 
 
@@ -53,7 +55,7 @@ class CodeServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 def wrong(asked: CodeServer) -> Iterator[tuple[str, str | None]]:
     """Key and complaint; None where nothing is wrong."""
-    least: list[tuple[str, float | None, float, str]] = [
+    least: list[Least] = [
         ("port", asked.port, 1, "port"),
         ("workers", asked.workers, 1, "workers"),
         ("memory", asked.memory, 128, "MB of memory"),
@@ -62,9 +64,7 @@ def wrong(asked: CodeServer) -> Iterator[tuple[str, str | None]]:
         ("at_least", asked.at_least, 0, "seconds"),
         ("at_most", asked.at_most, asked.at_least or 0.01, "seconds"),
     ]
-    for key, number, smallest, what in least:
-        if number is not None and not number >= smallest:
-            yield key, f"found {number:g} {what}, expected {smallest:g} or more"
+    yield from too_small(least)
     if asked.port and asked.port > 65535:
         yield "port", f"found port {asked.port}, expected 65535 or less"
     for key, text in (("listen", asked.listen), ("python", asked.python)):

@@ -17,10 +17,11 @@ from containers.engines.apptainer import Apptainer
 from containers.engines.docker import Docker
 from containers.engines.podman import Podman
 from containers.host import Host
-from kit import files, say, shell
+from kit import say, shell
 from runner import submission
 from runner.job import Job, Mount
 from runner.runs import RunFolder
+from tests.golden import written
 
 FOLDER = Path(__file__).with_name("submit-dry-run")
 
@@ -57,8 +58,7 @@ def texts() -> dict[str, str]:
 
 
 def write() -> None:
-    for name, text in texts().items():
-        files.write(FOLDER / name, text)
+    written.write(FOLDER, texts())
 
 
 def _cases() -> Iterator[tuple[str, Engine, Job, str]]:

@@ -16,7 +16,7 @@ from unittest.mock import patch
 from msgspec import Struct, structs
 
 from containers import engine as engines
-from kit import files, say
+from kit import say
 from runner import arms, batching, chosen, job, mounted_layer, submission
 from runner.job import Job
 from runner.launch import Launch
@@ -24,6 +24,7 @@ from runner.runs import RunFolder
 from slurm import clusters, script
 from slurm.clusters import Cluster
 from slurm.script import Batch
+from tests.golden import written
 from tests.golden.slurm_scripts import _engine
 
 FOLDER = Path(__file__).with_name("example-scripts")
@@ -112,11 +113,7 @@ def texts() -> dict[str, str]:
 
 
 def write() -> None:
-    found = texts()
-    for name, text in found.items():
-        files.write(FOLDER / name, text)
-    for stray in {file.name for file in FOLDER.iterdir()} - set(found):
-        (FOLDER / stray).unlink()
+    written.write(FOLDER, texts())
 
 
 def dry(example: Example, name: str) -> Dry:

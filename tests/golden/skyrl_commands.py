@@ -10,9 +10,9 @@ from pathlib import Path
 
 from msgspec import structs
 
-from kit import files, shell
+from kit import shell
 from runner.job import Job
-from tests.golden import examples
+from tests.golden import examples, written
 from tests.golden.examples import Example
 
 FOLDER = Path(__file__).with_name("skyrl-commands")
@@ -43,11 +43,7 @@ def texts() -> dict[str, str]:
 
 
 def write() -> None:
-    found = texts()
-    for name, text in found.items():
-        files.write(FOLDER / name, text)
-    for stray in {file.name for file in FOLDER.iterdir()} - set(found):
-        (FOLDER / stray).unlink()
+    written.write(FOLDER, texts())
 
 
 def _shown(job: Job) -> str:

@@ -15,13 +15,14 @@ from containers import engine as engines
 from containers.engine import Engine
 from containers.engines.apptainer import Apptainer
 from containers.engines.podman import Podman
-from kit import files, say
+from kit import say
 from runner import batching, submission
 from runner.chosen import Chosen
 from runner.job import Job, Mount
 from runner.runs import RunFolder
 from slurm import clusters, script
 from slurm.clusters import Cluster
+from tests.golden import written
 from tests.golden.commands import USER
 
 FOLDER = Path(__file__).with_name("slurm-scripts")
@@ -52,11 +53,7 @@ def texts() -> dict[str, str]:
 
 
 def write() -> None:
-    found = texts()
-    for name, text in found.items():
-        files.write(FOLDER / name, text)
-    for stray in {file.name for file in FOLDER.iterdir()} - set(found):
-        (FOLDER / stray).unlink()
+    written.write(FOLDER, texts())
 
 
 def job(cluster: Cluster) -> Job:

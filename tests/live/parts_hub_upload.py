@@ -12,8 +12,10 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.live.parts_answering import Answering
 
 TOKEN = "hf_s3cretToken"
 LARGE = 1 << 12  # bytes; below them a file travels within its commit
@@ -45,30 +47,8 @@ class HubServer:
         self._server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     hub: HubServer
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def _say(self, status: int, answer: object) -> None:
-        raw = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        raw = b""
-        while size := int(self.rfile.readline(), 16):
-            raw += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return raw
 
     def _refused(self, asked: str) -> bool:
         self.hub.asked.append(asked)
@@ -76,24 +56,24 @@ class _Handler(BaseHTTPRequestHandler):
         if not status and self.headers.get("Authorization") != f"Bearer {TOKEN}" and asked != "large":
             status = 401
         if status:
-            self._say(status, {"error": f"refused: {status}"})
+            self.say(status, {"error": f"refused: {status}"})
         return bool(status)
 
     def do_GET(self) -> None:
         if not self._refused("look"):
-            self._say(200, {"id": "org/made", "sha": "0" * 40, "siblings": [], "private": True})
+            self.say(200, {"id": "org/made", "sha": "0" * 40, "siblings": [], "private": True})
 
     def do_PUT(self) -> None:
-        raw = self._body()
+        raw = self.body()
         if self._refused("large"):
             return
         oid = self.path.rpartition("/")[2]
         assert hashlib.sha256(raw).hexdigest() == oid
         self.hub.large[oid] = raw
-        self._say(200, {})
+        self.say(200, {})
 
     def do_POST(self) -> None:
-        raw = self._body()
+        raw = self.body()
         if self.path == "/api/repos/create":
             if not self._refused("create"):
                 said = json.loads(raw)
@@ -101,12 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
                 there = name in self.hub.private
                 self.hub.private.setdefault(name, said.get("private") or said.get("visibility") == "private")
                 url = f"{self.hub.url}/{name}"
-                self._say(
-                    409 if there else 200, {"url": url, "name": name, "error": "You already created it"}
-                )
+                self.say(409 if there else 200, {"url": url, "name": name, "error": "You already created it"})
         elif self.path.endswith("/info/lfs/objects/batch"):
             if not self._refused("batch"):
-                self._say(
+                self.say(
                     200,
                     {
                         "transfer": "basic",
@@ -115,14 +93,14 @@ class _Handler(BaseHTTPRequestHandler):
                 )
         elif "/preupload/" in self.path:
             if not self._refused("preupload"):
-                self._say(200, {"files": [self._mode(each) for each in json.loads(raw)["files"]]})
+                self.say(200, {"files": [self._mode(each) for each in json.loads(raw)["files"]]})
         elif re.search(r"/commit/[^/]+$", self.path):
             if not self._refused("commit"):
                 self._commit(raw)
         elif self.path.endswith("/verify"):
-            self._say(200, {})
+            self.say(200, {})
         else:
-            self._say(404, {"error": f"no such thing: {self.path}"})
+            self.say(404, {"error": f"no such thing: {self.path}"})
 
     def _mode(self, said: dict[str, Any]) -> dict[str, Any]:
         mode = "lfs" if said["size"] >= LARGE else "regular"
@@ -142,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             elif line["key"] == "lfsFile":
                 self.hub.files[line["value"]["path"]] = self.hub.large[line["value"]["oid"]]
-        self._say(200, {
+        self.say(200, {
             "commitUrl": f"{self.hub.url}/org/made/commit/1", "commitOid": "1" * 40, "hookOutput": "",
             "pullRequestUrl": None, "success": True,
         })  # fmt: skip

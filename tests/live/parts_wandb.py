@@ -9,8 +9,10 @@ import gzip
 import json
 import re
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from tests.live.parts_answering import Answering
 
 KEY = "k" * 40
 
@@ -50,12 +52,8 @@ class Wandb:
         return [kept[line]["reward"] for line in sorted(kept)]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Answering):
     kept: Wandb
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
     def handle(self) -> None:
         try:
@@ -63,52 +61,37 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:  # as a client that is ended leaves one
             self.close_connection = True
 
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            raw = b""
-            while size := int(self.rfile.readline(), 16):
-                raw += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def body(self) -> bytes:
+        raw = super().body()
         return gzip.decompress(raw) if self.headers.get("Content-Encoding") == "gzip" else raw
-
-    def _say(self, status: int, answer: object) -> None:
-        raw = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
 
     def _refused(self, asked: str) -> bool:
         self.kept.asked.append(asked)
         status = self.kept.wrong(asked)
         if status > 0:
-            self._say(status, {"errors": [{"message": f"you are not logged in ({status})"}]})
+            self.say(status, {"errors": [{"message": f"you are not logged in ({status})"}]})
         elif status < 0:
             self.close_connection = True
             self.connection.close()
         return status != 0
 
     def do_PUT(self) -> None:
-        raw = self._body()
+        raw = self.body()
         _, _, run, name = self.path.split("/", 3)
         if not self._refused(f"PUT {name}"):
             self.kept.runs[run].files[name] = raw
-            self._say(200, {})
+            self.say(200, {})
 
     def do_POST(self) -> None:
-        raw = self._body()
+        raw = self.body()
         if self.path == "/graphql":
             self._graphql(json.loads(raw))
         elif found := re.fullmatch(r"/files/us/([^/]+)/([^/]+)/file_stream", self.path):
             if not self._refused("file_stream"):
                 self._stream(self.kept.runs[found[2]], json.loads(raw))
-                self._say(200, {"limits": {}})
+                self.say(200, {"limits": {}})
         else:  # its telemetry
-            self._say(404, {})
+            self.say(404, {})
 
     def _graphql(self, asked: dict[str, Any]) -> None:
         named = re.search(r"(?:query|mutation)\s+(\w+)", asked["query"])
@@ -118,15 +101,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         basic = self.headers.get("Authorization", "")
         if KEY not in _decoded(basic):
-            self._say(401, {"errors": [{"message": "user is not logged in"}]})
+            self.say(401, {"errors": [{"message": "user is not logged in"}]})
         elif named[1] == "UpsertBucket":
-            self._say(200, {"data": {"upsertBucket": {"inserted": True, "bucket": self._bucket(said)}}})
+            self.say(200, {"data": {"upsertBucket": {"inserted": True, "bucket": self._bucket(said)}}})
         elif named[1] == "CreateRunFiles":
             places = [{"name": each, "uploadUrl": f"{self.kept.url}/storage/{said['run']}/{each}"}
                       for each in said["files"]]  # fmt: skip
-            self._say(200, {"data": {"createRunFiles": {"runID": "B", "uploadHeaders": [], "files": places}}})
+            self.say(200, {"data": {"createRunFiles": {"runID": "B", "uploadHeaders": [], "files": places}}})
         else:
-            self._say(200, {"data": {}})
+            self.say(200, {"data": {}})
 
     def _bucket(self, said: dict[str, Any]) -> dict[str, Any]:
         kept = self.kept.runs.setdefault(said["name"], Kept())

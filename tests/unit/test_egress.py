@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +26,7 @@ from runner.egress.tunnel import Tunnel
 from runner.fixing import launch_like
 from runner.launch import RayPlan
 from slurm import clusters
+from tests.unit.parts_listening import listening
 from tests.unit.parts_node import seen
 
 PLAN = EgressPlan(kind="ssh", host="gw", port=22, user="me", probe="https://x.test", command=True)
@@ -237,28 +238,8 @@ Server = Callable[[Callable[[socket.socket], None]], int]
 @pytest.fixture
 def server() -> Iterator[Server]:
     """(what it does with each connection) -> its port."""
-    open_: list[socket.socket] = []
-
-    def serve(each: Callable[[socket.socket], None]) -> int:
-        listening = socket.create_server(("127.0.0.1", 0))
-        open_.append(listening)
-
-        def accept() -> None:
-            while True:
-                try:
-                    line, _ = listening.accept()
-                except OSError:
-                    return
-                with line:
-                    each(line)
-
-        threading.Thread(target=accept, daemon=True).start()
-        return int(listening.getsockname()[1])
-
-    yield serve
-    for each in open_:
-        each.shutdown(socket.SHUT_RDWR)
-        each.close()
+    with contextlib.ExitStack() as open_:
+        yield lambda each: open_.enter_context(listening(each))
 
 
 def socks(code: int, then: bytes) -> Callable[[socket.socket], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from runner.egress.plan import EgressPlan
 from runner.launch import Launch, Service
 from runner.runs import RunFolder
+from tests.unit.parts_listening import listening
 from tests.unit.parts_node import alone, ended, job, start, text
 
 pytestmark = pytest.mark.timeout(90)
@@ -21,22 +21,14 @@ SEES = 'echo "SEES <${LD_PRELOAD-}> $PROXYCHAINS_CONF_FILE"; cat "$PROXYCHAINS_C
 @pytest.fixture
 def proxy() -> Iterator[int]:
     """The port of an HTTP proxy behind which everything answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def serve() -> None:
-            while True:
-                try:
-                    line, _ = listening.accept()
-                except OSError:
-                    return
-                with line:
-                    for said in (b"HTTP/1.1 200 OK\r\n\r\n", b"x"):
-                        line.recv(1000)
-                        line.sendall(said)
+    def each(line: socket.socket) -> None:
+        for said in (b"HTTP/1.1 200 OK\r\n\r\n", b"x"):
+            line.recv(1000)
+            line.sendall(said)
 
-        threading.Thread(target=serve, daemon=True).start()
-        yield int(listening.getsockname()[1])
-        listening.shutdown(socket.SHUT_RDWR)
+    with listening(each) as port:
+        yield port
 
 
 def with_egress(folder: RunFolder, port: int, *command: str, **more: object) -> Launch:
