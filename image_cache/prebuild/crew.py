@@ -134,8 +134,10 @@ class Crew:
         kind = planning.error_class(failure)
         if kind == "quota" and self.wait:
             self._come_back(row, failure)
+        elif self._is_outage(kind):
+            self._wait_it_out(row, kind, failure)
         elif (seconds := planning.pause(kind, row.tries + 1, self.work == "look")) is not None:
-            self._again(row, kind, failure, seconds)
+            self._again(row, kind, failure, row.tries + 1, seconds)
         else:
             self._give_up(row, kind, failure)
 
@@ -152,17 +154,22 @@ class Crew:
         self._note = f"{whose} wants us to wait {planning.span(seconds)}"
         self._answered = time.monotonic()
 
-    def _again(self, row: Row, kind: ErrorClass, failure: BaseException, seconds: float) -> None:
+    def _is_outage(self, kind: ErrorClass) -> bool:
+        """Whether so many failed in a row, in a way that passes, that it is no fault of single images."""
         self._unanswered += kind == "transient"
-        if self._unanswered > 3 * self.jobs:
-            if time.monotonic() - self._answered > PATIENCE:
-                raise NetworkError(
-                    f"nothing went well for {planning.span(PATIENCE)}, at last: {message(failure)}",
-                    "run it again when the registry answers: it goes on where it was",
-                )
-            seconds = max(seconds, OUTAGE)
-        # During an outage an image's tries are not used up.
-        tries = row.tries if self._unanswered > 3 * self.jobs else row.tries + 1
+        return kind == "transient" and self._unanswered > 3 * self.jobs
+
+    def _wait_it_out(self, row: Row, kind: ErrorClass, failure: BaseException) -> None:
+        """In an outage an image's tries are not used up, and none is given up, however often it failed."""
+        if time.monotonic() - self._answered > PATIENCE:
+            raise NetworkError(
+                f"nothing went well for {planning.span(PATIENCE)}, at last: {message(failure)}",
+                "run it again when the registry answers: it goes on where it was",
+            )
+        seconds = planning.pause(kind, max(1, row.tries), self.work == "look") or 0.0
+        self._again(row, kind, failure, row.tries, max(seconds, OUTAGE))
+
+    def _again(self, row: Row, kind: ErrorClass, failure: BaseException, tries: int, seconds: float) -> None:
         due = time.time() + seconds
         self.journal.change(row, tries=tries, due=due, error_class=kind, error=message(failure))
 

@@ -262,6 +262,25 @@ def test_a_long_outage_uses_up_no_tries_and_ends_the_run_at_last(
     assert made.counts() == {"new": 4} and all(row.tries < 6 for row in made.rows())
 
 
+def test_an_outage_gives_up_no_image_that_failed_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One image has all its tries but one behind it when the outage is seen: that one is not taken of it."""
+    monkeypatch.setattr(crews, "OUTAGE", 0.01)
+    monkeypatch.setattr(crews, "PATIENCE", 0.2)
+    made = journal(tmp_path, *Hub().has(4))
+    last = planning.LOOKS["transient"] - 1
+    for row in made.rows():
+        made.change(row, tries=last if row.id == max(each.id for each in made.rows()) else 0)
+
+    def do(row: Row) -> None:
+        raise NetworkError("no route")
+
+    with pytest.raises(NetworkError, match="nothing went well"):
+        Crew(made, "look", do, jobs=1).run()
+    assert made.counts() == {"new": 4}
+
+
 # -- what is told --------------------------------------------------------------------------------------------
 
 
