@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.code_server import keys
+from runner.code_server.wanted import VARIABLE
 from runner.facts import Facts
 from runner.launch import Launch
 
@@ -29,7 +30,7 @@ class Private:
 
     def netrc(self, facts: Facts, launch: Launch, env: Mapping[str, str]) -> dict[str, str]:
         """The variable that leads to a netrc with the code server's key, which is made here; or nothing."""
-        key = env.get(keys.VARIABLE)
+        key = env.get(VARIABLE)
         if launch.netrc is None or not key:
             return {}
         path = self.folder(facts) / "netrc"

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 from msgspec import json, structs
 
 from runner import training
-from runner.code_server import keys
-from runner.code_server.wanted import PORT, CodeServer, wrong
+from runner.code_server.wanted import NEAR, PORT, VARIABLE, CodeServer, wrong
 from runner.launch import Service
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ def asked(job: Job) -> CodeServer | None:
         return None
     data = training.of(job)
     url = _address(data)
-    if said is None and (data.get(THRESHOLD) is None or (url is not None and url[0] not in keys.NEAR)):
+    if said is None and (data.get(THRESHOLD) is None or (url is not None and url[0] not in NEAR)):
         return None
     found = said if isinstance(said, CodeServer) else CodeServer()
-    port = url[1] if url and url[0] in keys.NEAR else None
+    port = url[1] if url and url[0] in NEAR else None
     return structs.replace(found, port=found.port or port or PORT)
 
 
@@ -84,12 +83,16 @@ def netrc(job: Job) -> str | None:
 def secrets(job: Job) -> tuple[str, ...]:
     """The name of the key, where there is one: it is made when the run is written (see made)."""
     server = asked(job)
-    return (keys.VARIABLE,) if server and server.key else ()
+    return (VARIABLE,) if server and server.key else ()
 
 
 def made(names: tuple[str, ...]) -> dict[str, str]:
     """A new key, where `names` of secrets have it."""
-    return {keys.VARIABLE: keys.made()} if keys.VARIABLE in names else {}
+    if VARIABLE not in names:
+        return {}
+    from runner.code_server import keys  # late: a dry run makes none
+
+    return {VARIABLE: keys.made()}
 
 
 def checked(job: Job) -> Iterator[tuple[str, str | None]]:

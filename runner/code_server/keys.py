@@ -10,11 +10,9 @@ from pathlib import Path
 
 from kit import files
 from kit.errors import InvalidFileError
+from runner.code_server.wanted import NEAR
 
-VARIABLE = "SLIPWORKS_CODE_SERVER_KEY"
 HEADER = "X-API-Key"
-NEAR = ("127.0.0.1", "localhost", "::1")
-"""This machine, as its own programs call it."""
 
 
 def made() -> str:

@@ -11,7 +11,7 @@ from kit.share import cpus
 from runner.code_server import kernel, keys
 from runner.code_server.grading import Grader
 from runner.code_server.server import Server
-from runner.code_server.wanted import CodeServer
+from runner.code_server.wanted import VARIABLE, CodeServer
 from runner.runs import INSIDE
 
 MOST = 16  # workers where nobody says how many
@@ -26,7 +26,7 @@ def serve(
     `netrc` is there, with the key in it, before it listens, and gone when it has ended.
     """
     path = key_file or Path(KEY_FILE).expanduser()
-    key = (env.get(keys.VARIABLE) if key_file is None else None) or keys.ensured(path) if wanted.key else None
+    key = (env.get(VARIABLE) if key_file is None else None) or keys.ensured(path) if wanted.key else None
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # what runs as the same user does not look into it
     grader = Grader(wanted, env, [INSIDE, str(path.parent.resolve())])
     workers = wanted.workers or min(MOST, cpus())
@@ -35,7 +35,7 @@ def serve(
             keys.write_netrc(netrc, wanted.where.rpartition(":")[0], key, Path("~/.netrc").expanduser())
         with Server(grader, key, workers) as server:
             _tell(grader, workers, "none: whoever reaches it may ask" if key is None else
-                  f"${keys.VARIABLE}" if env.get(keys.VARIABLE) == key else str(path))  # fmt: skip
+                  f"${VARIABLE}" if env.get(VARIABLE) == key else str(path))  # fmt: skip
             server.serve_forever()
     finally:
         if netrc:

@@ -10,6 +10,9 @@ from msgspec import Struct
 from runner.bounds import Least, too_small
 
 PORT = 1234  # open-instruct's own default
+VARIABLE = "SLIPWORKS_CODE_SERVER_KEY"  # of the server's key
+NEAR = ("127.0.0.1", "localhost", "::1")
+"""This machine, as its own programs call it."""
 
 
 class CodeServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from kit import say
 from runner.job import Job
 from runner.launch import Launch
-from runner.staging import asked, bringing, cache
-from runner.staging.bringing import Found
+from runner.staging import asked, cache
 from runner.staging.cache import Home
 from runner.staging.staged import Staged
+
+if TYPE_CHECKING:
+    from runner.staging.bringing import Found
 
 
 def home(job: Job, plan: Launch, scratch: Path) -> Home:
@@ -27,6 +30,8 @@ def brought(job: Job, plan: Launch, scratch: Path) -> Launch:
     wanted = list(asked.items(job.stage))
     if not wanted:
         return plan
+    from runner.staging import bringing  # late: most jobs stage nothing
+
     where, token = home(job, plan, scratch), bringing.token()
     found = bringing.bring(bringing.look(wanted, where, token), where, token)
     for each in found:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from runner.code_server import keys
 from runner.code_server.grading import FORGED
+from runner.code_server.wanted import VARIABLE
 from tests.live.parts_code_server import left
 from tests.live.parts_jobs import Login, Told, logs, said
 from tests.live.parts_slurm import Slurm
@@ -107,7 +107,7 @@ def test_the_key_is_in_files_of_its_owner_and_goes_with_the_job(rewarded: tuple[
     login, told = rewarded
     root = told.folder.root
     secrets = json.decode(told.folder.secrets.read_bytes(), type=dict[str, str])
-    key = secrets[keys.VARIABLE].encode()
+    key = secrets[VARIABLE].encode()
     holders = [each for each in root.rglob("*") if each.is_file() and key in each.read_bytes()]
     assert holders == [told.folder.secrets], "the netrc is each node's own"
     for entry in Path("/proc").iterdir():

@@ -11,7 +11,8 @@ from kit.errors import InvalidFileError, UnknownNameError
 from runner import job as jobs
 from runner import submission
 from runner.chosen import Chosen
-from runner.code_server import in_job, keys
+from runner.code_server import in_job
+from runner.code_server.wanted import VARIABLE
 from runner.job import Job
 from runner.launch import Launch, Service
 from runner.runs import RunFolder
@@ -91,7 +92,7 @@ def test_nodes_that_share_a_machine_share_it(tmp_path: Path) -> None:
 def test_the_key_is_made_with_the_run_and_is_in_no_plan(tmp_path: Path) -> None:
     job = loaded(tmp_path, "code_server: true\nray: false\n")
     plan = planned(job)
-    assert plan.secrets == (keys.VARIABLE,)
+    assert plan.secrets == (VARIABLE,)
     found = []
     for number in range(2):
         folder = RunFolder(tmp_path / f"run-{number}")
@@ -99,8 +100,8 @@ def test_the_key_is_made_with_the_run_and_is_in_no_plan(tmp_path: Path) -> None:
         submission.write_private(folder, plan, {"MINE": "x"})
         found.append(json.decode(folder.secrets.read_bytes()))
         assert folder.secrets.stat().st_mode & 0o777 == 0o600
-    assert all(each["MINE"] == "x" and len(each[keys.VARIABLE]) == 64 for each in found)
-    assert found[0][keys.VARIABLE] != found[1][keys.VARIABLE]
+    assert all(each["MINE"] == "x" and len(each[VARIABLE]) == 64 for each in found)
+    assert found[0][VARIABLE] != found[1][VARIABLE]
 
 
 def test_without_a_key_nothing_is_made(tmp_path: Path) -> None:

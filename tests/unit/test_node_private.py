@@ -8,7 +8,7 @@ import pytest
 from msgspec import json
 
 from kit import files
-from runner.code_server import keys
+from runner.code_server.wanted import VARIABLE
 from runner.facts import Folder
 from runner.fixing import facts_like
 from runner.private import Private
@@ -22,8 +22,8 @@ LOOK = 'echo "AT $NETRC $(stat -c %a "$NETRC" "$(dirname "$NETRC")" | tr "\\n" "
 def given(folder: RunFolder, end: str) -> None:
     """A run whose server has a key, of a user with a netrc."""
     (folder.root / ".netrc").write_text("machine api.example.org login u password p\n")
-    files.write(folder.secrets, json.encode({keys.VARIABLE: "the-key"}), mode=0o600)
-    job(folder, "sh", "-c", LOOK + end, netrc="127.0.0.1", secrets=(keys.VARIABLE,))
+    files.write(folder.secrets, json.encode({VARIABLE: "the-key"}), mode=0o600)
+    job(folder, "sh", "-c", LOOK + end, netrc="127.0.0.1", secrets=(VARIABLE,))
 
 
 def place(log: str) -> Path:
