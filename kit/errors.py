@@ -127,6 +127,16 @@ class VerifyError(SlipworksError):
     code = 42
 
 
+class BusyError(SlipworksError):
+    """All slots of a sandbox server are taken. seconds: after which it is worth to ask again."""
+
+    code = 44
+
+    def __init__(self, message: str, seconds: float, hint: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.seconds = seconds
+
+
 class PrebuildError(SlipworksError):
     """A prebuild went to its end, but some of its images could not be made; all others are there."""
 
@@ -144,7 +154,8 @@ EXIT_CODES: dict[str, int] = {
     for kind in (
         UsageError, UnknownNameError, InvalidFileError, UnsupportedError, HashMismatchError, UnpinnedError,
         MissingToolError, HostError, NoSpaceError, HeldError, NetworkError, AuthError, NotFoundError,
-        QuotaError, BuildError, DriftError, VerifyError, PrebuildError, LaunchError,
+        QuotaError, BuildError, DriftError, VerifyError, PrebuildError, BusyError,
+        LaunchError,
     )
 }  # fmt: skip
 """Class name to exit code, for the reference page and for the test that no two classes share one."""

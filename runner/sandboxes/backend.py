@@ -1,0 +1,53 @@
+"""What an engine must do for sandboxes; each is one file in backends/ with a class BACKEND."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from runner.sandboxes.nouns import Start, Use
+
+State = Literal["running", "paused", "ended"]
+
+
+class Backend(Protocol):
+    """Starts, finds and ends containers. Every call blocks, and may come from several threads at once.
+
+    pauses  why it cannot pause here; None: it can.
+    """
+
+    name: str
+
+    @property
+    def pauses(self) -> str | None: ...
+
+    def check(self) -> str:
+        """Its version if it can run sandboxes here; MissingToolError or HostError with a hint if not."""
+
+    def enforced(self) -> dict[str, str]:
+        """cpus, memory, pids, disk, network -> how the limit is held here, in a word or two ("cgroup",
+        "watched", "affinity", "own", "the host's"): `/health` and `serve` tell it."""
+
+    def start(self, start: Start) -> str:
+        """Starts the container and returns the URL of its server, which may not listen yet. On failure
+        nothing of it is left, and a SlipworksError has the end of its log."""
+
+    def states(self, state: str) -> dict[str, State]:
+        """id -> state of every container of this state folder's (`Start.state`), also of a server before
+        this one. One call however many there are."""
+
+    def pause(self, id: str) -> None: ...
+
+    def resume(self, id: str) -> None: ...
+
+    def stop(self, id: str, grace: float = 10.0) -> None:
+        """TERM, KILL after `grace` seconds; then nothing of it is left: no container, mount, port, process
+        or file but what is in Start.folder. Idempotent; one that is not there is no error."""
+
+    def logs(self, id: str, lines: int = 100) -> str:
+        """The end of what it wrote."""
+
+    def exec_argv(self, id: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
+        """The command that runs one in the container, as its user and in its environment."""
+
+    def use(self, id: str) -> Use: ...
