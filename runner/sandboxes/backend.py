@@ -1,11 +1,19 @@
-"""What an engine must do for sandboxes; each is one file in backends/ with a class BACKEND."""
+"""What an engine must do for sandboxes; each is one file in backends/, where `BACKEND(settings)` makes it."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from kit import say
+from kit.errors import MissingToolError, SlipworksError
+from kit.suggest import unknown
 from runner.sandboxes.nouns import Start, Use
+from runner.sandboxes.settings import Settings
+
+FIRST = ("podman", "apptainer", "docker")
+"""The backends, in the order in which `chosen` tries them."""
 
 State = Literal["running", "paused", "ended"]
 
@@ -51,3 +59,36 @@ class Backend(Protocol):
         """The command that runs one in the container, as its user and in its environment."""
 
     def use(self, id: str) -> Use: ...
+
+
+def get(name: str, settings: Settings) -> Backend:
+    """The backend of that name, whether or not it works here (`check` says so)."""
+    if name not in FIRST:
+        raise unknown("engine", name, FIRST)
+    made: Backend = importlib.import_module(f"runner.sandboxes.backends.{name}").BACKEND(settings)
+    return made
+
+
+def chosen(settings: Settings) -> Backend:
+    """The engine that the settings name, or else the first that works here; it was checked. If none does,
+    one MissingToolError that lists each reason."""
+    if settings.engine:
+        named = get(settings.engine, settings)
+        named.check()
+        return named
+    failures: list[tuple[str, SlipworksError]] = []
+    for name in FIRST:
+        backend = get(name, settings)
+        try:
+            backend.check()
+        except SlipworksError as reason:
+            failures.append((name, reason))
+            if not isinstance(reason, MissingToolError):  # it is here: someone may wonder
+                say.once(f"note: {name} is passed over: {reason.message}")
+            continue
+        return backend
+    raise MissingToolError(
+        "no engine can run sandboxes here: "
+        + "; ".join(f"{name}: {each.message}" for name, each in failures),
+        next((each.hint for _, each in failures if each.hint), None),
+    )

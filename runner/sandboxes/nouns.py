@@ -57,6 +57,7 @@ class Session(Struct, frozen=True, kw_only=True):
     phase     see Phase. why: of a failed one, in one line.
     url, key  of its agent-server; empty before it was started. The key is shown to clients of the server
               alone, and to no log.
+    engine    by which its container was started; empty before that.
     cpus      the numbers of its own processors; slots: how many slots it holds.
     began     when it was asked for; started: when its container was; used: when a client last asked for it
               by name, or its server was last busy.
@@ -68,6 +69,7 @@ class Session(Struct, frozen=True, kw_only=True):
     why: str = ""
     url: str = ""
     key: str = ""
+    engine: str = ""
     cpus: tuple[int, ...] = ()
     slots: int = 1
     began: float = 0.0
