@@ -55,8 +55,8 @@ class Session(Struct, frozen=True, kw_only=True):
     id        of the sandbox, `[0-9a-f]{16}`: no client chooses it. Its container is `slipworks-ID`.
     wish      what was asked for.
     phase     see Phase. why: of a failed one, in one line.
-    url, key  of its agent-server; empty before it was started. The key is shown to clients of the server
-              alone, and to no log.
+    url, key  of its agent-server, from the very beginning: both clients read them in the answer to /start,
+              and never again. The key is shown to clients of the server alone, and to no log.
     engine    by which its container was started; empty before that.
     cpus      the numbers of its own processors; slots: how many slots it holds.
     began     when it was asked for; started: when its container was; used: when a client last asked for it
@@ -120,8 +120,9 @@ class Limits(Struct, frozen=True, kw_only=True):
 class Start(Struct, frozen=True, kw_only=True):
     """All that a backend needs to start one container.
 
-    port    at which its server listens: PORT of a network of its own, published at `publish` of the host; in
-            the host's network `port` itself, free a moment ago.
+    port    of the host, at which clients reach its server: the desk chose it and held it (held_port.py) until
+            a moment ago, for its URL was told before it is started. In a network of its own the server listens
+            at PORT, published at this one; in the host's network at this one itself.
     address of the host, at which clients reach it: others than loopback's where they are on other nodes.
     env     visible values; secret: values that stand in no argv (the session key).
     folder  this sandbox's own, 0700, removed with it: the log, the env file, scratch of the backend.
@@ -136,7 +137,12 @@ class Start(Struct, frozen=True, kw_only=True):
     workdir: str | None = None
     limits: Limits = Limits()
     address: str = "127.0.0.1"
+    port: int = 0
     folder: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.port}"
 
     def __repr__(self) -> str:
         return f"Start({self.name}, {self.image.reference})"
