@@ -24,8 +24,13 @@ def _cache_default() -> str:
     return str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slipworks")
 
 
+def state() -> Path:
+    """The user's folder of what commands leave for later ones, whether or not it exists."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slipworks"
+
+
 def _runs_default() -> str:
-    return str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slipworks" / "runs")
+    return str(state() / "runs")
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,22 @@
+"""Where this machine's sandboxes have their state: a home may be shared by many machines, containers are not."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+from kit import settings
+
+
+def served() -> Path:
+    """Of the server that was given no other folder."""
+    return _here() / "server"
+
+
+def by_hand() -> Path:
+    """Of those that `runner sandbox run` started, which no server looks after."""
+    return _here() / "by-hand"
+
+
+def _here() -> Path:
+    return settings.state() / "sandboxes" / (platform.node() or "localhost")
