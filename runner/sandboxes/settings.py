@@ -17,8 +17,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port          of the server; 0: one that is free.
     cpus          of a slot: a sandbox with resource_factor 1 gets so many processors of its own.
     memory        megabytes of a slot.
-    slots         how many, where that is not to follow from the processors: more than have `cpus` of their own
-                  share what there is, for an agent waits for its model most of the time. 0: it follows.
+    slots         how many; 0: as many as have `cpus` of their own. More than those share the processors,
+                  for an agent waits for its model most of the time.
     reserve       processors that no sandbox gets: for the server, and for builds.
     pids, disk    processes and megabytes that a sandbox may have.
     network       "own": each sandbox has its own where the engine can; "host": none has.
