@@ -107,7 +107,8 @@ def _terminated(number: int, frame: object) -> NoReturn:
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments. A command's `key=value` overrides may stand before, between and after its options.
 
-    A command that takes another one's words (it has WORDS) finds what stands behind `--` in `args.words`.
+    A command that takes another one's words (it has WORDS, of a family the names of such verbs) finds what
+    stands behind `--` in `args.words`.
     """
     own, behind = _apart(argv)
     args, rest = parser(argv).parse_known_args(own)
@@ -127,7 +128,8 @@ def _apart(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str] | None]:
     """argparse cannot tell words for another command from its own once an option stands before them."""
     if "--" not in argv or argv[0] not in verbs():
         return argv, None
-    if not getattr(module(argv[0]), "WORDS", False):
+    taking = getattr(module(argv[0]), "WORDS", False)
+    if not taking or (taking is not True and argv[1] not in taking):
         return argv, None
     at = list(argv).index("--")
     return argv[:at], argv[at + 1 :]

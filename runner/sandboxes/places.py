@@ -1,4 +1,4 @@
-"""Where this machine's sandboxes have their state: a home may be shared by many machines, containers are not."""
+"""Where this machine's sandboxes have their state. A home may be many machines', containers are one's."""
 
 from __future__ import annotations
 
