@@ -1,10 +1,11 @@
-"""The OpenHands SDK's own client, unpatched, in an interpreter of its own: the agent layer's CPython, which holds
-`openhands-workspace` by the layer's hash lock, run on this host by the layer's own loader.
+"""The OpenHands SDK's own client, unpatched, in an interpreter of its own: the agent layer's CPython, which
+holds `openhands-workspace` by the layer's hash lock, run on this host by the layer's own loader.
 
     sdk("kept['box'] = APIRemoteWorkspace(runtime_api_url=url, …)", url=…)
     sdk("answer = kept['box'].execute_command('id -u').stdout")
 
-Imports of the SDK take seconds, so one interpreter serves all tests; `kept` is what they leave for each other.
+To import the SDK takes seconds, so one interpreter serves all tests; `kept` is what they leave for each
+other.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Sdk:
         self.log = log
         python = layer / "python/bin" / f"python{agent_layer.spec().python}"
         (loader,) = (layer / "lib").glob("ld-linux-*")
-        argv = [loader, "--library-path", layer / "lib", python, "-I", "-c", DRIVER]
+        argv = [str(loader), "--library-path", str(layer / "lib"), str(python), "-I", "-c", DRIVER]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(log.parent), "LANG": "C.UTF-8",
                "LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENHANDS_SUPPRESS_BANNER": "1"}  # fmt: skip
         with log.open("w") as file:
@@ -66,7 +67,8 @@ class Sdk:
         self._begun = False
 
     def __call__(self, code: str, **given: Any) -> Any:
-        """Runs `code` with the names of `given`; returns what it leaves in `answer`. SdkError: what it raises."""
+        """Runs `code` with the names of `given`; returns what it leaves in `answer`. SdkError: what it
+        raises."""
         assert self._child.stdin
         if not self._begun:  # meanwhile tests have begun what they need of others
             self._told("import of openhands.workspace")
