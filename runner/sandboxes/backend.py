@@ -37,8 +37,8 @@ class Backend(Protocol):
         "watched", "affinity", "own", "the host's"): `/health` and `serve` tell it."""
 
     def start(self, start: Start) -> str:
-        """Starts the container and returns the URL of its server (`Start.url`: clients have it already), which
-        may not listen yet. On failure nothing of it is left, and a SlipworksError has the end of its log."""
+        """Starts the container and returns the URL of its server (`Start.url`: clients have it already),
+        which may not listen yet. On failure nothing of it is left, and a SlipworksError has its log's end."""
 
     def states(self, state: str) -> dict[str, State]:
         """id -> state of every container of this state folder's (`Start.state`), also of a server before

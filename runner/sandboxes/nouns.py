@@ -121,8 +121,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """All that a backend needs to start one container.
 
     port    of the host, at which clients reach its server: the desk chose it and held it (held_port.py) until
-            a moment ago, for its URL was told before it is started. In a network of its own the server listens
-            at PORT, published at this one; in the host's network at this one itself.
+            a moment ago, for its URL was told before it is started. In a network of its own the server
+            listens at PORT, published at this one; in the host's network at this one itself.
     address of the host, at which clients reach it: others than loopback's where they are on other nodes.
     env     visible values; secret: values that stand in no argv (the session key).
     folder  this sandbox's own, 0700, removed with it: the log, the env file, scratch of the backend.
