@@ -40,6 +40,9 @@ class Backend(Protocol):
         """Starts the container and returns the URL of its server (`Start.url`: clients have it already),
         which may not listen yet. On failure nothing of it is left, and a SlipworksError has its log's end."""
 
+    def adopt(self, id: str, limits: Limits, folder: str) -> None:
+        """Takes over a running container of a server before this one: it is watched again."""
+
     def states(self, state: str) -> dict[str, State]:
         """id -> state of every container of this state folder's (`Start.state`), also of a server before
         this one. One call however many there are."""
@@ -54,6 +57,10 @@ class Backend(Protocol):
 
     def logs(self, id: str, lines: int = 100) -> str:
         """The end of what it wrote."""
+
+    def why(self, id: str) -> str:
+        """How one that ended did, in one line: "it had more than its 512 processes", "exit code 1". Empty
+        where that is not known. To be asked before `stop`."""
 
     def exec_argv(self, id: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
         """The command that runs one in the container, as its user and in its environment."""
@@ -91,4 +98,40 @@ def chosen(settings: Settings) -> Backend:
         "no engine can run sandboxes here: "
         + "; ".join(f"{name}: {each.message}" for name, each in failures),
         next((each.hint for _, each in failures if each.hint), None),
+    )
+
+
+def get(name: str, settings: Settings, *, watch: bool = True) -> Backend:
+    """The backend of that name, whether or not it works here (`check` says so).
+
+    watch  this process stays as long as the sandboxes: limits that the engine cannot hold are held by it.
+    """
+    if name not in NAMES:
+        raise unknown("engine", name, NAMES)
+    made: Backend = importlib.import_module(f"runner.sandboxes.backends.{name}").BACKEND(
+        settings, watch=watch
+    )
+    return made
+
+
+def detect(settings: Settings, *, watch: bool = True) -> Backend:
+    """That of `settings.engine`, or the first that works here; MissingToolError with each reason if none."""
+    if settings.engine:
+        chosen = get(settings.engine, settings, watch=watch)
+        chosen.check()
+        return chosen
+    failures: list[tuple[str, SlipworksError]] = []
+    for name in NAMES:
+        tried = get(name, settings, watch=watch)
+        try:
+            tried.check()
+        except SlipworksError as reason:
+            failures.append((name, reason))
+            if not isinstance(reason, MissingToolError):
+                say.once(f"note: {name} is passed over: {reason.message}")
+            continue
+        return tried
+    raise MissingToolError(
+        "no engine runs sandboxes here: " + "; ".join(f"{name}: {why.message}" for name, why in failures),
+        next((why.hint for _, why in failures if why.hint), None),
     )
