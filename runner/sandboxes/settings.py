@@ -20,6 +20,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     slots         how many; 0: as many as have `cpus` of their own. More than those share the processors,
                   for an agent waits for its model most of the time.
     reserve       processors that no sandbox gets: for the server, and for builds.
+    slots         so many, which share processors where there are too few; 0: as many as processors and memory
+                  allow, and one where they allow none.
     pids, disk    processes and megabytes that a sandbox may have.
     network       "own": each sandbox has its own where the engine can; "host": none has.
     queue         seconds that a request may wait for a slot; 0: it is told at once to come again (429).
@@ -40,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory: int = 8192
     slots: int = 0
     reserve: int = 0
+    slots: int = 0
     pids: int = 512
     disk: int = 20480
     network: Literal["own", "host"] = "own"
