@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from kit import say
 from kit.errors import MissingToolError, SlipworksError
 from kit.suggest import unknown
-from runner.sandboxes.nouns import Start, Use
+from runner.sandboxes.nouns import Limits, Start, Use
 from runner.sandboxes.settings import Settings
 
 FIRST = ("podman", "apptainer", "docker")
@@ -98,40 +98,4 @@ def chosen(settings: Settings) -> Backend:
         "no engine can run sandboxes here: "
         + "; ".join(f"{name}: {each.message}" for name, each in failures),
         next((each.hint for _, each in failures if each.hint), None),
-    )
-
-
-def get(name: str, settings: Settings, *, watch: bool = True) -> Backend:
-    """The backend of that name, whether or not it works here (`check` says so).
-
-    watch  this process stays as long as the sandboxes: limits that the engine cannot hold are held by it.
-    """
-    if name not in NAMES:
-        raise unknown("engine", name, NAMES)
-    made: Backend = importlib.import_module(f"runner.sandboxes.backends.{name}").BACKEND(
-        settings, watch=watch
-    )
-    return made
-
-
-def detect(settings: Settings, *, watch: bool = True) -> Backend:
-    """That of `settings.engine`, or the first that works here; MissingToolError with each reason if none."""
-    if settings.engine:
-        chosen = get(settings.engine, settings, watch=watch)
-        chosen.check()
-        return chosen
-    failures: list[tuple[str, SlipworksError]] = []
-    for name in NAMES:
-        tried = get(name, settings, watch=watch)
-        try:
-            tried.check()
-        except SlipworksError as reason:
-            failures.append((name, reason))
-            if not isinstance(reason, MissingToolError):
-                say.once(f"note: {name} is passed over: {reason.message}")
-            continue
-        return tried
-    raise MissingToolError(
-        "no engine runs sandboxes here: " + "; ".join(f"{name}: {why.message}" for name, why in failures),
-        next((why.hint for _, why in failures if why.hint), None),
     )
