@@ -17,11 +17,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port          of the server; 0: one that is free.
     cpus          of a slot: a sandbox with resource_factor 1 gets so many processors of its own.
     memory        megabytes of a slot.
-    slots         how many; 0: as many as have `cpus` of their own. More than those share the processors,
-                  for an agent waits for its model most of the time.
+    slots         how many; 0: as many as have `cpus` and `memory` of their own, and at least one. More than
+                  those share the processors, for an agent waits for its model most of the time.
     reserve       processors that no sandbox gets: for the server, and for builds.
-    slots         so many, which share processors where there are too few; 0: as many as processors and memory
-                  allow, and one where they allow none.
     pids, disk    processes and megabytes that a sandbox may have.
     network       "own": each sandbox has its own where the engine can; "host": none has.
     queue         seconds that a request may wait for a slot; 0: it is told at once to come again (429).
@@ -42,7 +40,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory: int = 8192
     slots: int = 0
     reserve: int = 0
-    slots: int = 0
     pids: int = 512
     disk: int = 20480
     network: Literal["own", "host"] = "own"
