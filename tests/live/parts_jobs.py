@@ -66,8 +66,11 @@ class Login:
         if cache:
             self.settings["SLIPWORKS_CACHE"] = str(cache)
 
-    def type(self, *words: str, terminal: bool = False, **env: str) -> Told:
-        """A command of the runner, typed by the user, at a terminal where asked. Empty ones are unset."""
+    def type(
+        self, *words: str, terminal: bool = False, given: str = "", cwd: Path | None = None, **env: str
+    ) -> Told:
+        """A command of the runner, typed by the user, at a terminal where asked; `given` stands on its stdin.
+        Empty variables are unset."""
         mine = {
             "SLIPWORKS_CLUSTER": "generic", "SLIPWORKS_RUNS": str(self.runs),
             "PYTHONPATH": os.pathsep.join(map(str, PACKAGES)),
@@ -80,7 +83,7 @@ class Login:
             argv = ["script", "--quiet", "--return", "--command", shell.line(argv), "/dev/null"]
         name = self.user.name if self.user else None
         said = {key: value for key, value in (mine | self.settings | env).items() if value}
-        done = self.slurm.run(*argv, user=name, env=said, check=False)
+        done = self.slurm.run(*argv, user=name, env=said, check=False, cwd=cwd, given=given)
         assert "Traceback" not in done.stderr, done.stderr
         return Told(done.returncode, done.stdout, done.stderr)
 

@@ -45,6 +45,7 @@ class Slurm(Struct, kw_only=True):
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         check: bool = True,
+        given: str = "",
     ) -> subprocess.CompletedProcess[str]:
         """A command with this Slurm's environment (and `env` laid over it), as root or as `user`."""
         whole = self.env | (env or {})
@@ -52,8 +53,8 @@ class Slurm(Struct, kw_only=True):
             whole |= {"USER": user, "LOGNAME": user}
         done = subprocess.run(
             argv, env=whole, cwd=cwd or self.shared, capture_output=True, text=True, timeout=120, check=False,
-            errors="surrogateescape",
-            stdin=subprocess.DEVNULL, **daemons.identity(user),
+            errors="surrogateescape", **daemons.identity(user),
+            **({"input": given} if given else {"stdin": subprocess.DEVNULL}),
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done

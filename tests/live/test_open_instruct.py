@@ -22,22 +22,23 @@ from tests.live.parts_jobs import Login, Told, environment, logs
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
 from tests.live.parts_slurm_daemons import until
+from tests.pages import ROOT, blocks, typed
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
-EXAMPLE = Path(__file__).parents[2] / "examples/open-instruct-isambard/job.yaml"
+PAGE = ROOT / "docs/how-to/open-instruct-on-isambard.md"
+EXAMPLE = ROOT / "examples/open-instruct-isambard/job.yaml"
 LIBRARY = f"/usr/lib/{platform.machine()}-linux-gnu/libBrokenLocale.so.1"  # stands for the wheel's NCCL
 BAD = tuple(node for each in clusters.load("isambard").exclude for node in each.nodes)
 KEY = "w4ndb-$(key)'"
-# What this machine has not: Isambard's interfaces, its processors, a scratch of its users.
+SUBMIT = ["submit", "examples/open-instruct-isambard/job.yaml", "--cluster", "isambard"]
+# What this machine has not: Isambard's interfaces, its processors.
 OWN = """
 [clusters.isambard]
 arch = "cpu"
 engines = ["apptainer"]
 interface = "eth0"
-interfaces = {{ nccl = "eth" }}
-scratch = "{0}/the user's scratch"
-runs = "{0}/where the profile says/logs"
+interfaces = { nccl = "eth" }
 """
 PROGRAM = """
 import hashlib, json, os, pathlib, sys, urllib.request
@@ -102,7 +103,7 @@ def login(isambard: Slurm, cached_sif: Path, ordinary_user: User) -> Iterator[Lo
     """A user with a checkout, an image and a config.toml of their own."""
     shared, home = isambard.shared, ordinary_user.folder
     (shared / "config/slipworks").mkdir(parents=True)
-    (shared / "config/slipworks/config.toml").write_text(OWN.format(shared))
+    (shared / "config/slipworks/config.toml").write_text(settings(shared))
     checkout = home / "src/open-instruct/open_instruct"
     checkout.mkdir(parents=True)
     (checkout / "grpo_fast.py").write_text(PROGRAM)
@@ -110,26 +111,66 @@ def login(isambard: Slurm, cached_sif: Path, ordinary_user: User) -> Iterator[Lo
     (home / "images").mkdir()
     (sif,) = (cached_sif / "images/sif").glob("cpu-*.sif")
     shutil.copyfile(sif, home / "images/open-instruct.sif")
-    for folder in (shared / "the user's scratch", shared / "where the profile says"):
-        folder.mkdir()
+    for folder in (shared / "the user's scratch", shared / "config/slipworks"):
+        folder.mkdir(exist_ok=True)
         shutil.chown(folder, ordinary_user.name)
     mine = [home / "src", home / "images"]
     for path in (*mine, *(each for above in mine for each in above.rglob("*"))):
         shutil.chown(path, ordinary_user.name)
     yield Login(
-        isambard, ordinary_user, cached_sif, XDG_CONFIG_HOME=str(shared / "config"), SLIPWORKS_RUNS=""
-    )
+        isambard, ordinary_user, cached_sif, XDG_CONFIG_HOME=str(shared / "config"), SLIPWORKS_RUNS="",
+        SLIPWORKS_CLUSTER="",
+    )  # fmt: skip
     for path in mine:
         shutil.rmtree(path)
 
 
+def settings(shared: Path) -> str:
+    """The page's own, with the user's folders in the place of those that stand for them, and OWN."""
+    text = "\n".join(blocks(PAGE.read_text(), "toml"))
+    assert "/projects/your_project/you" in text
+    text = text.replace("/projects/your_project/you", f"{shared}/the user's scratch")
+    return text.replace("[clusters.isambard]", OWN.strip())
+
+
 @pytest.fixture(scope="module")
-def told(login: Login) -> Told:
+def typing(login: Login) -> dict[str, Told]:
+    """The page, followed as far as the submission, which is `told`'s: what each command said. The training
+    file of the user's own is for more nodes than there are: that is looked at, as a dry run."""
+    assert login.user
+    (login.user.folder / "mine.yaml").write_text("num_learners_per_node: [1, 1]\n")
+    found = {}
+    for words in typed(PAGE):
+        if words == SUBMIT or words[0] in ("status", "logs", "why"):
+            continue
+        own = [each.replace("~", str(login.user.folder)) for each in words]
+        more = ["--dry-run"] if "nodes=10" in words else []
+        given = KEY if words[0] == "secrets" else ""
+        found[" ".join(words)] = each = login.type(*own, *more, given=given, cwd=ROOT)
+        assert each.code == 0, (words, each.err)
+    return found
+
+
+def test_the_page_up_to_the_submission(typing: dict[str, Told]) -> None:
+    said = {words: told.out + told.err for words, told in typing.items()}
+    submit = " ".join(SUBMIT)
+    assert list(typing) == [
+        "doctor --cluster isambard", "secrets set WANDB_API_KEY", f"{submit} --dry-run",
+        f"{submit} training=~/mine.yaml nodes=10", f"{submit} --explain",
+    ]  # fmt: skip
+    assert "WANDB_API_KEY: stored" in said["secrets set WANDB_API_KEY"]
+    assert "isambard" in said["doctor --cluster isambard"]
+    assert "#SBATCH --nodes=2\n" in typing[f"{submit} --dry-run"].out
+    assert "#SBATCH --nodes=10\n" in typing[f"{submit} training=~/mine.yaml nodes=10"].out
+    assert "NCCL" in said[f"{submit} --explain"]
+    assert KEY not in "".join(said.values())
+
+
+@pytest.fixture(scope="module")
+def told(login: Login, typing: dict[str, Told]) -> Told:
     """The example, submitted with what no profile can know, once a later job of its chain has ended well."""
-    made = login.type(
-        "submit", str(EXAMPLE), "--cluster", "isambard", "restarts=3", f"env.VLLM_NCCL_SO_PATH={LIBRARY}",
-        "--json", WANDB_API_KEY=KEY,
-    )  # fmt: skip
+    assert SUBMIT in typed(PAGE)
+    made = login.type(*SUBMIT, "restarts=3", f"env.VLLM_NCCL_SO_PATH={LIBRARY}", "--json", cwd=ROOT)
     assert made.code == 0, made.err
     # What is changed after the submission is not what runs.
     assert login.user
@@ -156,7 +197,7 @@ def test_the_job_has_whole_nodes_and_no_bad_one(login: Login, told: Told) -> Non
 
 
 def test_logs_lie_where_the_profile_says(login: Login, told: Told) -> None:
-    assert told.folder.root.parent == login.slurm.shared / "where the profile says/logs"
+    assert told.folder.root.parent == login.slurm.shared / "the user's scratch/logs"
     names = {each.name for each in told.folder.root.iterdir()}
     assert {f"slurm-{job}.out" for job in told.jobs[: len(told.folder.attempts())]} <= names
     assert told.folder.attempt(1).log(1).exists()
@@ -202,6 +243,16 @@ def test_slingshot_ray_and_the_preload(report: dict[str, Any]) -> None:
     assert not any(each["daemon"] for each in report["learners"]), "raylets"
     address = report["driver"]["env"]["RAY_ADDRESS"]
     assert address.partition(":")[0] == report["driver"]["address"].strip()
+
+
+def test_the_page_after_the_submission(login: Login, told: Told) -> None:
+    said = {}
+    for words in typed(PAGE):
+        if words[0] in ("status", "logs", "why"):
+            said[words[0]] = each = login.type(*words, cwd=ROOT)
+            assert each.code == 0, (words, each.err)
+    assert told.folder.run_id in said["status"].out and "node 1" in said["logs"].out + said["logs"].err
+    assert "succeeded" in said["why"].out + said["why"].err
 
 
 def test_what_broke_it_off_is_known(login: Login, told: Told) -> None:
