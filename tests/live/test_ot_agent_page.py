@@ -1,4 +1,4 @@
-"""The page for those who trained with OpenThoughts-Agent's launcher, followed on a Slurm with JURECA's profile.
+"""The page for those who trained with OpenThoughts-Agent's launcher, followed on a Slurm like JURECA's.
 
 Its commands are typed as they stand. The hub is a stand-in on loopback, SkyRL's main_base one that reports:
 the cpu image has no SkyRL, and what its example reads Parquet with rides along as code.
