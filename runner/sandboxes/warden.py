@@ -1,0 +1,174 @@
+"""Holds limits of sandboxes that an engine cannot hold here: processes, memory, processors, disk.
+
+It looks every second or so, and ends what has more than it may. So a limit may be passed for a moment, which
+a control group would not allow; and a sandbox that passes it ends as a whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Collection
+
+from msgspec import Struct
+
+from kit import say
+from kit.errors import SlipworksError
+from runner.sandboxes import processes
+from runner.sandboxes.nouns import Limits, Use
+
+PACE = 1.0  # seconds between two looks at processes
+DISK_PACE = 5.0  # and at what was written
+SHARE = 20  # a look that takes long is repeated after so many times as long: 5 % of a processor at most
+Measure = Callable[[], int | None]
+"""Bytes that a sandbox has written; None: not known now."""
+
+
+class _Watched(Struct, frozen=True, kw_only=True):
+    """held: limits that the engine holds by itself ("cpus", "memory", "pids", "disk")."""
+
+    id: str
+    pid: int
+    namespace: str
+    limits: Limits
+    held: frozenset[str]
+    disk: Measure | None
+
+    @property
+    def by_processes(self) -> bool:
+        return not {"cpus", "memory", "pids"} <= self.held
+
+
+class Warden:
+    """Watches sandboxes from threads of its own, which end with the last of them. Any thread may call it.
+
+    end(id)  the engine's way to kill one, where a signal is not allowed to us.
+    """
+
+    def __init__(self, end: Callable[[str], None], pace: float = PACE, disk_pace: float = DISK_PACE) -> None:
+        self._end = end
+        self._paces: dict[str, float] = {"processes": pace, "disk": disk_pace}
+        self._watched: dict[str, _Watched] = {}
+        self._why: dict[str, str] = {}
+        self._disk: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._woken = threading.Condition(self._lock)
+
+    def watch(
+        self, id: str, pid: int, limits: Limits, held: Collection[str] = (), disk: Measure | None = None
+    ) -> None:
+        """Begins to watch a sandbox by its first process (as this host numbers it). Where that has ended
+        already there is nothing to watch."""
+        one = _Watched(
+            id=id, pid=pid, namespace=processes.namespace(pid), limits=limits, held=frozenset(held), disk=disk
+        )
+        with self._lock:
+            self._why.pop(id, None)
+            self._watched[id] = one
+            if one.by_processes and one.namespace:
+                self._begin("processes", self._look_at_processes)
+            if disk and "disk" not in one.held:
+                self._begin("disk", self._look_at_disks)
+            self._woken.notify_all()
+
+    def forget(self, id: str) -> None:
+        """Idempotent. What is known of its end is forgotten, too."""
+        with self._lock:
+            for table in (self._watched, self._why, self._disk):
+                table.pop(id, None)
+            self._woken.notify_all()
+
+    def why(self, id: str) -> str:
+        """For what it was ended; empty if it was not."""
+        return self._why.get(id, "")
+
+    def root(self, id: str) -> tuple[int, str]:
+        """The first process of one that is watched, and its namespace; (0, "") of others."""
+        one = self._watched.get(id)
+        return (one.pid, one.namespace) if one else (0, "")
+
+    def use(self, id: str) -> Use:
+        """What it uses now; disk: at the last look."""
+        one = self._watched.get(id)
+        if not one or not one.namespace:
+            return Use(disk=self._disk.get(id))
+        found = processes.belonging([one.namespace])[one.namespace]
+        return Use(
+            memory=processes.shared_memory_once(found),
+            pids=sum(each.threads for each in found),
+            disk=self._disk.get(id),
+        )
+
+    # Threads
+
+    def _begin(self, name: str, look: Callable[[], None]) -> None:
+        if name not in self._threads:
+            work = threading.Thread(target=self._go, args=(name, look), name=f"warden: {name}", daemon=True)
+            self._threads[name] = work
+            work.start()
+
+    def _go(self, name: str, look: Callable[[], None]) -> None:
+        while True:
+            began = time.monotonic()
+            look()
+            pace = max(self._paces[name], SHARE * (time.monotonic() - began))
+            with self._lock:
+                end = time.monotonic() + pace
+                while self._watched and (left := end - time.monotonic()) > 0:
+                    self._woken.wait(left)
+                if not self._watched:
+                    del self._threads[name]
+                    return
+
+    def _look_at_processes(self) -> None:
+        with self._lock:
+            some = {each.namespace: each for each in self._watched.values() if each.by_processes}
+        some.pop("", None)
+        for namespace, found in processes.belonging(some).items():
+            one = some[namespace]
+            if found and (why := _excess(one, found)):
+                self._finish(one, why)
+            elif one.limits.cpus and "cpus" not in one.held:
+                processes.pin(found, one.limits.cpus)
+
+    def _look_at_disks(self) -> None:
+        with self._lock:
+            some = [each for each in self._watched.values() if each.disk and "disk" not in each.held]
+        for one in some:
+            used = None
+            with contextlib.suppress(SlipworksError, OSError):  # it may end just now
+                used = one.disk() if one.disk else None
+            if used is None:
+                continue
+            with self._lock:
+                if self._watched.get(one.id) is one:
+                    self._disk[one.id] = used
+            if used > one.limits.disk:
+                self._finish(one, f"it had more than its {_size(one.limits.disk)} of disk: {_size(used)}")
+
+    def _finish(self, one: _Watched, why: str) -> None:
+        with self._lock:
+            if self._watched.get(one.id) is not one or one.id in self._why:
+                return
+            self._why[one.id] = why
+        say.say(f"sandbox {one.id} is ended: {why}")
+        if not processes.kill(one.pid, one.namespace):
+            self._end(one.id)
+
+
+def _excess(one: _Watched, found: list[processes.Process]) -> str:
+    """What it has too much of, in words; empty: nothing."""
+    threads = sum(each.threads for each in found)
+    if "pids" not in one.held and threads > one.limits.pids:
+        return f"it had more than its {one.limits.pids} processes and threads: {threads}"
+    if "memory" not in one.held and sum(each.memory for each in found) > one.limits.memory:
+        memory = processes.shared_memory_once(found)
+        if memory > one.limits.memory:
+            return f"it had more than its {_size(one.limits.memory)} of memory: {_size(memory)}"
+    return ""
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.0f} MB"
