@@ -186,7 +186,9 @@ def _probe(folder: Path, told: str) -> None:
 
 RESERVED = frozenset(
     f"SLIPWORKS_{name}"
-    for name in ("RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS", "STAGED")
+    for name in (
+        "RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS", "STAGED", "SANDBOX_URL", "SANDBOX_KEY",
+    )  # fmt: skip
 )
 """Variables of this prefix that are not settings: the runner sets them for a job's processes."""
 

@@ -29,6 +29,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pull_within   seconds for an image to be there.
     bake_to       REGISTRY/NAMESPACE to which a base without an agent-server is baked; None: the layer is
                   mounted, which podman and apptainer can.
+    layer         the agent-server's layer as the engine mounts it: a squashfs for apptainer, a folder for the
+                  others; None: that of the store, made if it is not there. A job's nodes cannot make it.
     prefix        what older clients put before their images' names.
     """
 
@@ -49,4 +51,5 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start_within: float = 120.0
     pull_within: float = 1800.0
     bake_to: str | None = None
+    layer: str | None = None
     prefix: str = ""
