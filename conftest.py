@@ -10,6 +10,8 @@ pytest_plugins = [
     "tests.live.parts_agent",
     "tests.live.parts_bases",
     "tests.live.parts_sandboxes",
+    "tests.live.parts_sandbox_standin",
+    "tests.live.parts_sdk",
     "tests.live.parts_slurm",
     "tests.live.parts_jobs",
 ]

@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -179,7 +178,16 @@ def told(url: str, path: str, seconds: float = PATIENCE) -> str:
     return found[0]
 
 
-def open_to(user: User, path: Path) -> Path:
-    """A folder of the user's, with what is in it."""
-    shutil.chown(path, user.name)
-    return path
+def containers() -> list[str]:
+    """Of these tests' podman."""
+    told = subprocess.run(["podman", "ps", "--all", "--quiet"], check=True, capture_output=True, text=True)
+    return told.stdout.split()
+
+
+def gone(url: str) -> bool:
+    """Whether nobody listens there any more."""
+    try:
+        asked("GET", f"{url}/alive", timeout=5.0)
+    except OSError:
+        return True
+    return False

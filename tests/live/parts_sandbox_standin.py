@@ -7,6 +7,8 @@ Of its environment: BEGIN  lines of sh that run beside the server; what they say
 
 from __future__ import annotations
 
+import pytest
+
 from image_cache.bake import KEY
 from runner import agent_layer
 from tests.live.parts_bases import busybox
@@ -39,17 +41,23 @@ wait $server
 """
 
 
-def standin() -> Bottom:
+def bottom() -> Bottom:
     own = [
         Entry(FOLDER[1:]), Entry(f"{FOLDER[1:]}/bin"),
+        Entry(f"{FOLDER[1:]}/bin/tini", b'#!/bin/sh\nshift\nexec "$@"\n'),
         Entry(f"{FOLDER[1:]}/bin/start", START.encode()),
         *(Entry(f"bin/{each}", link="busybox") for each in APPLETS if each != "busybox"),
     ]  # fmt: skip
     labels = {KEY: "0" * 64, agent_layer.CLIENT_LABEL: agent_layer.CLIENT}
-    config = {"Entrypoint": [f"{FOLDER}/bin/start"], "Cmd": None, "Labels": labels}
+    config = {
+        "Entrypoint": [f"{FOLDER}/bin/tini", "--", f"{FOLDER}/bin/start"],
+        "Cmd": None,
+        "Labels": labels,
+    }
     return Bottom(name="standin", image=served(tar(busybox()), own, config=config))
 
 
-def pushed(host: str) -> str:
+@pytest.fixture(scope="session")
+def standin(registry_host: str) -> str:
     """Its reference in a registry."""
-    return put(standin(), host, "standin/agent")
+    return put(bottom(), registry_host, "standin/agent")
