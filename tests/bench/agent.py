@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from containers import engine
-from image_cache import streams
+from image_cache import bake, streams
 from image_cache.store import Store
 from kit import process, say
 from kit.nouns import Image, Platform, key_of
@@ -59,7 +59,7 @@ def made(folder: Path) -> dict[str, Image]:
     }
     return {
         name: store.put_on(base, [each], key=key_of({"image": name}), name=name.replace(" ", "-"),
-                           entrypoint=layer.entrypoint)
+                           entrypoint=layer.entrypoint, labels={bake.KEY: layer.key})
         for name, each in layers.items()
     }  # fmt: skip
 
