@@ -12,6 +12,7 @@ import struct
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -20,6 +21,7 @@ from containers.engine import Bind
 from containers.mounts import mount_option
 from definitions import layers
 from image_cache import streams
+from image_cache.bake import Added
 from image_cache.ensure import ensure_artifact
 from image_cache.oci import Artifact
 from image_cache.store import Store
@@ -27,6 +29,7 @@ from kit import files, say
 from kit.errors import InvalidFileError
 from kit.nouns import LayerSpec, Platform, key_of
 from runner import building, layer_mounts
+from runner.cli import version
 
 NAME = "agent-server"
 CLIENT = "/usr/local/bin/openhands-agent-server"
@@ -52,8 +55,8 @@ class AgentLayer(Struct, frozen=True, kw_only=True):
 
     @property
     def entrypoint(self) -> tuple[str, ...]:
-        """What a bake sets: reaps orphans, and starts the server, or else the command that it is given."""
-        return f"{self.folder}/bin/tini", "--", f"{self.folder}/bin/start"
+        """What a bake sets."""
+        return start(self.folder)
 
 
 class Forms(Struct, frozen=True, kw_only=True):
@@ -117,6 +120,20 @@ def mount_argv(engine: str, path: Path) -> list[str]:
             )
         return ["--volume", f"{source}:{target}:O"]
     return ["--mount", mount_option(Bind(path, target, read_only=True), "readonly")]
+
+
+def added(layer: AgentLayer, *, client_path: bool = True, wanted: Literal["gzip", "zstd"] = "gzip") -> Added:
+    """What a bake puts on every base."""
+    return Added(
+        platform=layer.platform, gzip=layer.gzip, zstd=layer.zstd, wanted=wanted,
+        tiny=layer.tiny if client_path else None, entrypoint=layer.entrypoint, version=version(),
+        labels={CLIENT_LABEL: CLIENT} if client_path else {},
+    )  # fmt: skip
+
+
+def start(folder: str) -> tuple[str, ...]:
+    """The words that reap orphans, and start the server, or else the command that they are given."""
+    return f"{folder}/bin/tini", "--", f"{folder}/bin/start"
 
 
 def spec() -> LayerSpec:

@@ -31,8 +31,7 @@ from kit import progress, say
 from kit.errors import SlipworksError
 from kit.nouns import Platform
 from runner import agent_layer, images
-from runner.cli import version
-from runner.prebuilds import repository
+from runner.bake_targets import repository
 
 Compression = Literal["gzip", "zstd"]
 
@@ -108,11 +107,7 @@ def keep_choices(journal: Journal, made: Choices) -> None:
 
 def added(layer: agent_layer.AgentLayer, made: Choices) -> Added:
     """What a bake puts on every base."""
-    return Added(
-        platform=layer.platform, gzip=layer.gzip, zstd=layer.zstd, wanted=made.compression,
-        tiny=layer.tiny if made.client_path else None, entrypoint=layer.entrypoint, version=version(),
-        labels={agent_layer.CLIENT_LABEL: agent_layer.CLIENT} if made.client_path else {},
-    )  # fmt: skip
+    return agent_layer.added(layer, client_path=made.client_path, wanted=made.compression)
 
 
 def ours(what: Added | None) -> Sequence[Descriptor]:

@@ -27,7 +27,7 @@ from image_cache.places import Origin
 from image_cache.prebuild.planning import error_class
 from image_cache.prebuild.schema import ErrorClass
 from kit import process
-from kit.errors import SlipworksError, UnsupportedError, VerifyError
+from kit.errors import NetworkError, SlipworksError, UnsupportedError, VerifyError
 from kit.nouns import Platform
 from runner import client_folder, sandbox
 from runner.agent_layer import CLIENT, CLIENT_LABEL
@@ -213,10 +213,13 @@ class _Work:
                 self.notes.append(different)
 
 
-def pulled(engine: Engine, origin: Origin, platform: Platform, stop: threading.Event | None = None) -> str:
+def pulled(
+    engine: Engine, origin: Origin, platform: Platform, stop: threading.Event | None = None, *,
+    within: float = PULL,
+) -> str:  # fmt: skip
     """Lets the engine pull an image; returns what it calls it. Errors of the kind that it tells of.
 
-    Once `stop` is set the pull is ended.
+    Once `stop` is set, or after `within` seconds, the pull is ended.
     """
     local, stop = origin.kind != "registry", stop or threading.Event()
     given = f"{origin.kind}:{origin.place}{f':{origin.tag}' if origin.tag else ''}" if local else str(origin)
@@ -224,13 +227,15 @@ def pulled(engine: Engine, origin: Origin, platform: Platform, stop: threading.E
     argv = engine.pull_argv(given, platform, insecure=insecure)
     with tempfile.NamedTemporaryFile(prefix="slipworks-pull-") as log:
         child = process.start(argv, what=f"pull {origin}", log=Path(log.name))
-        end = time.monotonic() + PULL
+        end = time.monotonic() + within
         try:
             while child.poll() is None and time.monotonic() < end and not stop.wait(sandbox.POLL):
                 pass
         finally:
-            if child.poll() is None:
+            if late := child.poll() is None:
                 process.end_group(child)
+        if late and not stop.is_set():
+            raise NetworkError(f"could not pull {origin}: it is not here after {within:g} s", "try again")
         said = Path(log.name).read_text(errors="replace")
     if child.returncode:
         raise complaints.explain(f"pull {origin}", said, str(origin), code=child.returncode)

@@ -91,7 +91,7 @@ class Sifs:
             if stop := self._stop_of(entry):
                 return _failed(entry, stop, state="left")
             try:
-                made = self._made(entry)
+                made = self.made(entry)
                 self._go_on(entry, made)
                 return replace(made, seconds=round(time.monotonic() - began, 2))
             except SlipworksError as failure:
@@ -105,17 +105,8 @@ class Sifs:
                 return _failed(entry, told, seconds=round(time.monotonic() - began, 2))
         raise AssertionError("it is tried until it returns")
 
-    def end(self) -> None:
-        """Lets what threads are at fail soon. For a process that is interrupted."""
-        self._ended.set()
-        process.end_streams()
-
-    def _hear(self, line: str) -> None:
-        """Of many at once nobody could follow the lines; they come often enough to end by."""
-        if self._ended.is_set():
-            raise SlipworksError("it was interrupted")
-
-    def _made(self, entry: Entry) -> Done:
+    def made(self, entry: Entry) -> Done:
+        """One image, tried once; raises what failed."""
         source = self.sources.of(entry.base)
         if self.fetch:
             client = self.sources.client(source.wanted.host)
@@ -134,6 +125,16 @@ class Sifs:
         if self.pin:
             self.store.pins.put(source.key, "sif")
         return _done(entry, "made" if mine else "there", sif)
+
+    def end(self) -> None:
+        """Lets what threads are at fail soon. For a process that is interrupted."""
+        self._ended.set()
+        process.end_streams()
+
+    def _hear(self, line: str) -> None:
+        """Of many at once nobody could follow the lines; they come often enough to end by."""
+        if self._ended.is_set():
+            raise SlipworksError("it was interrupted")
 
     def _put(self, source: Source) -> Image:
         mine = self.store.find(source.key, "oci")

@@ -72,3 +72,6 @@ class Images(Protocol):
         not."""
 
     def exists(self, image: str) -> ImageFound | None: ...
+
+    def close(self) -> None:
+        """Ends what is being brought, so that no program of it outlives the server. Idempotent."""

@@ -54,13 +54,13 @@ class Session(Struct, frozen=True, kw_only=True):
 
     id        of the sandbox, `[0-9a-f]{16}`: no client chooses it. Its container is `slipworks-ID`.
     wish      what was asked for.
-    phase     see Phase. why: of a failed one, in one line.
+    phase     see Phase. why: of one that failed, or whose lifetime was over, in one line.
     url, key  of its agent-server, from the very beginning: both clients read them in the answer to /start,
               and never again. The key is shown to clients of the server alone, and to no log.
-    engine    by which its container was started; empty before that.
+    engine    by which its container is started; empty before that.
     cpus      the numbers of its own processors; slots: how many slots it holds.
-    began     when it was asked for; started: when its container was; used: when a client last asked for it
-              by name, or its server was last busy.
+    began     when it was asked for; admitted: when it got its slots; started: when its container was; used:
+              when a client last asked for it, or its server was last busy.
     """
 
     id: str
@@ -73,6 +73,7 @@ class Session(Struct, frozen=True, kw_only=True):
     cpus: tuple[int, ...] = ()
     slots: int = 1
     began: float = 0.0
+    admitted: float = 0.0
     started: float = 0.0
     ready: float = 0.0
     used: float = 0.0
@@ -96,9 +97,12 @@ class Ready(Struct, frozen=True, kw_only=True):
 
     reference  the engine's own name of it, or a SIF's path.
     mount      words for the engine that mount the agent layer; empty where the image has it baked.
-    entrypoint the words of the image's entrypoint that are kept (baked ones); empty: cleared.
+    entrypoint the words of the image's entrypoint that are kept (baked ones); empty: cleared. Of a SIF always
+               empty: `command` is then all of it.
     command    the whole command behind that entrypoint, without `--host` and `--port`.
-    user       by which it is run; None: the image's.
+    user       the image's own, for an engine that does not know it (a SIF's); None: not known, or the engine
+               knows it.
+    workdir    the same of its working folder.
     """
 
     reference: str
@@ -106,6 +110,7 @@ class Ready(Struct, frozen=True, kw_only=True):
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     user: str | None = None
+    workdir: str | None = None
 
 
 class Limits(Struct, frozen=True, kw_only=True):

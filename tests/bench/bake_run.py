@@ -20,7 +20,7 @@ from image_cache.places import Origin
 from image_cache.prebuild.journal import Header, Journal
 from image_cache.prebuild.lists import Entry
 from runner import prebuilding
-from runner.prebuilds import repository
+from runner.bake_targets import repository
 from tests.live import parts_registry
 from tests.live.parts_registry import PASSWORD, USER, Tokens
 

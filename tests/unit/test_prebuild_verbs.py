@@ -18,7 +18,7 @@ from image_cache.prebuild.journal import Header, Journal
 from kit import progress
 from kit.errors import InvalidFileError, NetworkError, UsageError
 from kit.nouns import Platform
-from runner import cli, prebuilding, prebuilds
+from runner import bake_targets, cli, prebuilding, prebuilds
 from tests.unit.parts_prebuild import AMD64, TO, Hub, Shelf, added, journal
 
 ARGS = ("--to", TO, "--platform", "amd64")
@@ -205,7 +205,7 @@ def test_replace_needs_a_list(places: type[Places], typed: Any) -> None:
     ],
 )  # fmt: skip
 def test_targets(given: str, kept: str) -> None:
-    assert prebuilds.target(given) == kept
+    assert bake_targets.target(given) == kept
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_targets(given: str, kept: str) -> None:
 )
 def test_a_target_has_no_tag(given: str) -> None:
     with pytest.raises(UsageError, match="--to takes a registry and a namespace"):
-        prebuilds.target(given)
+        bake_targets.target(given)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_target_has_no_tag(given: str) -> None:
     ],
 )
 def test_where_an_image_goes(to: str, base: str, expected: str) -> None:
-    assert prebuilds.repository(to, Origin.parse(base)) == expected
+    assert bake_targets.repository(to, Origin.parse(base)) == expected
 
 
 def test_two_targets_with_one_folder_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,11 +150,11 @@ def _files(args: argparse.Namespace) -> list[tuple[Path, Kind]]:
 def _prebuild(args: argparse.Namespace, platform: Platform) -> tuple[Path, Header | None]:
     from image_cache.prebuild.journal import Header
     from kit import settings
-    from runner import prebuilds
+    from runner import bake_targets, prebuilds
 
     if args.to is None:
         return prebuilds.the_one(None, args.platform, args.journal), None
-    to = prebuilds.target(args.to)
+    to = bake_targets.target(args.to)
     if not args.journal:
         settings.writable("cache")
     return args.journal or prebuilds.folder(to, platform), Header(to, platform)
