@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from runner import agent_layer, images
+from tests.live.needs import need
 from tests.live.parts_code_server import BECOME
 from tests.live.parts_jobs import MAIN, PACKAGES, interpreter
+from tests.live.parts_roots import NATIVE
 from tests.live.parts_slurm_daemons import until
 from tests.live.parts_users import User
 
@@ -161,6 +165,21 @@ def serving(state: Path, user: User | None = None, **settings: object) -> Iterat
     finally:
         code = server.end()
     assert code == 0, server.said()
+
+
+@contextlib.contextmanager
+def serving_apptainer(user: User, name: str, layer: bool = False, **settings: object) -> Iterator[Server]:
+    """An ordinary user's, as on a cluster. layer: with the agent's layer, for bases that have none."""
+    need(shutil.which("apptainer"), "apptainer is not installed")
+    home = user.folder / name
+    home.mkdir()
+    shutil.chown(home, user.name)
+    if layer:
+        settings["layer"] = home / "layer.sqfs"
+        shutil.copyfile(agent_layer.squashfs(NATIVE, images.store()), home / "layer.sqfs")
+        (home / "layer.sqfs").chmod(0o644)
+    with serving(home / "state", user, engine="apptainer", **settings) as made:
+        yield made
 
 
 def told(url: str, path: str, seconds: float = PATIENCE) -> str:
