@@ -47,9 +47,15 @@ class Agent:
     def alive(self) -> bool:
         """Whether it says so now. An address where nobody listens, or no longer, is no."""
         try:
-            return self._http.get("/alive", timeout=5.0).status_code == 200
+            with self._http.stream("GET", "/alive", timeout=5.0) as answer:  # its body may have no end
+                return answer.status_code == 200
         except httpx.RequestError:
             return False
+
+    def idle(self) -> float | None:
+        """Seconds since it last did something; None where it does not say, as one of another make."""
+        said = self._json("GET", "/server_info").get("idle_time")
+        return float(said) if isinstance(said, (int, float)) and said >= 0 else None
 
     def command(self, command: str, cwd: str | None = None) -> Ran:
         """Runs a line of sh to its end, within the client's time."""

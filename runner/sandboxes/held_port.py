@@ -31,12 +31,19 @@ class HeldPort:
 def hold(address: str = "", taken: Collection[int] = ()) -> HeldPort:
     """One that was free at `address` (empty: at all of this host's), and is none of `taken`: ports that were
     promised to sandboxes which do not listen yet."""
-    numbers = list(range(LOWEST, max(ports.ephemeral(), LOWEST + 4096)))
-    random.shuffle(numbers)
-    for number in numbers:
+    numbers = range(LOWEST, max(ports.ephemeral(), LOWEST + 4096))
+    first = random.randrange(len(numbers))
+    for turn in range(len(numbers)):
+        number = numbers[(first + turn) % len(numbers)]
         if number not in taken and (bound := _bound(address, number)):
             return HeldPort(bound)
     raise HostError(f"no free port between {LOWEST} and {LOWEST + len(numbers)} for a sandbox", "ss -ltn")
+
+
+def again(address: str, number: int) -> HeldPort | None:
+    """One that was promised by a server before us; None where somebody else has it."""
+    bound = _bound(address, number)
+    return HeldPort(bound) if bound else None
 
 
 def _bound(address: str, number: int) -> socket.socket | None:

@@ -1,0 +1,307 @@
+"""The desk of one node: gives its slots to sandboxes, brings them up, and looks after them until they end."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from kit import share
+from kit.errors import BusyError, NotFoundError, SlipworksError, UnsupportedError, UsageError
+from kit.say import say
+from runner.agent_client import Agent
+from runner.sandboxes import bringing, failures, held_port, reached, records, returning
+from runner.sandboxes import slots as slots_
+from runner.sandboxes.backend import Backend
+from runner.sandboxes.bringing import Asked, Node
+from runner.sandboxes.host import Counts, ImageFound, Images
+from runner.sandboxes.nouns import LIVE, Phase, Session, Wish
+from runner.sandboxes.settings import Settings
+from runner.sandboxes.slots import Line, Pace, Place, Slots
+from runner.sandboxes.table import Entry, Table
+from runner.sandboxes.watch import Watch
+
+FACTORS = (1, 2, 4, 8)
+WAITING = 1000  # requests that may wait: each holds a port
+GRACE = 10.0  # seconds between TERM and KILL
+HASTE = 3.0  # the same when all are ended: Slurm may kill us half a minute after its own TERM
+GONE = 30.0  # seconds that one who stops a sandbox waits for its end
+LINES = 1000  # of a log that are kept
+
+
+class Desk:
+    """A `Host`. `recover` comes first, `close` last.
+
+    folder      the state folder, which the caller holds (records.held): one server at a time may.
+    processors  the numbers of those that sandboxes and the reserve share; None: all that this process has.
+    memory      bytes that they share; None: what this process may have.
+    agent       makes the client that asks an agent-server whether it is alive.
+    """
+
+    def __init__(
+        self, backend: Backend, images: Images, settings: Settings, folder: Path, *,
+        processors: Sequence[int] | None = None, memory: int | None = None,
+        clock: Callable[[], float] = time.time,
+        agent: Callable[[str, str], AbstractContextManager[Asked]] = Agent,
+    ) -> None:  # fmt: skip
+        numbers = slots_.processors() if processors is None else processors
+        bytes_ = share.memory() if memory is None else memory
+        self._slots = Slots(slots_.planned(numbers, bytes_, settings))
+        self._line, self._pace, self._closed = Line(), Pace(), False
+        self._table = Table(folder)
+        self.node = Node(
+            backend=backend, images=images, settings=settings, table=self._table,
+            label=records.label(folder), address=reached.address(settings), clock=clock, agent=agent,
+        )  # fmt: skip
+        self._watch = Watch(self.node, self)
+
+    # What the API asks
+
+    @property
+    def pauses(self) -> str | None:
+        return self.node.backend.pauses
+
+    def start(self, wish: Wish) -> Session:
+        with self._table.lock:
+            found = self._table.named(wish.session)
+            if found and found.session.live:
+                return self._again(found, wish)
+            self._possible(wish)
+            return self._begun(wish)
+
+    def find(self, session: str) -> Session | None:
+        entry = self._table.named(session)
+        return self._used(entry) if entry else None
+
+    def known(self, id: str) -> Session | None:
+        entry = self._table.get(id)
+        return self._used(entry) if entry else None
+
+    def pause(self, id: str) -> Session:
+        return self._turned(id, "ready", "paused")
+
+    def resume(self, id: str) -> Session:
+        return self._turned(id, "paused", "ready")
+
+    def stop(self, id: str) -> Session:
+        entry = self._table.one(id)
+        self.end(entry, "stopped")
+        entry.gone.wait(GONE)
+        return entry.session
+
+    def sessions(self) -> list[Session]:
+        return [each.session for each in self._table.live()]
+
+    def counts(self) -> Counts:
+        return Counts(slots=self._slots.total, free=self._slots.free, waiting=len(self._line))
+
+    def logs(self, id: str, lines: int = 100) -> str:
+        entry = self._table.one(id)
+        if entry.session.live and entry.session.engine:
+            return self.node.backend.logs(id, lines)
+        kept = records.log(self._table.folder, id).splitlines(keepends=True)
+        return "".join(kept[-lines:]) if lines > 0 else ""
+
+    def exists(self, image: str) -> ImageFound | None:
+        return self.node.images.exists(image)
+
+    # From the beginning to the end
+
+    def recover(self) -> None:
+        """Gets the sandboxes of a server before this one back, and begins to look after all."""
+        returning.recovered(self.node, self)
+        self._watch.begin()
+
+    def close(self) -> None:
+        """Ends every sandbox: nothing of this state folder's is left in the engine. Idempotent."""
+        with self._table.lock:
+            first, self._closed = not self._closed, True
+        if first:
+            self._watch.close()
+            returning.emptied(self.node, self, HASTE)
+
+    def adopt(self, entry: Entry, *, bring: bool) -> None:
+        """One of a server before this one: bring: its server is awaited."""
+        session = entry.session
+        with self._table.lock:
+            self._table.add(entry)
+            self._slots.adopt(session.id, session.slots, session.cpus)
+            if bring:
+                self._thread(entry, bringing.awaited)
+
+    def queue(self, entry: Entry) -> None:
+        """Puts one at the end of the line, and gives it slots where it is the first and they are free."""
+        with self._table.lock:
+            self._table.add(entry)
+            until = self.node.clock() + self.node.settings.queue
+            self._line.add(entry.session.id, Place(entry.session.slots, until))
+            self._next()
+
+    def end(self, entry: Entry, phase: Phase, why: str = "", grace: float = GRACE) -> None:
+        """Ends one that lives; else nothing. It is gone when this returns, unless a thread is bringing its
+        container up, which clears it away then, or an engine fails, which is tried again."""
+        with self._table.lock:
+            contained = bool(entry.session.engine)
+            if not self._table.change(entry, LIVE, phase=phase, why=why, ended=self.node.clock()):
+                return
+            self._line.leave(entry.session.id)
+            entry.ending.set()
+            if entry.bringing and contained:
+                return
+        self.clear(entry, grace)
+
+    def clear(self, entry: Entry, grace: float = GRACE) -> None:
+        """Removes what is left of one that ended, and gives its slots to the next. Idempotent."""
+        with self._table.lock:
+            if entry.clearing:
+                return
+            entry.clearing = True
+        session = entry.session
+        if entry.port:
+            entry.port.release()
+        try:
+            self._removed(entry, grace)
+        except (SlipworksError, OSError) as failure:
+            say(f"error: sandbox {session.id} could not be removed, which is tried again: {failure}")
+            entry.clearing = False
+            return
+        with self._table.lock:
+            self._slots.give(session.id)
+            if session.admitted:
+                self._pace.ended(session.ended - session.admitted)
+            self._next()
+        self._table.note(entry)
+        entry.gone.set()
+
+    def late(self, now: float) -> None:
+        """Fails those who waited for too long."""
+        for id in self._line.late(now):
+            self.end(self._table.one(id), "failed", f"no slot was free in {self.node.settings.queue:g} s")
+
+    # Parts of these
+
+    def _again(self, found: Entry, wish: Wish) -> Session:
+        if found.session.wish.image != wish.image:
+            raise UsageError(
+                f"the session {wish.session!r} was begun with the image {found.session.wish.image}, "
+                f"and is asked for with {wish.image}",
+                "stop it first, or use another session_id",
+            )
+        return self._used(found)
+
+    def _possible(self, wish: Wish) -> None:
+        if wish.factor not in FACTORS or wish.factor > self._slots.total:
+            most = max(each for each in FACTORS if each <= self._slots.total)
+            raise UnsupportedError(
+                f"resource_factor {wish.factor} cannot be had: this server has {self._slots.total} slots, "
+                f"expected {', '.join(str(each) for each in FACTORS if each <= most)}"
+            )
+
+    def _begun(self, wish: Wish) -> Session:
+        now, id = self.node.clock(), secrets.token_hex(8)
+        cpus = None if len(self._line) or self._closed else self._slots.take(id, wish.factor)
+        if cpus is None:
+            self._refuse_unless_waiting(wish, now)
+        try:
+            port = held_port.hold(self.node.address)
+        except BaseException:
+            self._slots.give(id)
+            raise
+        entry = Entry(Session(
+            id=id, wish=wish, slots=wish.factor, key=secrets.token_hex(32), began=now, used=now,
+            url=f"http://{self.node.address}:{port.number}",
+        ), port)  # fmt: skip
+        if cpus is None:
+            self.queue(entry)
+        else:
+            self._table.add(entry)
+            self._admit(entry, cpus)
+        return entry.session
+
+    def _refuse_unless_waiting(self, wish: Wish, now: float) -> None:
+        waits = self.node.settings.queue > 0 and not self._closed
+        if waits and len(self._line) < WAITING:
+            return
+        told = f"{len(self._line)} requests wait" if waits else "the server is ending" if self._closed else (
+            f"{wish.factor} of {self._slots.total} slots wanted, {self._slots.free} free"
+        )  # fmt: skip
+        raise BusyError(f"no slot is free: {told}", self._pace.seconds(now, wish.factor, self._slots.total))
+
+    def _next(self) -> None:
+        """Gives free slots to those who wait, as long as there are enough for the first."""
+        while not self._closed and (first := self._line.first()):
+            id, place = first
+            cpus = self._slots.take(id, place.count)
+            if cpus is None:
+                return
+            self._line.leave(id)
+            self._admit(self._table.one(id), cpus)
+
+    def _admit(self, entry: Entry, cpus: tuple[int, ...]) -> None:
+        self._table.change(entry, phase="starting", cpus=cpus, admitted=self.node.clock())
+        self._thread(entry, bringing.brought)
+
+    def _thread(self, entry: Entry, work: Callable[[Node, Entry], None]) -> None:
+        entry.bringing = True
+        threading.Thread(target=self._bring, args=(entry, work), daemon=True).start()
+
+    def _bring(self, entry: Entry, work: Callable[[Node, Entry], None]) -> None:
+        failure: SlipworksError | None = None
+        try:
+            self._table.save(entry)
+            work(self.node, entry)
+        except SlipworksError as foreseen:
+            failure = foreseen
+        except Exception as unforeseen:
+            say(traceback.format_exc())
+            failure = SlipworksError(f"{type(unforeseen).__name__}: {unforeseen}")
+        with self._table.lock:
+            entry.bringing = False
+            if failure is None:
+                now = self.node.clock()
+                self._table.change(entry, ("starting",), phase="ready", ready=now, used=now)
+        if failure:
+            entry.told = failure.message
+            self.end(entry, "failed", failures.told(self.node, entry, failure.message))
+        if entry.session.live:
+            self._table.note(entry)
+        else:
+            self.clear(entry)
+
+    def _turned(self, id: str, before: Phase, after: Phase) -> Session:
+        """Pauses or resumes it, if it is not so already."""
+        entry = self._table.one(id)
+        if self.pauses:
+            raise UnsupportedError(self.pauses)
+        with entry.turn:
+            if entry.session.phase == before:
+                (self.node.backend.pause if after == "paused" else self.node.backend.resume)(id)
+                self._table.change(entry, (before,), phase=after)
+                self._table.note(entry)
+            if not entry.session.live:
+                raise NotFoundError(f"the sandbox {id} is {entry.session.phase}", "runner sandbox list")
+            if entry.session.phase != after:
+                raise UsageError(f"the sandbox {id} is {entry.session.phase}: it cannot be {after} yet")
+            return self._used(entry)
+
+    def _used(self, entry: Entry) -> Session:
+        session = entry.session
+        if session.live:
+            return self._table.change(entry, used=self.node.clock()) or entry.session
+        return session
+
+    def _removed(self, entry: Entry, grace: float) -> None:
+        session, folder = entry.session, self._table.folder
+        text = entry.told
+        if session.engine:
+            with contextlib.suppress(SlipworksError, OSError):
+                text = self.node.backend.logs(session.id, LINES) or text
+            self.node.backend.stop(session.id, grace)
+            records.clear(folder, session.id)
+        if text:
+            records.keep_log(folder, session.id, text)

@@ -1,0 +1,39 @@
+"""At which address of this machine its sandboxes are reached."""
+
+from __future__ import annotations
+
+import socket
+
+from kit.errors import HostError
+from runner.sandboxes.settings import Settings
+
+ANY = ("", "0.0.0.0", "::")
+ELSEWHERE = ("192.0.2.1", 9)
+"""An address that nobody has (RFC 5737): which way would it go? No packet is sent."""
+
+
+def address(settings: Settings) -> str:
+    """An IP address: the one that is set, else where the server listens, else this machine's own."""
+    named = settings.address or settings.listen
+    if named in ANY:
+        return own()
+    try:
+        return str(socket.getaddrinfo(named, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as unknown:
+        raise HostError(
+            f"the address {named!r} means nothing here: {unknown.strerror}", "ip addr"
+        ) from unknown
+
+
+def own() -> str:
+    """By which others reach this machine: the address that its way out has, or else its name's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(ELSEWHERE)
+            return str(probe.getsockname()[0])
+        except OSError:
+            pass
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return "127.0.0.1"

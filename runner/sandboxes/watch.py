@@ -1,0 +1,143 @@
+"""The watch: one thread that looks after all sandboxes of a desk, by one question to the engine a round."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Protocol
+
+from kit.errors import SlipworksError
+from kit.say import once, say
+from runner.sandboxes import failures, lifetimes
+from runner.sandboxes.bringing import Node
+from runner.sandboxes.nouns import Phase, Session
+from runner.sandboxes.table import Entry
+
+SOON, LATER = 1.0, 5.0  # seconds between two looks: while a sandbox comes up or waits, and else
+HANDS = 16  # sandboxes that are asked, or ended, at once
+ASKED = 30.0  # seconds between two questions whether a sandbox that looks idle is busy
+SAVED = 60.0  # seconds between two writings of when a sandbox was used
+
+
+class Ends(Protocol):
+    """What the watch makes a desk do."""
+
+    def end(self, entry: Entry, phase: Phase, why: str = "") -> None: ...
+
+    def clear(self, entry: Entry) -> None: ...
+
+    def late(self, now: float) -> None: ...
+
+
+class Watch:
+    """`look` is one round; nothing that fails in one ends the watch."""
+
+    def __init__(self, node: Node, desk: Ends) -> None:
+        self._node, self._desk = node, desk
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="hand")
+        self._busy: set[str] = set()
+        self._asked: dict[str, float] = {}
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """No round begins any more, and the last one is over."""
+        self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._hands.shutdown(cancel_futures=True)
+
+    def _run(self) -> None:
+        while not self._closed.wait(self._pause()):
+            try:
+                self.look()
+            except SlipworksError as failure:
+                once(f"error: the sandboxes could not be looked after: {failure.message}")
+            except Exception:
+                say(traceback.format_exc())
+
+    def _pause(self) -> float:
+        coming = any(each.session.phase in ("queued", "starting") for each in self._node.table.live())
+        return SOON if coming else LATER
+
+    def look(self) -> None:
+        now = self._node.clock()
+        self._desk.late(now)
+        live = self._node.table.live()
+        for entry in live:
+            self._of_age(entry, now)
+        self._by_engine([each for each in live if each.session.engine])
+        for entry in self._node.table.left():
+            self._hand(entry, partial(self._desk.clear, entry))
+        self._node.table.forget()
+
+    def _of_age(self, entry: Entry, now: float) -> None:
+        session, settings = entry.session, self._node.settings
+        if why := lifetimes.stuck(session, settings, now):
+            self._hand(entry, partial(self._desk.end, entry, "failed", why))
+        elif why := lifetimes.over(session, settings, now):
+            self._hand(entry, partial(self._desk.end, entry, "stopped", why))
+        elif why := lifetimes.idle(session, settings, now):
+            if now - self._asked.get(session.id, 0.0) >= ASKED:
+                self._asked[session.id] = now
+                self._hand(entry, partial(self._idle, entry, why))
+        else:
+            self._asked.pop(session.id, None)
+            if entry.saved and session.used - entry.saved.used >= SAVED:
+                self._node.table.note(entry)
+
+    def _idle(self, entry: Entry, why: str) -> None:
+        """Ends it, unless its server was busy not long ago."""
+        session, now = entry.session, self._node.clock()
+        if session.phase == "ready" and (quiet := _quiet(self._node, session)) is not None:
+            self._node.table.change(entry, ("ready",), used=max(session.used, now - quiet))
+        if lifetimes.idle(entry.session, self._node.settings, now):
+            self._desk.end(entry, "stopped", why)
+
+    def _by_engine(self, live: list[Entry]) -> None:
+        """Fails those that ended by themselves. One that comes up may have no container yet; of one that was
+        ready it is known that it is gone."""
+        before = {each.session.id: each.session.phase for each in live}
+        if not before:
+            return
+        states = self._node.backend.states(self._node.label)
+        for entry in live:
+            session = entry.session
+            state = states.get(session.id, "awaited" if session.phase == "starting" else "ended")
+            if state == "ended" and session.phase == before[session.id]:
+                self._hand(entry, partial(self._ended, entry))
+
+    def _ended(self, entry: Entry) -> None:
+        self._desk.end(entry, "failed", failures.ended(self._node, entry))
+
+    def _hand(self, entry: Entry, work: Callable[[], None]) -> None:
+        """Has it done beside, once at a time for each sandbox."""
+        id = entry.session.id
+        if id in self._busy:
+            return
+        self._busy.add(id)
+
+        def done(work: Callable[[], None] = work) -> None:
+            try:
+                work()
+            except Exception:
+                say(traceback.format_exc())
+            finally:
+                self._busy.discard(id)
+
+        self._hands.submit(done)
+
+
+def _quiet(node: Node, session: Session) -> float | None:
+    """Seconds since its server was busy; None where it does not say, or not now."""
+    try:
+        with node.agent(session.url, session.key) as agent:
+            return agent.idle()
+    except SlipworksError:
+        return None
