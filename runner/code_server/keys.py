@@ -19,16 +19,16 @@ def made() -> str:
     return secrets.token_hex(32)
 
 
-def ensured(path: Path) -> str:
+def ensured(path: Path, whose: str = "the code server") -> str:
     """The key in a file, made there, 0600, if there is none. InvalidFileError if others can read it."""
     if not path.exists():
         files.write(path, made(), mode=0o600)
     try:
         mode, text = path.stat().st_mode, path.read_text().strip()
     except (OSError, UnicodeDecodeError) as bad:
-        raise InvalidFileError(f"cannot read the code server's key: {bad}") from bad
+        raise InvalidFileError(f"cannot read {whose}'s key: {bad}") from bad
     if mode & 0o077:
-        raise InvalidFileError(f"others can read the code server's key {path}", f"chmod 600 {path}")
+        raise InvalidFileError(f"others can read {whose}'s key {path}", f"chmod 600 {path}")
     if not text:
         raise InvalidFileError(f"found no key in {path}", f"rm {path}")
     return text

@@ -1,0 +1,202 @@
+"""What clients of the sandbox server send and read, as both of OpenHands' clients have it on the wire.
+
+The older client and the SDK's `APIRemoteWorkspace` read one record of a sandbox, each other fields of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from runner.sandboxes.host import Counts
+from runner.sandboxes.nouns import Phase, Pull, Session, Wish
+
+MOST = 1 << 20
+"""Characters of a text that a client may send."""
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.~:@=+-]{0,199}$"
+IMAGE = r"^[A-Za-z0-9/._~][^\x00-\x1f\x7f]*$"
+Text = Annotated[str, Field(max_length=MOST, pattern=r"^[^\x00]*$")]
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+Variable = Annotated[str, Field(pattern=VARIABLE)]
+Environment = Annotated[
+    dict[Variable, Text],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": {"pattern": VARIABLE},
+            "additionalProperties": {"type": "string", "maxLength": MOST, "pattern": r"^[^\x00]*$"},
+        }
+    ),
+]
+"""Said in full: of the names' pattern pydantic makes one that lets any other name pass."""
+
+Status = Literal["pending", "running", "paused", "stopped", "failed"]
+Pod = Literal["pending", "running", "ready", "paused", "failed"]
+STATUS: dict[Phase, Status] = {
+    "queued": "pending", "starting": "pending", "ready": "running", "paused": "paused", "failed": "failed",
+    "stopped": "stopped",
+}  # fmt: skip
+
+
+class StartRequest(BaseModel):
+    """A sandbox that is wanted. Fields that other servers know (fs_group, runtime_class) are passed over."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    image: Annotated[str, Field(max_length=4096, pattern=IMAGE)]
+    session_id: Annotated[str, Field(pattern=NAME)] | None = Field(
+        None, description="by which the sandbox is found again; made up if there is none"
+    )
+    command: Text | list[Text] | None = Field(
+        None, description="words, or one line of them; empty: the agent-server's own start"
+    )
+    working_dir: Text | None = None
+    environment: Environment | None = None
+    run_as_user: Annotated[int, Field(ge=0, lt=1 << 32)] | None = Field(
+        None, description="not followed where the image or the engine has no such user"
+    )
+    image_pull_policy: Pull = "IfNotPresent"
+    resource_factor: Literal[1, 2, 4, 8] = 1
+
+    def wish(self) -> Wish:
+        return Wish(
+            session=self.session_id or f"sandbox-{secrets.token_hex(8)}",
+            image=self.image,
+            command=self.words(),
+            env=dict(self.environment or {}),
+            workdir=self.working_dir or None,
+            user=self.run_as_user,
+            pull=self.image_pull_policy,
+            factor=self.resource_factor,
+        )
+
+    def words(self) -> tuple[str, ...]:
+        """A line of the SDK's is taken apart as a shell would; ValueError where a quote is open."""
+        import shlex
+
+        if isinstance(self.command, str):
+            return tuple(shlex.split(self.command))
+        return tuple(self.command or ())
+
+
+class RuntimeRequest(BaseModel):
+    """A sandbox by its id."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    runtime_id: Annotated[str, Field(max_length=200)]
+
+
+class Runtime(BaseModel):
+    """A sandbox, as both clients read it. Times are seconds since 1970; 0: not yet."""
+
+    runtime_id: str
+    session_id: str
+    url: str
+    session_api_key: str
+    status: Status
+    pod_status: Pod
+    phase: Phase
+    why: str = Field(description="of one that failed, in one line")
+    image: str
+    resource_factor: int
+    restart_count: int
+    restart_reasons: list[str]
+    work_hosts: dict[str, int]
+    pod_logs: str = Field(description="of one that has ended: why, and the end of its log")
+    began: float
+    started: float
+    ready: float
+    used: float
+    ended: float
+
+
+class Listed(BaseModel):
+    """Sandboxes that live, the oldest first; and the slots of this server."""
+
+    total: int
+    runtimes: list[Runtime]
+    slots: int
+    free: int
+    waiting: int
+
+
+class Health(BaseModel):
+    """That the server answers, and how it holds sandboxes apart."""
+
+    status: Literal["ok"]
+    engine: str
+    limits: dict[str, str]
+
+
+class Prefix(BaseModel):
+    registry_prefix: str
+
+
+class Image(BaseModel):
+    upload_time: str
+    image_size_bytes: int
+
+
+class ImageExists(BaseModel):
+    exists: bool
+    image: Image | None = None
+
+
+class Problem(BaseModel):
+    """What was wrong, in one line; error: its kind in a word."""
+
+    error: str
+    detail: str
+
+
+def runtime(session: Session, logs: str = "") -> dict[str, Any]:
+    """The record of a sandbox, as `Runtime` says. A dict: a list of a thousand is no pydantic's business."""
+    wish = session.wish
+    return {
+        "runtime_id": session.id,
+        "session_id": wish.session,
+        "url": session.url,
+        "session_api_key": session.key,
+        "status": STATUS[session.phase],
+        "pod_status": pod(session),
+        "phase": session.phase,
+        "why": session.why,
+        "image": wish.image,
+        "resource_factor": wish.factor,
+        "restart_count": 0,
+        "restart_reasons": [],
+        "work_hosts": {},
+        "pod_logs": "\n".join(filter(None, [session.why, logs])),
+        "began": session.began,
+        "started": session.started,
+        "ready": session.ready,
+        "used": session.used,
+        "ended": session.ended,
+    }
+
+
+def pod(session: Session) -> Pod:
+    """As Kubernetes would call it. A stopped one is failed: who still waits for it must not wait on."""
+    match session.phase:
+        case "ready":
+            return "ready"
+        case "paused":
+            return "paused"
+        case "starting" if session.started:
+            return "running"
+        case "queued" | "starting":
+            return "pending"
+    return "failed"
+
+
+def listed(sessions: list[Session], counts: Counts) -> dict[str, Any]:
+    return {
+        "total": len(sessions),
+        "runtimes": [runtime(each) for each in sessions],
+        "slots": counts.slots,
+        "free": counts.free,
+        "waiting": counts.waiting,
+    }

@@ -1,0 +1,133 @@
+"""`runner sandbox serve`: the key, the desk and its HTTP side, and their end in order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+from msgspec import json, structs
+
+from kit import files, say
+from kit.errors import LaunchError
+from runner.code_server import kernel
+from runner.sandboxes import auth, reached, records
+from runner.sandboxes.api import Served, app
+from runner.sandboxes.settings import Settings
+
+FILE = "server.json"
+"""Of a state folder, while a server serves from it: {url, pid, host, started}."""
+BACKLOG = 2048
+KEPT = 75
+"""Seconds that a connection without a request is kept: longer than clients keep theirs."""
+
+
+def serve(settings: Settings, state: Path) -> int:
+    """Serves sandboxes of this node until TERM or INT, and ends them then. On stdout its URL, once it
+    answers.
+
+    HeldError while another server has the state folder.
+    """
+    settings = structs.replace(settings, address=reached.address(settings))
+    with contextlib.ExitStack() as over:
+        key = auth.ensured(records.private(state))
+        listening = over.enter_context(bound(settings))
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # a sandbox that runs as the same user does not look into it
+        over.enter_context(ended_once())
+        served = over.enter_context(desk(settings, state))
+        tell(served)
+        run(served, key, listening, url(settings, listening), state)
+    return 0
+
+
+@contextlib.contextmanager
+def desk(settings: Settings, state: Path) -> Iterator[Served]:
+    """This node's desk, with the sandboxes that a server before it left; at the end all are ended."""
+    from runner.sandboxes import backend, images
+    from runner.sandboxes.desk import Desk
+
+    engine = backend.chosen(settings)
+    made = Desk(engine, images.of(settings, engine.name), settings, state)
+    try:
+        made.recover()
+        yield Served(host=made, prefix=settings.prefix, engine=engine.name, limits=engine.enforced())
+    finally:
+        made.close()
+
+
+def run(served: Served, key: str, listening: socket.socket, url: str, state: Path) -> None:
+    """Answers until it is told to end."""
+    about = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
+    config = uvicorn.Config(
+        app(served, key),
+        log_config=None,
+        access_log=False,  # an address may hold what a client would keep to itself
+        lifespan="off",
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEPT,
+        timeout_graceful_shutdown=2,
+    )
+    files.write(state / FILE, json.encode(about), mode=0o600)
+    try:
+        _Server(config, url).run(sockets=[listening])
+    except (SystemExit, KeyboardInterrupt):
+        say.say("told to end")  # which is what a server is there for
+    finally:
+        (state / FILE).unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """Says its URL once it accepts requests."""
+
+    def __init__(self, config: uvicorn.Config, url: str) -> None:
+        super().__init__(config)
+        self._url = url
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        say.answer(self._url)
+
+
+@contextlib.contextmanager
+def ended_once() -> Iterator[None]:
+    """A second TERM or INT while it ends what it started does not keep it from that."""
+    yield
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def bound(settings: Settings) -> Iterator[socket.socket]:
+    """The server's socket, before anything is begun. LaunchError where it cannot listen there."""
+    made = socket.socket(socket.AF_INET6 if ":" in settings.listen else socket.AF_INET, socket.SOCK_STREAM)
+    with made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((settings.listen, settings.port))
+        except OSError as refused:
+            where = f"{settings.listen} port {settings.port}"
+            raise LaunchError(
+                f"the sandbox server cannot listen on {where}: {refused.strerror}",
+                f"ss -ltnp 'sport = :{settings.port}'; runner sandbox serve --port OTHER",
+            ) from refused
+        yield made
+
+
+def url(settings: Settings, listening: socket.socket) -> str:
+    host = settings.address or settings.listen
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+
+
+def tell(served: Served) -> None:
+    """How it works, on stderr."""
+    counts = served.host.counts()
+    say.say(f"sandboxes by {served.engine}, {counts.slots} slots, {counts.free} free")
+    say.say("limits: " + ", ".join(f"{what} {how}" for what, how in served.limits.items()))
+    if served.host.pauses:
+        say.say(f"note: no sandbox can be paused here: {served.host.pauses}")

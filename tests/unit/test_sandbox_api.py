@@ -1,0 +1,261 @@
+"""The sandbox server's HTTP side: both clients' wire forms, the key, failures; schemathesis finds nothing."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+from msgspec import structs
+
+from kit.errors import AuthError, InvalidFileError, NetworkError, QuotaError, UsageError
+from runner import cli
+from runner.commands.sandbox import serve
+from runner.sandboxes import auth
+from runner.sandboxes.api import Served, app, unlocked
+from runner.sandboxes.settings import Settings
+from tests.unit.parts_sandbox_host import InMemory
+
+KEY = "0123456789abcdef" * 4
+SDK: dict[str, Any] = {
+    "image": "ghcr.io/x/y:z", "command": "/usr/local/bin/openhands-agent-server --port 60000",
+    "working_dir": "/", "environment": {"A": "b"}, "session_id": "agent-server-1",
+    "run_as_user": 10001, "fs_group": 10001, "image_pull_policy": "IfNotPresent",
+    "runtime_class": "sysbox-runc", "resource_factor": 2,
+}  # fmt: skip
+"""The SDK's body, as its 1.58.0 sends it."""
+
+
+@pytest.fixture
+def host() -> InMemory:
+    return InMemory(images={SDK["image"]})
+
+
+@pytest.fixture
+def client(host: InMemory) -> Iterator[TestClient]:
+    served = Served(host=host, prefix="reg.example/x", engine="none", limits={"pids": "cgroup"})
+    with TestClient(app(served, KEY), headers={"X-API-Key": KEY}, raise_server_exceptions=False) as made:
+        yield made
+
+
+def start(client: TestClient, **more: Any) -> httpx.Response:
+    return client.post("/start", json={**SDK, **more})
+
+
+def test_the_sdk_gets_all_that_it_reads(client: TestClient, host: InMemory) -> None:
+    assert client.get("/sessions/agent-server-1").status_code == 404
+    begun = start(client).json()
+    assert begun["runtime_id"] and begun["url"].startswith("http://") and begun["session_api_key"]
+    wish = next(iter(host.known_.values())).wish
+    assert wish.command == ("/usr/local/bin/openhands-agent-server", "--port", "60000")
+    assert (wish.env, wish.workdir, wish.user, wish.factor) == ({"A": "b"}, "/", 10001, 2)
+    seen = client.get("/sessions/agent-server-1").json()
+    assert (seen["status"], seen["pod_status"]) == ("running", "ready")
+    assert {seen[each] == begun[each] for each in ("runtime_id", "url", "session_api_key")} == {True}
+    which = {"runtime_id": begun["runtime_id"]}
+    assert client.post("/pause", json=which).status_code == 200
+    assert client.get("/sessions/agent-server-1").json()["status"] == "paused"
+    assert client.post("/resume", json=which).json()["status"] == "running"
+    assert client.post("/stop", json=which).json()["status"] == "stopped"
+    assert client.post("/stop", json=which).status_code == 200
+    ended = client.get("/sessions/agent-server-1").json()
+    assert (ended["status"], ended["pod_status"]) == ("stopped", "failed")  # who waits must not wait on
+
+
+def test_the_older_client_gets_all_that_it_reads(client: TestClient, host: InMemory) -> None:
+    assert client.get("/registry_prefix").json() == {"registry_prefix": "reg.example/x"}
+    found = client.get("/image_exists", params={"image": SDK["image"]}).json()
+    assert found["exists"] is True
+    assert found["image"] == {"upload_time": "2026-01-02T03:04:05Z", "image_size_bytes": 5}
+    assert client.get("/image_exists", params={"image": "no:1"}).json()["exists"] is False
+    words = ["python", "-u", "-m", "a server", "--port", "60000"]
+    body = {"image": SDK["image"], "command": words, "working_dir": "/openhands/code/", "session_id": "s",
+            "environment": {}}  # fmt: skip
+    begun = client.post("/start", json=body).json()
+    assert next(iter(host.known_.values())).wish.command == tuple(words)
+    seen = client.get(f"/runtime/{begun['runtime_id']}").json()
+    assert (seen["runtime_id"], seen["pod_status"]) == (begun["runtime_id"], "ready")
+    assert (seen["restart_count"], seen["work_hosts"]) == (0, {})
+    listed = client.get("/list").json()
+    assert listed["total"] == 1 and listed["runtimes"][0]["runtime_id"] == begun["runtime_id"]
+    assert client.get("/runtime/0000").status_code == 404
+
+
+def test_a_session_is_begun_once(client: TestClient, host: InMemory) -> None:
+    first = start(client).json()
+    assert start(client).json() == first
+    other = start(client, image="other:1")
+    assert other.status_code == 409 and other.json()["error"] == "conflict"
+    assert len(host.known_) == 1
+    assert client.post("/start", json={"image": SDK["image"]}).json()["session_id"].startswith("sandbox-")
+
+
+def test_a_failed_one_tells_why_and_its_log(client: TestClient) -> None:
+    assert start(client, image="no:1").json()["status"] == "failed"
+    seen = client.get("/sessions/agent-server-1").json()
+    assert seen["pod_status"] == "failed"
+    assert seen["pod_logs"].startswith("there is no image no:1\na line\n")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"X-API-Key": "x"}, {"X-API-Key": ""}, {"Authorization": "Bearer x"}, {"X-Session-API-Key": KEY},
+     {"X-API-Key": KEY.upper()}, {"X-API-Key": "é"}],
+)  # fmt: skip
+def test_without_the_key_nothing_is_answered(host: InMemory, headers: dict[str, str]) -> None:
+    client = TestClient(app(Served(host=host), KEY))
+    sent = {name: value.encode() for name, value in headers.items()}
+    for method, path in (("GET", "/list"), ("POST", "/start"), ("GET", "/openapi.json"), ("GET", "/no"),
+                         ("POST", "/health/"), ("GET", "//health")):  # fmt: skip
+        answer = client.request(method, path, headers=sent, json=SDK)
+        assert answer.status_code == 401
+        assert "X-API-Key" in answer.json()["detail"] and KEY not in answer.text
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert client.get("/health").status_code == 200
+    assert not host.known_
+
+
+def test_the_key_may_be_a_bearers(host: InMemory) -> None:
+    client = TestClient(app(Served(host=host), KEY), headers={"Authorization": f"Bearer {KEY}"})
+    assert client.get("/list").json()["total"] == 0
+
+
+def test_a_full_server_says_when_to_come_again(client: TestClient) -> None:
+    for number in range(3):
+        assert start(client, session_id=f"s{number}").status_code == 200
+    full = start(client, session_id="s3")
+    assert (full.status_code, full.headers["retry-after"]) == (429, "8")  # 7.2, and never too early
+    assert full.json()["error"] == "busy"
+
+
+def test_a_server_that_cannot_says_so(client: TestClient, host: InMemory) -> None:
+    id = start(client).json()["runtime_id"]
+    host.pauses = "apptainer has no freezer here"
+    refused = client.post("/pause", json={"runtime_id": id})
+    assert refused.status_code == 501
+    assert refused.json() == {"error": "unsupported", "detail": "apptainer has no freezer here"}
+    assert start(client, session_id="b", resource_factor=8).status_code == 501
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ({"image": "-v/:/host"}, "body.image"),
+        ({"image": "a\nb"}, "body.image"),
+        ({"session_id": "../key"}, "body.session_id"),
+        ({"session_id": ""}, "body.session_id"),
+        ({"environment": {"A=B": "c"}}, "body.environment"),
+        ({"environment": {"A": "c\0"}}, "body.environment"),
+        ({"environment": {"A": 1}}, "body.environment"),
+        ({"command": "sh -c 'open"}, "command"),
+        ({"command": ["a\0"]}, "body.command"),
+        ({"resource_factor": 3}, "body.resource_factor"),
+        ({"run_as_user": -1}, "body.run_as_user"),
+        ({"image_pull_policy": "Sometimes"}, "body.image_pull_policy"),
+    ],
+)
+def test_what_is_not_understood_is_told_without_its_value(
+    client: TestClient, host: InMemory, wrong: dict[str, Any], where: str
+) -> None:
+    refused = start(client, **wrong)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["detail"].startswith(where)
+    assert "../key" not in refused.text
+    assert not host.known_
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "again"),
+    [(NetworkError("no answer"), 502, None), (AuthError("who?"), 502, None), (QuotaError("often"), 503, "5"),
+     (InvalidFileError("no name"), 422, None), (ValueError("a bug"), 500, None)],
+)  # fmt: skip
+def test_an_image_of_which_nothing_is_known_is_not_missing(
+    client: TestClient, host: InMemory, failure: Exception, status: int, again: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fails(image: str) -> None:
+        raise failure
+
+    monkeypatch.setattr(host, "exists", fails)
+    answer = client.get("/image_exists", params={"image": "a:b"})
+    assert (answer.status_code, answer.headers.get("retry-after")) == (status, again)
+    assert set(answer.json()) == {"error", "detail"}
+    assert "a bug" not in answer.text
+
+
+def test_calls_that_wait_keep_none_from_an_answer(client: TestClient, host: InMemory) -> None:
+    """More stops at once than the pool of quick answers has threads."""
+    host.slots = 100
+    ids = [start(client, session_id=f"s{number}").json()["runtime_id"] for number in range(50)]
+    host.held.clear()
+    waiting = threading.Semaphore(0)
+
+    def stop(id: str) -> int:
+        waiting.release()
+        return client.post("/stop", json={"runtime_id": id}).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        stops = [pool.submit(stop, id) for id in ids]
+        for _ in ids:
+            assert waiting.acquire(timeout=30)
+        try:
+            assert pool.submit(client.get, "/sessions/s0") and client.get("/sessions/s1").status_code == 200
+            assert not any(each.done() for each in stops)
+        finally:
+            host.held.set()
+        assert {each.result() for each in stops} == {200}
+
+
+def test_the_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    key = auth.ensured(tmp_path)
+    path = tmp_path / auth.FILE
+    assert len(key) == 64 and path.read_text() == key == auth.ensured(path.parent)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o640)
+    with pytest.raises(InvalidFileError, match="the sandbox server's key"):
+        auth.ensured(path.parent)
+
+
+def test_the_openapi_tells_of_the_key_and_of_every_failure(host: InMemory) -> None:
+    told = unlocked(Served(host=host)).openapi()
+    assert set(told["components"]["securitySchemes"]) == {"key", "bearer"}
+    paths = told["paths"]
+    assert {"/health", "/start", "/stop", "/pause", "/resume", "/sessions/{session_id}", "/list",
+            "/runtime/{runtime_id}", "/registry_prefix", "/image_exists"} == set(paths)  # fmt: skip
+    for path, methods in paths.items():
+        for told_of in methods.values():
+            assert ("401" in told_of["responses"]) == ("security" in told_of) == (path != "/health")
+    assert set(paths["/start"]["post"]["responses"]) == {
+        "200", "400", "401", "404", "409", "422", "429", "501", "503"
+    }  # fmt: skip
+
+
+def test_serve_has_an_option_for_each_setting() -> None:
+    assert set(serve.OPTIONS) == {each.name for each in structs.fields(Settings)}
+    assert cli.parsed(["sandbox", "serve", "--bake-to=a/b"]).bake_to == "a/b"
+
+
+@pytest.mark.parametrize("words", [["--cpus=many"], ["--set={"], ['--set={"cups": 1}'], ["--network=none"]])
+def test_a_wrong_option_is_told(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sandbox", "serve", "--state", str(tmp_path / "s"), *words]) == UsageError.code
+    assert "a wrong option" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+schema = schemathesis.openapi.from_asgi(
+    "/openapi.json", app(Served(host=InMemory(slots=100_000)), KEY), headers={"X-API-Key": KEY}
+)
+
+
+@schema.parametrize()
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_schemathesis_finds_nothing(case: schemathesis.Case) -> None:
+    case.call_and_validate(headers={"X-API-Key": KEY})
