@@ -37,6 +37,9 @@ _NONE = re.compile(r"no such (image|object)|image not known|unable to find", re.
 """What podman and docker say of an image that they have not."""
 
 
+_NO_REGISTRY = "it is not here, and localhost without a port is no registry to pull it from"
+
+
 class Here(Struct, frozen=True):
     """What the engine tells of an image that it has."""
 
@@ -83,12 +86,14 @@ class EngineImages:
         images.ended()
 
     def _had(self, image: str, pull: Pull) -> Had:
+        if not _could_be_pulled(image):
+            pull = "Never"
         found = None if pull == "Always" else self._found(image)
-        bakes = self.baker is not None and pull != "Never" and _could_be_pulled(image)
+        bakes = self.baker is not None and pull != "Never"
         if found and not (bakes and commands.kind(found.said) == "bare"):
             return found
         if pull == "Never":
-            raise images.absent(image)
+            raise images.absent(image, "" if _could_be_pulled(image) else _NO_REGISTRY)
         if bakes and (baked := self._baked(images.place(image), again=pull == "Always")):
             return baked
         return self._pulled(images.place(image))

@@ -85,7 +85,8 @@ def place(image: str) -> Origin:
 def absent(image: str, why: str = "") -> NotFoundError:
     """One that is not here, and may not be pulled."""
     told = why or "it is not here, and its pull policy is Never"
-    return NotFoundError(f"no image {image}: {told}", "ask with image_pull_policy IfNotPresent")
+    hint = "look at the name" if why else "ask with image_pull_policy IfNotPresent"
+    return NotFoundError(f"no image {image}: {told}", hint)
 
 
 class Together(Generic[T]):

@@ -1,0 +1,418 @@
+"""From a wish to something that an engine can start: what is pulled, when, how often, and what is mounted."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers import sif_parts
+from image_cache import oci
+from image_cache.bake import KEY
+from image_cache.places import Origin
+from image_cache.store import Store
+from kit.errors import HostError, InvalidFileError, NetworkError, NotFoundError, UnsupportedError
+from kit.nouns import Platform
+from runner import agent_layer
+from runner.sandboxes import images
+from runner.sandboxes.engine_images import EngineImages
+from runner.sandboxes.host import ImageFound
+from runner.sandboxes.images import InRegistries, Together
+from runner.sandboxes.nouns import Pull, Ready, Wish
+from runner.sandboxes.settings import Settings
+from runner.sandboxes.sif_images import SifImages
+from tests.unit.parts_sif import HERE, Answering, sources
+
+START = agent_layer.start(agent_layer.spec().folder)
+BARE: dict[str, Any] = {"Cmd": ["sh"]}
+BAKED: dict[str, Any] = {"Entrypoint": list(START), "Labels": {KEY: "1"}}
+MADE = "2020-01-01T00:00:00Z"
+COMMAND = ("/usr/local/bin/openhands-agent-server", "--port", "60000")
+
+
+class Engine:
+    """An engine whose images are files: what it has, and what a registry has for it."""
+
+    name = "podman"
+
+    def __init__(self, folder: Path) -> None:
+        self.here, self.there = folder / "here", folder / "there"
+        self.here.mkdir(parents=True)
+        self.there.mkdir()
+        self.pulls = folder / "pulls"
+        self.slow = ""
+
+    def put(self, folder: Path, name: str, config: dict[str, Any], arch: str = HERE.arch) -> None:
+        told = {
+            "config": config,
+            "size": 7,
+            "created": MADE,
+            "os": "linux",
+            "architecture": arch,
+        }
+        (folder / name.replace("/", "%")).write_text(json.dumps(told))
+
+    def inspect_argv(self, name: str) -> list[str]:
+        path = self.here / name.replace("/", "%")
+        script = 'cat "$1" 2>/dev/null || { echo "Error: $2: image not known" >&2; exit 125; }'
+        return ["sh", "-c", script, "--format={{json .Config}}", str(path), name]
+
+    def pull_argv(self, name: str, platform: Platform, *, insecure: bool = False) -> list[str]:
+        file = name.replace("/", "%")
+        script = (
+            f'echo "$1" >> {self.pulls}; {self.slow}\n'
+            f'cp "{self.there}/$1" "{self.here}/$1" 2>&- || {{ echo "manifest unknown" >&2; exit 125; }}'
+        )
+        return ["sh", "-c", script, "sh", file]
+
+    @property
+    def pulled(self) -> list[str]:
+        return self.pulls.read_text().split() if self.pulls.exists() else []
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine(tmp_path / "engine")
+    monkeypatch.setattr("containers.engine.get", lambda name: made)
+    monkeypatch.setattr("runner.own_store.store", lambda: Store(tmp_path / "images"))
+    monkeypatch.setattr(agent_layer, "unpacked", lambda platform, store: Path("/layer"))
+    monkeypatch.setattr(agent_layer, "squashfs", lambda platform, store: Path("/layer.sqfs"))
+    return made
+
+
+@pytest.fixture
+def mine(engine: Engine) -> EngineImages:
+    return EngineImages(Settings(pull_within=20.0), "podman")
+
+
+def wish(image: str, pull: Pull = "IfNotPresent") -> Wish:
+    return Wish(session="s", image=image, command=COMMAND, pull=pull)
+
+
+def mounted(reference: str) -> Ready:
+    return Ready(reference=reference, mount=("--volume", "/layer:/slipworks-agent:O"), command=START)
+
+
+def test_a_base_has_the_layer_mounted_and_a_baked_one_is_as_it_is(mine: EngineImages, engine: Engine) -> None:
+    engine.put(engine.here, "r.example/a/base:1", BARE)
+    engine.put(engine.here, "r.example/a/baked:1", BAKED)
+    assert mine.ready(wish("r.example/a/base:1")) == mounted("r.example/a/base:1")
+    assert mine.ready(wish("r.example/a/baked:1")) == Ready(reference="r.example/a/baked:1", entrypoint=START)
+    assert engine.pulled == []
+
+
+@pytest.mark.parametrize(
+    ("pull", "here", "there", "pulls"),
+    [
+        ("IfNotPresent", True, True, 0), ("IfNotPresent", False, True, 1), ("Never", True, True, 0),
+        ("Always", True, True, 1), ("Always", False, True, 1),
+    ],
+)  # fmt: skip
+def test_the_pull_policy_is_honoured(
+    mine: EngineImages, engine: Engine, pull: Pull, here: bool, there: bool, pulls: int
+) -> None:
+    for folder in [engine.here] * here + [engine.there] * there:
+        engine.put(folder, "r.example/a/base:1", BARE)
+    assert mine.ready(wish("r.example/a/base:1", pull)) == mounted("r.example/a/base:1")
+    assert len(engine.pulled) == pulls
+
+
+@pytest.mark.parametrize("pull", ["Always", "IfNotPresent", "Never"])
+def test_a_missing_image_is_told_at_once(mine: EngineImages, pull: Pull) -> None:
+    began = time.monotonic()
+    with pytest.raises(NotFoundError, match=r"r\.example/a/none:1"):
+        mine.ready(wish("r.example/a/none:1", pull))
+    assert time.monotonic() - began < 5
+
+
+def test_what_was_built_on_this_machine_is_found_by_its_short_name_and_never_pulled(
+    mine: EngineImages, engine: Engine
+) -> None:
+    engine.put(engine.here, "mine:1", BARE)
+    engine.put(engine.here, "localhost/other:1", BARE)
+    assert mine.ready(wish("mine:1")).reference == "mine:1"
+    assert mine.ready(wish("localhost/other:1", "Always")).reference == "localhost/other:1"
+    with pytest.raises(NotFoundError, match="no registry to pull it from"):
+        mine.ready(wish("localhost/none:1"))
+    assert engine.pulled == []
+
+
+def test_an_image_for_another_machine_is_refused(mine: EngineImages, engine: Engine) -> None:
+    engine.put(engine.here, "r.example/a/base:1", BARE, arch="s390x")
+    with pytest.raises(UnsupportedError, match="linux/s390x"):
+        mine.ready(wish("r.example/a/base:1"))
+
+
+@pytest.mark.parametrize("image", ["--privileged", "Upper/case", "a b", ""])
+def test_what_is_no_name_reaches_no_engine(mine: EngineImages, image: str) -> None:
+    with pytest.raises(InvalidFileError, match="not an image reference"):
+        mine.ready(wish(image))
+
+
+def test_files_of_the_host_are_not_a_clients_to_name(mine: EngineImages) -> None:
+    with pytest.raises(UnsupportedError, match="in no registry"):
+        mine.ready(wish("docker-archive:/etc/shadow"))
+
+
+def test_that_an_engine_does_not_answer_is_no_missing_image(
+    mine: EngineImages, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = ["sh", "-c", "echo Cannot connect to the daemon >&2; exit 1", "--format=x"]
+    monkeypatch.setattr(engine, "inspect_argv", lambda name: argv)
+    with pytest.raises(HostError, match="Cannot connect"):
+        mine.ready(wish("r.example/a/base:1", "Never"))
+
+
+def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
+    """What each of many threads got, all of which began together."""
+    gate = threading.Barrier(count)
+
+    def one() -> Any:
+        gate.wait(20)
+        try:
+            return work()
+        except Exception as failure:
+            return failure
+
+    with ThreadPoolExecutor(count) as pool:
+        return [each.result() for each in [pool.submit(one) for _ in range(count)]]
+
+
+def test_many_that_ask_at_once_share_one_pull(mine: EngineImages, engine: Engine) -> None:
+    engine.slow = "sleep 1"
+    engine.put(engine.there, "r.example/a/base:1", BARE)
+    found = at_once(32, lambda: mine.ready(wish("r.example/a/base:1", "Always")))
+    assert found == [mounted("r.example/a/base:1")] * 32
+    assert len(engine.pulled) == 1
+
+
+def test_many_that_ask_at_once_share_a_failure_and_the_next_one_tries_again(
+    mine: EngineImages, engine: Engine
+) -> None:
+    engine.slow = "sleep 1"
+    found = at_once(8, lambda: mine.ready(wish("r.example/a/base:1")))
+    assert {type(each) for each in found} == {NotFoundError} and len(engine.pulled) == 1
+    engine.put(engine.there, "r.example/a/base:1", BARE)
+    assert mine.ready(wish("r.example/a/base:1")) == mounted("r.example/a/base:1")
+
+
+def test_what_takes_too_long_is_told_and_goes_on() -> None:
+    together: Together[str] = Together(0.05)
+    done, begun = threading.Event(), list[int]()
+
+    def work() -> str:
+        begun.append(1)
+        done.wait(20)
+        return "there"
+
+    for _ in range(2):
+        with pytest.raises(NetworkError, match="still being brought"):
+            together("name", "r/a:1", work)
+    assert begun == [1], "who asks again waits for the rest"
+    together.within = 20.0
+    done.set()
+    assert together("name", "r/a:1", work) == "there"
+
+
+def test_a_pull_is_ended_after_its_time(engine: Engine) -> None:
+    engine.slow = "sleep 600"
+    slow = EngineImages(Settings(pull_within=0.5), "podman")
+    began = time.monotonic()
+    with pytest.raises(NetworkError, match=r"not here after 0\.5 s"):
+        slow.ready(wish("r.example/a/base:1"))
+    assert time.monotonic() - began < 10
+
+
+def test_closing_ends_what_is_being_brought(mine: EngineImages, engine: Engine) -> None:
+    engine.slow = "sleep 600"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(mine.ready, wish("r.example/a/base:1"))
+        until(lambda: bool(engine.pulled))
+        mine.close()
+        assert asked.exception(10) is not None
+    mine.close()
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_layer_that_was_given_is_the_one_that_is_mounted(engine: Engine, tmp_path: Path) -> None:
+    """And is asked of nobody: a job's nodes cannot make one."""
+    engine.put(engine.here, "r.example/a/base:1", BARE)
+    given = EngineImages(Settings(layer=str(tmp_path / "given")), "podman")
+    with pytest.raises(NotFoundError, match="layer is not at"):
+        given.ready(wish("r.example/a/base:1"))
+    (tmp_path / "given").mkdir()
+    assert f"{tmp_path}/given:/slipworks-agent:O" in given.ready(wish("r.example/a/base:1")).mount
+
+
+# Bakes
+
+
+class Baker:
+    """Which bakes by writing a name down."""
+
+    def __init__(self, engine: Engine, serving: Sequence[str] = ()) -> None:
+        self.engine, self.serving = engine, serving
+        self.baked_now: list[str] = []
+
+    def baked(self, base: Origin, *, again: bool = False) -> str | None:
+        if str(base) in self.serving:
+            return None
+        self.baked_now.append(str(base))
+        self.engine.put(self.engine.there, "r.example/to/base:tag", BAKED)
+        return "r.example/to/base:tag"
+
+
+def test_where_there_is_a_registry_for_it_a_base_is_baked_and_that_is_pulled(engine: Engine) -> None:
+    baker = Baker(engine)
+    baking = EngineImages(Settings(bake_to="r.example/to"), "podman", baker=baker)  # type: ignore[arg-type]
+    expected = Ready(reference="r.example/to/base:tag", entrypoint=START)
+    assert baking.ready(wish("r.example/a/base:1")) == expected
+    assert baker.baked_now == ["r.example/a/base:1"] and engine.pulled == ["r.example%to%base:tag"]
+    assert baking.ready(wish("r.example/a/base:1")) == expected
+    assert len(engine.pulled) == 1, "what was baked is here"
+
+
+def test_what_serves_by_itself_is_not_baked(engine: Engine) -> None:
+    engine.put(engine.here, "r.example/a/here:1", BAKED)
+    engine.put(engine.there, "r.example/a/there:1", BAKED)
+    baker = Baker(engine, ["r.example/a/there:1"])
+    baking = EngineImages(Settings(bake_to="r.example/to"), "podman", baker=baker)  # type: ignore[arg-type]
+    for name in ("here", "there"):
+        assert baking.ready(wish(f"r.example/a/{name}:1")).reference == f"r.example/a/{name}:1"
+    assert baker.baked_now == []
+
+
+def test_nothing_is_baked_where_nothing_may_be_pulled_or_no_registry_has_it(engine: Engine) -> None:
+    engine.put(engine.here, "r.example/a/base:1", BARE)
+    engine.put(engine.here, "localhost/own:1", BARE)
+    baker = Baker(engine)
+    baking = EngineImages(Settings(bake_to="r.example/to"), "podman", baker=baker)  # type: ignore[arg-type]
+    assert baking.ready(wish("r.example/a/base:1", "Never")) == mounted("r.example/a/base:1")
+    assert baking.ready(wish("localhost/own:1")) == mounted("localhost/own:1")
+    assert baker.baked_now == []
+
+
+# What exists
+
+
+class Opened:
+    """A registry that has one image."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.asked, self.fails = 0, fails
+
+    def opened(self, reference: object, platform: Platform) -> tuple[bytes, bytes, str]:
+        self.asked += 1
+        if self.fails:
+            raise self.fails
+        layer = oci.Descriptor(oci.GZIP, f"sha256:{'0' * 64}", 1000)
+        described = oci.Descriptor(oci.CONFIG, f"sha256:{'1' * 64}", 10)
+        raw = oci.encode(oci.Manifest(described, (layer, layer)))
+        return raw, oci.encode({"created": "2024-02-03T04:05:06Z"}), ""
+
+
+def test_what_a_registry_has_is_asked_for_once() -> None:
+    registry = Opened()
+    there = InRegistries(lambda host: registry)  # type: ignore[arg-type, return-value]
+    for _ in range(3):
+        assert there.find("r.example/a/base:1") == ImageFound(size=2000, uploaded="2024-02-03T04:05:06Z")
+    assert registry.asked == 1
+
+
+def test_what_a_registry_has_not_is_asked_for_again_and_what_it_cannot_tell_is_raised() -> None:
+    registry = Opened(NotFoundError("no such image"))
+    there = InRegistries(lambda host: registry)  # type: ignore[arg-type, return-value]
+    assert there.find("r.example/a/base:1") is None and there.find("r.example/a/base:1") is None
+    assert registry.asked == 2
+    registry.fails = NetworkError("gone")
+    with pytest.raises(NetworkError, match="gone"):
+        there.find("r.example/a/base:1")
+
+
+def test_what_the_engine_has_exists(mine: EngineImages, engine: Engine) -> None:
+    engine.put(engine.here, "r.example/a/base:1", BARE)
+    assert mine.exists("r.example/a/base:1") == ImageFound(size=7, uploaded=MADE)
+
+
+# SIFs
+
+
+@pytest.fixture
+def sifs(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SifImages, Answering]:
+    """Which are made by writing a few bytes, of a registry with one image; their config is BARE."""
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.check", lambda self: "1.4")
+
+    def convert(self: object, image: object, out: Path, update: object, at_once: int) -> None:
+        out.write_bytes(b"sif")
+
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.convert", convert)
+    monkeypatch.setattr(sif_parts, "config", lambda path: BARE)
+    monkeypatch.setattr("runner.prebuilding_sifs.folder", lambda platform: tmp_path / "sifs")
+    registry = Answering()
+    return SifImages(Settings(), sources=sources(tmp_path / "sifs", registry)), registry
+
+
+def test_a_base_becomes_a_sif_once_and_has_the_layer_mounted(sifs: tuple[SifImages, Answering]) -> None:
+    mine, registry = sifs
+    found = at_once(8, lambda: mine.ready(wish("r.example/a/base:1")))
+    path = Path(found[0].reference)
+    assert path.read_bytes() == b"sif" and path.suffix == ".sif"
+    assert found == [
+        Ready(reference=str(path), mount=("--bind", "/layer.sqfs:/slipworks-agent:image-src=/"), 
+              command=START, user="root")
+    ] * 8  # fmt: skip
+    assert registry.asked == 1
+    found_size = mine.exists("r.example/a/base:1")
+    assert found_size is not None and found_size.size == 3
+    assert mine.ready(wish("r.example/a/base:1", "Never")) == found[0] and registry.asked == 1
+
+
+def test_a_sif_that_is_not_there_is_made_for_nobody_who_says_never(sifs: tuple[SifImages, Answering]) -> None:
+    mine, registry = sifs
+    with pytest.raises(NotFoundError, match="pull policy is Never"):
+        mine.ready(wish("r.example/a/base:1", "Never"))
+    assert registry.asked == 0
+
+
+def test_a_missing_image_makes_no_sif(sifs: tuple[SifImages, Answering]) -> None:
+    mine, registry = sifs
+    registry.fails = NotFoundError("no such image")
+    began = time.monotonic()
+    with pytest.raises(NotFoundError, match="no such image"):
+        mine.ready(wish("r.example/a/none:1"))
+    assert time.monotonic() - began < 5
+
+
+def test_a_sif_is_named_by_its_path_too(
+    sifs: tuple[SifImages, Answering], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, registry = sifs
+    path = tmp_path / "own.sif"
+    with pytest.raises(NotFoundError, match="there is no such file"):
+        mine.ready(wish(str(path)))
+    assert mine.exists(str(path)) is None
+    path.write_bytes(b"own")
+    told = {**BAKED, "User": "worker", "WorkingDir": "/testbed"}
+    monkeypatch.setattr(sif_parts, "config", lambda path: told)
+    assert mine.ready(wish(str(path))) == Ready(
+        reference=str(path), command=START, user="worker", workdir="/testbed"
+    )
+    exists = mine.exists(str(path))
+    assert exists and exists.size == 3 and exists.uploaded.endswith("+00:00") and registry.asked == 0
+
+
+def test_each_engine_has_its_images(engine: Engine) -> None:
+    assert isinstance(images.of(Settings(), "apptainer"), SifImages)
+    assert isinstance(images.of(Settings(), "podman"), EngineImages)
