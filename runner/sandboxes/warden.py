@@ -92,14 +92,7 @@ class Warden:
     def use(self, id: str) -> Use:
         """What it uses now; disk: at the last look."""
         one = self._watched.get(id)
-        if not one or not one.namespace:
-            return Use(disk=self._disk.get(id))
-        found = processes.belonging([one.namespace])[one.namespace]
-        return Use(
-            memory=processes.shared_memory_once(found),
-            pids=sum(each.threads for each in found),
-            disk=self._disk.get(id),
-        )
+        return use_of(one.namespace if one else "", self._disk.get(id))
 
     # Threads
 
@@ -156,6 +149,16 @@ class Warden:
         say.say(f"sandbox {one.id} is ended: {why}")
         if not processes.kill(one.pid, one.namespace):
             self._end(one.id)
+
+
+def use_of(namespace: str, disk: int | None = None) -> Use:
+    """What a PID namespace uses now; nothing is known of an empty one."""
+    if not namespace:
+        return Use(disk=disk)
+    found = processes.belonging([namespace])[namespace]
+    return Use(
+        memory=processes.shared_memory_once(found), pids=sum(each.threads for each in found), disk=disk
+    )
 
 
 def _excess(one: _Watched, found: list[processes.Process]) -> str:

@@ -1,0 +1,75 @@
+"""How much a sandbox of podman or docker has written, as its host counts it: by `du` on the folders that the
+engine keeps for it, and by the open files that have no name any more."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kit import process
+from runner.sandboxes import processes
+from runner.sandboxes.warden import Measure
+
+LONGEST = 300.0  # seconds for a `du`
+
+
+def written(told: dict[str, Any], pid: int, inside: Callable[[Sequence[str]], list[str]]) -> Measure:
+    """Measures by what `inspect` told of a container. Storage without overlay (vfs) keeps a full copy of the
+    image for each: there only what came beyond the first look counts.
+
+    inside: makes a command one that may read what the sandbox wrote.
+    """
+    upper = str(((told.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir") or "")
+    volumes = [str(each.get("Source")) for each in told.get("Mounts") or [] if each.get("Type") == "volume"]
+    beside = [told.get("StaticDir"), told.get("HostsPath") and str(Path(told["HostsPath"]).parent)]
+    folders = [upper or f"/proc/{pid}/root/", *volumes, *(str(each) for each in beside if each)]
+    namespace = processes.namespace(pid)
+    before: list[int] = []
+
+    def measure() -> int | None:
+        found = _du(inside, list(dict.fromkeys(folders)))
+        if found is None:
+            return None
+        if not upper:
+            before.append(found)
+            found = max(0, found - before[0])
+        return found + nameless(namespace)
+
+    return measure
+
+
+def nameless(namespace: str) -> int:
+    """Bytes of files on disk that were removed, and that a process of the namespace holds open: no `du` sees
+    them."""
+    seen: dict[tuple[int, int], int] = {}
+    if not namespace:
+        return 0
+    for each in processes.belonging([namespace])[namespace]:
+        try:
+            opened = list(Path(f"/proc/{each.pid}/fd").iterdir())
+        except OSError:
+            continue
+        for one in opened:
+            try:
+                about = one.stat()
+                if (
+                    about.st_nlink
+                    or not stat.S_ISREG(about.st_mode)
+                    or str(one.readlink()).startswith("/memfd:")
+                ):
+                    continue
+            except OSError:
+                continue
+            seen[about.st_dev, about.st_ino] = about.st_blocks * 512
+    return sum(seen.values())
+
+
+def _du(inside: Callable[[Sequence[str]], list[str]], folders: Sequence[str]) -> int | None:
+    """What lies on other file systems is not counted: the merged views of overlays, /proc, shared memory."""
+    argv = ["du", "--summarize", "--total", "--block-size=1", "--one-file-system", "--", *folders]
+    done = process.run(inside(argv), what="measure a sandbox", check=False, timeout=LONGEST)
+    last = done.out.splitlines()[-1:] or [""]
+    number = last[0].split("\t")[0]
+    return int(number) if number.isdecimal() else None
