@@ -4,7 +4,7 @@ engine keeps for it, and by the open files that have no name any more."""
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +35,19 @@ def written(told: dict[str, Any], pid: int, inside: Callable[[Sequence[str]], li
         if not upper:
             before.append(found)
             found = max(0, found - before[0])
-        return found + nameless(namespace)
+        running = processes.belonging([namespace])[namespace] if namespace else []
+        return found + nameless(each.pid for each in running)
 
     return measure
 
 
-def nameless(namespace: str) -> int:
-    """Bytes of files on disk that were removed, and that a process of the namespace holds open: no `du` sees
+def nameless(pids: Iterable[int]) -> int:
+    """Bytes of files on disk that were removed, and that one of these processes holds open: no `du` sees
     them."""
     seen: dict[tuple[int, int], int] = {}
-    if not namespace:
-        return 0
-    for each in processes.belonging([namespace])[namespace]:
+    for pid in pids:
         try:
-            opened = list(Path(f"/proc/{each.pid}/fd").iterdir())
+            opened = list(Path(f"/proc/{pid}/fd").iterdir())
         except OSError:
             continue
         for one in opened:
