@@ -141,7 +141,7 @@ class Profile(Struct, frozen=True, kw_only=True):
 FIELDS = tuple(each.name for each in structs.fields(Cluster))
 OWN = Mapping[str, Mapping[str, Any]]
 """The tables `[clusters.NAME]` of the user's file: name -> key of Cluster -> value."""
-JOINED = ("egress", "environment", "interfaces", "partitions", "sbatch")
+JOINED = ("egress", "environment", "fabric", "interfaces", "partitions", "sbatch")
 """Tables of which the user's keys join the cluster's; every other value of the user's takes the place."""
 BASIS = "generic"
 """What a cluster stands on that only the user's file has."""
@@ -169,12 +169,13 @@ def profile(name: str, own: OWN = MappingProxyType({}), file: str | None = None)
     over = dict(own.get(name, {}))
     ours, where = _shipped(name if name in _files() else BASIS)
     theirs = file or str(settings.user_file())
+    joined = {key: _join(ours.get(key, {}), over[key]) for key in JOINED if key in over}
     if over:
         # Alone first, so that a complaint names the file that holds what is wrong.
-        decode.convert({"summary": "", "scheduler": "slurm"} | over, Cluster, f"{theirs}, [clusters.{name}]")
+        alone = {"summary": "", "scheduler": "slurm", **over, **joined}
+        decode.convert(alone, Cluster, f"{theirs}, [clusters.{name}]")
     if name not in _files():
         ours = {**ours, "summary": f"your own, in {theirs}", "unverified": {}}
-    joined = {key: {**ours.get(key, {}), **over[key]} for key in JOINED if key in over}
     # What the user says of a field is no longer doubtful.
     doubts = {key: why for key, why in ours.get("unverified", {}).items() if key.split(".")[0] not in over}
     merged = {**ours, "unverified": doubts, **over, **joined}
@@ -183,6 +184,13 @@ def profile(name: str, own: OWN = MappingProxyType({}), file: str | None = None)
         raise InvalidFileError(f"{f'{theirs}, [clusters.{name}]' if over else where}: {wrong}")
     sources = {key: _source(key, ours, over, where, theirs) for key in FIELDS}
     return Profile(name=name, cluster=cluster, sources=sources)
+
+
+def _join(ours: Any, theirs: Any) -> Any:
+    """Their keys over ours, in tables within tables too; what is no table is theirs, for a complaint."""
+    if not (isinstance(ours, Mapping) and isinstance(theirs, Mapping)):
+        return theirs
+    return {**ours, **{key: _join(ours.get(key), value) for key, value in theirs.items()}}
 
 
 ACCOUNT = "SBATCH_ACCOUNT"

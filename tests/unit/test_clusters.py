@@ -17,6 +17,7 @@ from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, Usage
 from runner import cli, site
 from slurm import clusters, detect
 from slurm.detect import Seen
+from tests.pages import PAGES
 
 
 @pytest.mark.parametrize("name", clusters.names())
@@ -224,3 +225,26 @@ def test_the_how_to_says_what_is_true() -> None:
     cosmos = clusters.load("cosmos", own)
     assert clusters.load("vista", own).account and cosmos.modules
     assert cosmos.egress and cosmos.egress.host
+
+
+def test_the_settings_that_pages_show_are_taken() -> None:
+    """As they stand there: what a page leaves out of a table is the cluster's own."""
+    seen = 0
+    for page in PAGES:
+        parts = [part.partition("```")[0] for part in page.read_text().split("```toml\n")[1:]]
+        text = "\n".join(part for part in parts if "[clusters." in part)
+        for name, said in (own := tomllib.loads(text).get("clusters", {})).items():
+            assert clusters.load(name, own), (page, said)
+            seen += 1
+    assert seen >= 5
+
+
+def test_of_the_fabric_the_users_keys_join_the_clusters() -> None:
+    said = {"libraries": ["/opt/x/libfabric.so*"], "environment": {"FI_PROVIDER": "mine"}}
+    found = clusters.load("isambard", {"isambard": {"fabric": said}}).fabric
+    ours = clusters.load("isambard").fabric
+    assert found and ours and found.kind == "slingshot" and found.devices == ours.devices
+    assert found.libraries == ("/opt/x/libfabric.so*",)
+    assert found.environment == {**ours.environment, "FI_PROVIDER": "mine"}
+    with pytest.raises(InvalidFileError, match="fabric"):
+        clusters.load("isambard", {"isambard": {"fabric": 7}})
