@@ -184,12 +184,10 @@ def _probe(folder: Path, told: str) -> None:
         raise HostError(f"{told}: {folder} cannot be written to", HINT) from refused
 
 
-RESERVED = frozenset(
-    f"SLIPWORKS_{name}"
-    for name in (
-        "RANK", "NODES", "RUN", "CHECKPOINTS", "TRACE", "HOST_PROGRAMS", "STAGED", "SANDBOX_URL", "SANDBOX_KEY",
-    )  # fmt: skip
-)
+RESERVED = frozenset({
+    "SLIPWORKS_RANK", "SLIPWORKS_NODES", "SLIPWORKS_RUN", "SLIPWORKS_CHECKPOINTS", "SLIPWORKS_TRACE",
+    "SLIPWORKS_HOST_PROGRAMS", "SLIPWORKS_STAGED", "SLIPWORKS_SANDBOX_URL", "SLIPWORKS_SANDBOX_KEY",
+})  # fmt: skip
 """Variables of this prefix that are not settings: the runner sets them for a job's processes."""
 
 

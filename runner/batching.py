@@ -20,7 +20,7 @@ from runner.submission import Places
 from slurm import options, script
 from slurm.clusters import Cluster
 from slurm.options import Asked
-from slurm.script import Batch, Beside, Options, Present
+from slurm.script import Batch, Beside, Options, Present, Servers
 
 PATIENCE = 35.0
 """Seconds, over the command's grace, that nodes get for their ends: artifacts are copied then, too."""
@@ -30,7 +30,7 @@ LAYOUT = "image"
 
 def batch(
     job: Job, plan: Launch, cluster: Cluster, at: Places, chosen: Chosen, said: Options,
-    present: tuple[Present, ...] = (),
+    present: tuple[Present, ...] = (), servers: Servers | None = None,
 ) -> Batch:  # fmt: skip
     """All that goes into the script. Pure apart from what the engine's file asks of this machine: the nodes
     are taken to be like it."""
@@ -62,6 +62,7 @@ def batch(
         restarts=job.restarts,
         secrets=(at.run.secrets, at.run.token),
         beside=_beside(job, chosen.engine),
+        sandboxes=servers,
         told_path=any(bind.target == node_programs.ROOT for bind in job.mounts),
     )
 

@@ -14,6 +14,7 @@ from runner.beside.asked import Podman
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
 from runner.launch import Artifact, Service
+from runner.sandboxes.wanted import Sandboxes
 from runner.skyrl.section import Skyrl
 from runner.staging.asked import Stage
 from slurm.clusters import Cluster
@@ -113,6 +114,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 defaults; None: where `training` has a code_pass_rate_reward_threshold.
     egress      who gets out of nodes without internet: see Egress. true: the command.
     podman      the command may start containers beside its own: see Podman. true: with its defaults.
+    sandboxes   nodes of the job's own on which sandboxes for agents run: see Sandboxes.
     skyrl       training with SkyRL, which makes the command: see Skyrl.
     artifacts   files inside that are kept: see Artifact; text: the path alone.
     throughput  tokens per second from the log at the end: see Throughput.
@@ -151,6 +153,7 @@ class Job(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     code_server: CodeServer | bool | None = None
     egress: Egress | bool = False
     podman: Podman | bool = False
+    sandboxes: Sandboxes | None = None
     skyrl: Skyrl | None = None
     artifacts: tuple[str | Artifact, ...] = ()
     after: After | None = None

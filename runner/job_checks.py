@@ -17,6 +17,7 @@ from runner.beside import checks as beside
 from runner.bounds import Least, too_small
 from runner.code_server import in_job as code_server
 from runner.egress import checks as egress
+from runner.sandboxes import in_job as sandboxes
 from runner.staging import checks as staging
 from slurm import times
 from slurm.options import OTHERS_KEY, refusal
@@ -70,6 +71,7 @@ def _wrong(job: Job) -> Wrong:
     yield from _wrong_places(job)
     yield from after.wrong(job)
     yield from beside.wrong(job)
+    yield from sandboxes.wrong_of(job)
 
 
 def _wrong_words(job: Job) -> Wrong:

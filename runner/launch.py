@@ -121,6 +121,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     internet     whether the node has it; None: not known.
     egress       the way out of nodes without internet, where the job asks for it.
     staged       models and data sets in the cache, which must be there.
+    sandboxes    seconds that the job's own server of sandboxes has to answer; None: there is none.
     netrc        the host of which a netrc of each node's own has the code server's key; None: there is none.
     """
 
@@ -167,6 +168,7 @@ class Launch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: tuple[str, ...] = ()
     env_files: dict[str, str] = {}
     netrc: str | None = None
+    sandboxes: float | None = None
 
 
 def write(launch: Launch, path: Path) -> None:

@@ -34,6 +34,7 @@ from runner.private import Private
 from runner.program import Program
 from runner.rays import Ray
 from runner.runs import Attempt, RunFolder
+from runner.sandboxes import in_job as sandboxes
 from runner.services import Services
 from runner.steps import KILLED, Steps
 
@@ -108,6 +109,7 @@ class Node:
         with ports.held(f"{self.launch.run_id}-{self.rank}") as base:
             try:
                 facts = self.look(base)
+                self.env |= sandboxes.variables(self.attempt, self.launch, self.env, self.check)
                 with Door(address(self.launch.run_id, self.rank), lambda: self.env, self.launch.workdir):
                     return self.lead(facts) if self.rank == 0 else self.follow(facts)
             except SlipworksError as failure:

@@ -12,6 +12,7 @@ from runner.egress import submitting as egress
 from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
+from runner.sandboxes import submitting as sandboxes
 from runner.site import Site
 from runner.staging import checks as staging
 from runner.staging import submitting
@@ -52,6 +53,7 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
     outfit = slurm_inside.outfit(job, site, dry=dry)
     if outfit:
         plan = outfit.worn(plan)
+    servers = sandboxes.servers(job, site, folder, dry=dry)
     _warn_of_driver(job, site, found.chosen.driver_floor)
     if dry:
         submitting.announce(job, plan, at.scratch)
@@ -60,6 +62,7 @@ def prepared(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Prepared:
         batch=batching.batch(
             job, plan, cluster, at, found.chosen, asked.options,
             egress.present(plan.egress, outfit.present if outfit else ()),
+            servers,
         ),
     )  # fmt: skip
 

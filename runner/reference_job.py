@@ -15,6 +15,8 @@ from runner.after.asked import After, Upload
 from runner.beside.asked import Podman
 from runner.code_server.wanted import CodeServer
 from runner.egress.asked import Egress
+from runner.sandboxes.settings import Settings
+from runner.sandboxes.wanted import Sandboxes
 from runner.skyrl import section
 from runner.staging import asked
 
@@ -22,6 +24,7 @@ TABLES: tuple[type[Any], ...] = (
     job.Job, Egress, job.Ray, job.Code, job.Checkpoints, job.Mount, launch.Service, launch.Artifact,
     job.Throughput, CodeServer,
     section.Skyrl, section.SkyrlData, asked.Stage, asked.Model, asked.Dataset, After, Upload, Podman,
+    Sandboxes, Settings,
 )  # fmt: skip
 """Job first; the others are mappings in it, whose keys have a table each."""
 HEAD = """A job file is YAML ([how to submit one](../how-to/submit-a-job.md)). An unknown key is an error

@@ -22,6 +22,7 @@ from runner.egress.plan import EgressPlan
 from runner.job import Job
 from runner.launch import Launch, RayPlan
 from runner.runs import CHECKPOINTS, INSIDE, RunFolder
+from runner.sandboxes import in_job as sandboxes
 from runner.staging import staged
 from slurm.clusters import Cluster
 
@@ -91,7 +92,7 @@ def launch(job: Job, cluster: Cluster, run_id: str, chosen: Chosen | None = None
         checkpoints_shared=bool(job.saved and job.saved.shared), internet=cluster.internet,
         egress=egress.planned(job, cluster), netrc=code_server.netrc(job),
         datasets_key=training.tokenized_for(job),
-        env_files=env_files.inside(job),
+        env_files=env_files.inside(job), sandboxes=sandboxes.awaited(job),
     )  # fmt: skip
 
 

@@ -102,9 +102,9 @@ def queue_words(*, ids: Sequence[str] = (), user: str | None = None) -> list[str
 
 
 def queued(text: str) -> tuple[Queued, ...]:
-    return tuple(
-        Queued(**_typed(dict(zip(_QUEUED, each, strict=True)))) for each in _records(text, len(_QUEUED))
-    )
+    """A job of several parts once, by its own number: they begin and end together."""
+    found = (dict(zip(_QUEUED, each, strict=True)) for each in _records(text, len(_QUEUED)))
+    return tuple(Queued(**_typed(each)) for each in found if _is_whole(each))
 
 
 def history_words(
@@ -130,7 +130,8 @@ def past(text: str) -> tuple[Past, ...]:
             made.append([*fields[: len(_PAST) - 1], UNIT.join(fields[len(_PAST) - 1 :])])
         elif made and line:
             made[-1][-1] += f"\n{line}"
-    return tuple(Past(**_typed(dict(zip(_PAST, each, strict=True)))) for each in made)
+    found = (dict(zip(_PAST, each, strict=True)) for each in made)
+    return tuple(Past(**_typed(each)) for each in found if _is_whole(each))
 
 
 def partition_words() -> list[str]:
@@ -153,6 +154,12 @@ def job_id(text: str) -> str:
     A site's own words may stand around it, and numbers in them are no job's."""
     found = [match for line in text.splitlines() if (match := _ID.fullmatch(line.strip()))]
     return found[-1]["id"] if found else ""
+
+
+def _is_whole(fields: dict[str, str]) -> bool:
+    """Of a heterogeneous job's parts (12+0, 12+1) the first stands for the job, and gets its number."""
+    fields["id"], plus, part = fields["id"].partition("+")
+    return not plus or part == "0"
 
 
 def _records(text: str, fields: int) -> Iterator[list[str]]:

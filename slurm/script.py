@@ -35,6 +35,29 @@ class Beside(Struct, frozen=True, kw_only=True):
     at_once: int = 4
 
 
+class Servers(Struct, frozen=True, kw_only=True):
+    """Nodes of the job's second part (a heterogeneous job), each with a sandbox server on the host itself.
+
+    options   of the second part's #SBATCH lines; nodes: how many; cpus: of each.
+    engine    the program by which sandboxes are run.
+    layer     the folder of the slipworks layer, which those nodes see: its own loader starts its own Python.
+    words     of the runner in it, to which the script adds --state FOLDER; the first line that it prints is
+              its address.
+    cache     where images and layers are; root: a folder of the nodes' own disk; "": a temporary folder.
+    patience  whole seconds that these nodes get to end.
+    """
+
+    options: Options
+    nodes: int
+    cpus: int
+    engine: str
+    layer: str
+    words: tuple[str, ...]
+    cache: str
+    root: str = ""
+    patience: float = 40.0
+
+
 class Batch(Struct, frozen=True, kw_only=True):
     """One job as sbatch gets it.
 
@@ -61,6 +84,7 @@ class Batch(Struct, frozen=True, kw_only=True):
                from 1; without it a job counts as the first.
     secrets    files that are removed once no attempt can follow.
     beside     see there; only where `container` is podman's.
+    sandboxes  see Servers.
     told_path  each node leaves its PATH and LD_LIBRARY_PATH in the run folder, as `path-RANK`, a line each,
                for what runs the node's own programs from within its container.
     """
@@ -85,6 +109,7 @@ class Batch(Struct, frozen=True, kw_only=True):
     secrets: tuple[Path, ...] = ()
     told_path: bool = False
     beside: Beside | None = None
+    sandboxes: Servers | None = None
 
 
 LONGEST_WORD = (128 << 10) - 1
@@ -125,7 +150,7 @@ def _named(batch: Batch) -> dict[str, Any]:
     if words[0] == "podman":
         words[0] += PODMAN_FLAGS
     return {
-        "directives": [directive(name, value) for name, value in batch.options.items() if value is not False],
+        "directives": _directives(batch.options),
         "run": _word(str(batch.run)),
         "nodes": batch.nodes,
         "restarts": batch.restarts,
@@ -151,7 +176,30 @@ def _named(batch: Batch) -> dict[str, Any]:
         "at_once": batch.beside.at_once if batch.beside else 0,
         "cr": any("\r" in value for value in _values(batch)),
         "secrets": [_word(str(path)) for path in batch.secrets],
+        **_named_servers(batch.sandboxes),
     }
+
+
+def _named_servers(servers: Servers | None) -> dict[str, Any]:
+    """The same of the job's second part; without one nothing of it is in the script."""
+    engine = servers.engine if servers else ""
+    return {
+        "sandbox_engine": _word(engine) if servers else "",
+        "podman_sandboxes": engine == "podman",
+        "apptainer_sandboxes": engine == "apptainer",
+        "sandbox_directives": _directives(servers.options) if servers else [],
+        "sandbox_nodes": servers.nodes if servers else 0,
+        "sandbox_cpus": servers.cpus if servers else 0,
+        "sandbox_root": _word(servers.root) if servers else "",
+        "sandbox_layer": _word(servers.layer) if servers else "",
+        "sandbox_cache": _word(servers.cache) if servers else "",
+        "sandbox_words": [_word(word) for word in servers.words] if servers else [],
+        "sandbox_patience": round(servers.patience) if servers else 0,
+    }
+
+
+def _directives(options: Options) -> list[str]:
+    return [directive(name, value) for name, value in options.items() if value is not False]
 
 
 def directive(name: str, value: str | int | bool) -> str:
@@ -207,7 +255,8 @@ def _check(batch: Batch) -> None:
 
 
 def _commands(batch: Batch) -> tuple[Sequence[str], ...]:
-    return batch.container, batch.remove, batch.have, batch.fetch
+    words = batch.sandboxes.words if batch.sandboxes else ()
+    return batch.container, batch.remove, batch.have, batch.fetch, words
 
 
 def _values(batch: Batch) -> Iterator[str]:
@@ -217,6 +266,8 @@ def _values(batch: Batch) -> Iterator[str]:
     for each in batch.present:
         yield from (each.source, each.target)
     yield from (*batch.modules, *batch.fabric, *batch.devices, str(batch.run), *map(str, batch.secrets))
+    if servers := batch.sandboxes:
+        yield from (servers.layer, servers.cache, servers.root)
 
 
 def _present(each: Present) -> str:

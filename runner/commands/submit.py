@@ -131,6 +131,11 @@ def _here(args: argparse.Namespace, job: Job, here: Site, folder: RunFolder, beg
         say.say("note: there is no Slurm here, so the job's `submits` gives it nothing")
     if job.podman:
         raise UnsupportedError("there is no Slurm here, and only its nodes give a job podman", "--cluster …")
+    if job.sandboxes:
+        raise UnsupportedError(
+            "there is no Slurm here, and only its nodes give a job sandboxes",
+            "--cluster …; or runner sandbox serve, and env_files of the job",
+        )
     if job.after:
         say.say("note: there is no Slurm here, so nothing comes after the run: no upload")
     if args.dry_run:

@@ -21,6 +21,7 @@ from runner import arms, batching, chosen, job, mounted_layer, submission
 from runner.job import Job
 from runner.launch import Launch
 from runner.runs import RunFolder
+from runner.sandboxes import in_job
 from slurm import clusters, script
 from slurm.clusters import Cluster
 from slurm.script import Batch
@@ -33,6 +34,7 @@ HOME, CACHE, SCRATCH = "/home/ada", "/scratch/ada/slipworks", "/scratch/ada"
 OURS = re.compile(r"(/images/sif/[\w-]+)-[0-9a-f]{12}(?=\.sif)")
 """An image of ours, whose key follows from the kit's own sources: another with every change of them."""
 LAYER = Path(CACHE, "layers/slipworks-0123456789ab.sqfs")
+AGENT = Path(CACHE, "layers/agent-server-0123456789ab")
 
 
 class Example(Struct, frozen=True, kw_only=True):
@@ -88,12 +90,7 @@ ALL = (
     Example(
         file="fasrc-mig/job.yaml",
         clusters=("fasrc",),
-        home={
-            "src/SkyRL/skyrl-agent": None,
-            "data/r2e-all": None,
-            "sandboxes/url": "http://holy8a24101:8000\n",
-            "sandboxes/key": "a-key-of-the-server\n",
-        },
+        home={"src/SkyRL/skyrl-agent": None, "data/r2e-all": None},
     ),
 )
 
@@ -146,7 +143,11 @@ def _dry(example: Example, name: str, home: str) -> Dry:
     at = submission.places(asked_job, run, Path(CACHE), SCRATCH)
     plan = submission.launch(asked_job, cluster, run.run_id, found)
     asked = batching.asked(asked_job, cluster, run)
-    batch = batching.batch(asked_job, plan, cluster, at, found, asked.options)
+    servers = None
+    if asked_job.sandboxes:
+        layers = _layer("podman"), AGENT
+        servers = in_job.servers(asked_job, cluster, name, run.root, *layers, Path(CACHE))
+    batch = batching.batch(asked_job, plan, cluster, at, found, asked.options, servers=servers)
     text = OURS.sub(r"\1-0123456789ab", script.render(batch)).replace(home, HOME)
     return Dry(job=asked_job, plan=plan, batch=batch, script=text)
 

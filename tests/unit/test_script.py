@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from slurm.script import Batch, Present, render
+from slurm.script import Batch, Present, Servers, render
 from tests.golden import slurm_scripts
 from tests.unit.parts_hostile import values
 from tests.unit.parts_script import RANK
@@ -25,7 +26,17 @@ FULL = Batch(
     present=(Present("/home/it's me", "/home/it's me", False), Present("/usr", "/x/usr")),
     have=("engine", "exists"), fetch=("engine", "pull"), restarts=2, secrets=(Path("/a run/s"), Path("/b")),
 )  # fmt: skip
-SHAPES = {"plain": render(PLAIN), "full": render(FULL), **TEXTS}
+SERVERS = Servers(
+    options={"partition": "cpu", "nodes": 2}, nodes=2, cpus=4, engine="apptainer", layer="/a run/it's/layer",
+    words=("sandbox", "serve", "--set", '{"queue":1}'), cache="/a cache", root="/a disk",
+)  # fmt: skip
+WITH_SANDBOXES = {
+    f"sandboxes by {engine}": render(
+        structs.replace(FULL, sandboxes=structs.replace(SERVERS, engine=engine), container=(inner, "run"))
+    )
+    for engine, inner in (("apptainer", "podman"), ("podman", "apptainer"))
+}
+SHAPES = {"plain": render(PLAIN), "full": render(FULL), **WITH_SANDBOXES, **TEXTS}
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -65,8 +76,9 @@ def test_shellcheck_has_nothing_to_say(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_one_srun_and_no_python(name: str) -> None:
     code = [line.split(" # ")[0] for line in SHAPES[name].splitlines() if not line.lstrip().startswith("#")]
-    starts = [line for line in code if re.match(r"\s*srun\b", line)]
-    assert len(starts) == 1
+    starts = [line for line in code if re.match(r"\s*(exec )?srun\b", line)]
+    assert len(starts) == 1 + (name in WITH_SANDBOXES), "one more for the second part of a job"
+    code = [line for line in code if '"$layer"/python' not in line]
     assert not [line for line in code if re.search(r"\bpython|\bsleep\b|\bsqueue\b|^ *eval\b", line)]
 
 
