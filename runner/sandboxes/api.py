@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from msgspec import Struct, json
 
-from kit.errors import InvalidFileError, NotFoundError, SlipworksError
+from kit.errors import NotFoundError, SlipworksError
 from runner.sandboxes import models, problems
 from runner.sandboxes.auth import HEADER, App, Locked
 from runner.sandboxes.host import Host
@@ -93,11 +93,7 @@ async def health(request: Request) -> Response:
 async def start(request: Request, body: models.StartRequest) -> Response:
     """Begins a sandbox, or gives the one that lives by that session's name. Returns at once: it is ready
     when its session says so. Its URL and its key are in this answer already."""
-    try:
-        wish = body.wish()
-    except ValueError as bad:
-        raise InvalidFileError(f"command: {bad}") from bad
-    return answer(models.runtime(await slowly(request, served(request).host.start, wish)))
+    return answer(models.runtime(await slowly(request, served(request).host.start, body.wish())))
 
 
 async def pause(request: Request, body: models.RuntimeRequest) -> Response:

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from image_cache.bake import KEY
-from kit.errors import UsageError
+from kit.errors import InvalidFileError
 
 Kind = Literal["baked", "serving", "bare"]
 NAMES = ("openhands-agent-server", "agent-server")
@@ -63,13 +63,14 @@ class Begin(Struct, frozen=True, kw_only=True):
 
 
 def words(command: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Of a command as one line, as sh reads it, or as the list that it is. UsageError for an open quote."""
+    """Of a command as one line, as sh reads it, or as the list that it is. InvalidFileError where a quote is
+    open; what was found is not told, for it may hold a secret."""
     if not isinstance(command, str):
         return tuple(command or ())
     try:
         return tuple(shlex.split(command))
     except ValueError as bad:
-        raise UsageError(f"the command is no line of words: {bad}: found {command[:200]!r}") from bad
+        raise InvalidFileError(f"command: it is no line of words: {bad}") from bad
 
 
 def said(config: Mapping[str, Any]) -> Said:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from runner.sandboxes import commands
 from runner.sandboxes.host import Counts
 from runner.sandboxes.nouns import Phase, Pull, Session, Wish
 
@@ -17,7 +18,10 @@ MOST = 1 << 20
 """Characters of a text that a client may send."""
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.~:@=+-]{0,199}$"
 IMAGE = r"^[A-Za-z0-9/._~][^\x00-\x1f\x7f]*$"
-Text = Annotated[str, Field(max_length=MOST, pattern=r"^[^\x00]*$")]
+TEXT = r"^[^\x00]*$"
+Text = Annotated[str, Field(max_length=MOST, pattern=TEXT)]
+LINE = r"""^(?:[^'"\\\x00]|\\[^\x00]|'[^'\x00]*'|"(?:[^"\\\x00]|\\[^\x00])*")*$"""
+"""Words as sh writes them: every quote has its end."""
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Variable = Annotated[str, Field(pattern=VARIABLE)]
 Environment = Annotated[
@@ -26,7 +30,7 @@ Environment = Annotated[
         {
             "type": "object",
             "propertyNames": {"pattern": VARIABLE},
-            "additionalProperties": {"type": "string", "maxLength": MOST, "pattern": r"^[^\x00]*$"},
+            "additionalProperties": {"type": "string", "maxLength": MOST, "pattern": TEXT},
         }
     ),
 ]
@@ -40,6 +44,11 @@ STATUS: dict[Phase, Status] = {
 }  # fmt: skip
 
 
+def whole(value: object) -> object:
+    """In JSON 3.0 is 3; in Python it is no int."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class StartRequest(BaseModel):
     """A sandbox that is wanted. Fields that other servers know (fs_group, runtime_class) are passed over."""
 
@@ -49,36 +58,28 @@ class StartRequest(BaseModel):
     session_id: Annotated[str, Field(pattern=NAME)] | None = Field(
         None, description="by which the sandbox is found again; made up if there is none"
     )
-    command: Text | list[Text] | None = Field(
+    command: Annotated[str, Field(max_length=MOST, pattern=LINE)] | list[Text] | None = Field(
         None, description="words, or one line of them; empty: the agent-server's own start"
     )
     working_dir: Text | None = None
     environment: Environment | None = None
-    run_as_user: Annotated[int, Field(ge=0, lt=1 << 32)] | None = Field(
-        None, description="not followed where the image or the engine has no such user"
+    run_as_user: Annotated[int, BeforeValidator(whole), Field(ge=0, lt=1 << 32)] | None = Field(
+        None, description="not followed: a sandbox runs as the own user of its image"
     )
     image_pull_policy: Pull = "IfNotPresent"
-    resource_factor: Literal[1, 2, 4, 8] = 1
+    resource_factor: Annotated[Literal[1, 2, 4, 8], BeforeValidator(whole)] = 1
 
     def wish(self) -> Wish:
         return Wish(
             session=self.session_id or f"sandbox-{secrets.token_hex(8)}",
             image=self.image,
-            command=self.words(),
+            command=commands.words(self.command),
             env=dict(self.environment or {}),
             workdir=self.working_dir or None,
             user=self.run_as_user,
             pull=self.image_pull_policy,
             factor=self.resource_factor,
         )
-
-    def words(self) -> tuple[str, ...]:
-        """A line of the SDK's is taken apart as a shell would; ValueError where a quote is open."""
-        import shlex
-
-        if isinstance(self.command, str):
-            return tuple(shlex.split(self.command))
-        return tuple(self.command or ())
 
 
 class RuntimeRequest(BaseModel):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from image_cache.bake import KEY
-from kit.errors import UsageError
+from kit.errors import InvalidFileError
 from runner import agent_layer
 from runner.sandboxes import commands
 from runner.sandboxes.commands import Begin, Said
@@ -91,7 +91,7 @@ def test_a_command_is_one_line_or_words() -> None:
     assert commands.words(f"{BINARY} --extra-python-path '/a b'") == (BINARY, "--extra-python-path", "/a b")
     assert commands.words([BINARY, "--extra-python-path", "/a b"]) == (BINARY, "--extra-python-path", "/a b")
     assert commands.words(None) == commands.words("") == commands.words([]) == ()
-    with pytest.raises(UsageError, match="No closing quotation"):
+    with pytest.raises(InvalidFileError, match="^command: .*No closing quotation"):
         commands.words(f"{BINARY} 'open")
 
 
