@@ -91,7 +91,7 @@ def test_a_command_is_one_line_or_words() -> None:
     assert commands.words(f"{BINARY} --extra-python-path '/a b'") == (BINARY, "--extra-python-path", "/a b")
     assert commands.words([BINARY, "--extra-python-path", "/a b"]) == (BINARY, "--extra-python-path", "/a b")
     assert commands.words(None) == commands.words("") == commands.words([]) == ()
-    with pytest.raises(InvalidFileError, match="^command: .*No closing quotation"):
+    with pytest.raises(InvalidFileError, match=r"^command: .*No closing quotation"):
         commands.words(f"{BINARY} 'open")
 
 
