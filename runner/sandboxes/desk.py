@@ -12,22 +12,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kit import share
-from kit.errors import BusyError, NotFoundError, SlipworksError, UnsupportedError, UsageError
+from kit.errors import NotFoundError, SlipworksError, UnsupportedError, UsageError
 from kit.say import say
 from runner.agent_client import Agent
-from runner.sandboxes import bringing, failures, held_port, reached, records, returning
-from runner.sandboxes import slots as slots_
+from runner.sandboxes import bringing, failures, held_port, reached, records, returning, slots
+from runner.sandboxes.admission import Admission
 from runner.sandboxes.backend import Backend
 from runner.sandboxes.bringing import Asked, Node
 from runner.sandboxes.host import Counts, ImageFound, Images
 from runner.sandboxes.nouns import LIVE, Phase, Session, Wish
 from runner.sandboxes.settings import Settings
-from runner.sandboxes.slots import Line, Pace, Place, Slots
 from runner.sandboxes.table import Entry, Table
 from runner.sandboxes.watch import Watch
 
-FACTORS = (1, 2, 4, 8)
-WAITING = 1000  # requests that may wait: each holds a port
 GRACE = 10.0  # seconds between TERM and KILL
 HASTE = 3.0  # the same when all are ended: Slurm may kill us half a minute after its own TERM
 GONE = 30.0  # seconds that one who stops a sandbox waits for its end
@@ -49,16 +46,15 @@ class Desk:
         clock: Callable[[], float] = time.time,
         agent: Callable[[str, str], AbstractContextManager[Asked]] = Agent,
     ) -> None:  # fmt: skip
-        numbers = slots_.processors() if processors is None else processors
+        numbers = slots.processors() if processors is None else processors
         bytes_ = share.memory() if memory is None else memory
-        self._slots = Slots(slots_.planned(numbers, bytes_, settings))
-        self._line, self._pace, self._closed = Line(), Pace(), False
+        self._admission = Admission(slots.planned(numbers, bytes_, settings), settings.queue)
         self._table = Table(folder)
         self.node = Node(
             backend=backend, images=images, settings=settings, table=self._table,
             label=records.label(folder), address=reached.address(settings), clock=clock, agent=agent,
         )  # fmt: skip
-        self._watch = Watch(self.node, self)
+        self.watch = Watch(self.node, self)
 
     # What the API asks
 
@@ -71,8 +67,11 @@ class Desk:
             found = self._table.named(wish.session)
             if found and found.session.live:
                 return self._again(found, wish)
-            self._possible(wish)
-            return self._begun(wish)
+            self._admission.possible(wish.factor)
+            entry = self._begun(wish)
+        if entry.session.phase == "queued":  # what is starting is saved by its thread
+            self._table.note(entry)
+        return entry.session
 
     def find(self, session: str) -> Session | None:
         entry = self._table.named(session)
@@ -98,14 +97,14 @@ class Desk:
         return [each.session for each in self._table.live()]
 
     def counts(self) -> Counts:
-        return Counts(slots=self._slots.total, free=self._slots.free, waiting=len(self._line))
+        return self._admission.counts()
 
     def logs(self, id: str, lines: int = 100) -> str:
         entry = self._table.one(id)
-        if entry.session.live and entry.session.engine:
-            return self.node.backend.logs(id, lines)
         kept = records.log(self._table.folder, id).splitlines(keepends=True)
-        return "".join(kept[-lines:]) if lines > 0 else ""
+        if kept or not entry.session.engine or entry.gone.is_set():
+            return "".join(kept[-lines:]) if lines > 0 else ""
+        return self.node.backend.logs(id, lines)
 
     def exists(self, image: str) -> ImageFound | None:
         return self.node.images.exists(image)
@@ -115,14 +114,15 @@ class Desk:
     def recover(self) -> None:
         """Gets the sandboxes of a server before this one back, and begins to look after all."""
         returning.recovered(self.node, self)
-        self._watch.begin()
+        self.watch.begin()
 
     def close(self) -> None:
         """Ends every sandbox: nothing of this state folder's is left in the engine. Idempotent."""
         with self._table.lock:
-            first, self._closed = not self._closed, True
+            first, self._admission.closed = not self._admission.closed, True
         if first:
-            self._watch.close()
+            self.watch.close()
+            self.node.images.close()
             returning.emptied(self.node, self, HASTE)
 
     def adopt(self, entry: Entry, *, bring: bool) -> None:
@@ -130,7 +130,7 @@ class Desk:
         session = entry.session
         with self._table.lock:
             self._table.add(entry)
-            self._slots.adopt(session.id, session.slots, session.cpus)
+            self._admission.adopt(session.id, session.slots, session.cpus)
             if bring:
                 self._thread(entry, bringing.awaited)
 
@@ -138,8 +138,7 @@ class Desk:
         """Puts one at the end of the line, and gives it slots where it is the first and they are free."""
         with self._table.lock:
             self._table.add(entry)
-            until = self.node.clock() + self.node.settings.queue
-            self._line.add(entry.session.id, Place(entry.session.slots, until))
+            self._admission.wait(entry.session.id, entry.session.slots, self.node.clock())
             self._next()
 
     def end(self, entry: Entry, phase: Phase, why: str = "", grace: float = GRACE) -> None:
@@ -149,7 +148,7 @@ class Desk:
             contained = bool(entry.session.engine)
             if not self._table.change(entry, LIVE, phase=phase, why=why, ended=self.node.clock()):
                 return
-            self._line.leave(entry.session.id)
+            self._admission.leave(entry.session.id)
             entry.ending.set()
             if entry.bringing and contained:
                 return
@@ -171,16 +170,17 @@ class Desk:
             entry.clearing = False
             return
         with self._table.lock:
-            self._slots.give(session.id)
-            if session.admitted:
-                self._pace.ended(session.ended - session.admitted)
+            lasted = session.ended - session.admitted if session.admitted else None
+            self._admission.give(session.id, lasted)
             self._next()
         self._table.note(entry)
         entry.gone.set()
 
     def late(self, now: float) -> None:
         """Fails those who waited for too long."""
-        for id in self._line.late(now):
+        with self._table.lock:
+            late = self._admission.late(now)
+        for id in late:
             self.end(self._table.one(id), "failed", f"no slot was free in {self.node.settings.queue:g} s")
 
     # Parts of these
@@ -194,23 +194,13 @@ class Desk:
             )
         return self._used(found)
 
-    def _possible(self, wish: Wish) -> None:
-        if wish.factor not in FACTORS or wish.factor > self._slots.total:
-            most = max(each for each in FACTORS if each <= self._slots.total)
-            raise UnsupportedError(
-                f"resource_factor {wish.factor} cannot be had: this server has {self._slots.total} slots, "
-                f"expected {', '.join(str(each) for each in FACTORS if each <= most)}"
-            )
-
-    def _begun(self, wish: Wish) -> Session:
+    def _begun(self, wish: Wish) -> Entry:
         now, id = self.node.clock(), secrets.token_hex(8)
-        cpus = None if len(self._line) or self._closed else self._slots.take(id, wish.factor)
-        if cpus is None:
-            self._refuse_unless_waiting(wish, now)
+        cpus = self._admission.asked(id, wish.factor, now)
         try:
             port = held_port.hold(self.node.address)
         except BaseException:
-            self._slots.give(id)
+            self._admission.give(id, None)
             raise
         entry = Entry(Session(
             id=id, wish=wish, slots=wish.factor, key=secrets.token_hex(32), began=now, used=now,
@@ -221,26 +211,12 @@ class Desk:
         else:
             self._table.add(entry)
             self._admit(entry, cpus)
-        return entry.session
-
-    def _refuse_unless_waiting(self, wish: Wish, now: float) -> None:
-        waits = self.node.settings.queue > 0 and not self._closed
-        if waits and len(self._line) < WAITING:
-            return
-        told = f"{len(self._line)} requests wait" if waits else "the server is ending" if self._closed else (
-            f"{wish.factor} of {self._slots.total} slots wanted, {self._slots.free} free"
-        )  # fmt: skip
-        raise BusyError(f"no slot is free: {told}", self._pace.seconds(now, wish.factor, self._slots.total))
+        return entry
 
     def _next(self) -> None:
         """Gives free slots to those who wait, as long as there are enough for the first."""
-        while not self._closed and (first := self._line.first()):
-            id, place = first
-            cpus = self._slots.take(id, place.count)
-            if cpus is None:
-                return
-            self._line.leave(id)
-            self._admit(self._table.one(id), cpus)
+        while found := self._admission.next():
+            self._admit(self._table.one(found[0]), found[1])
 
     def _admit(self, entry: Entry, cpus: tuple[int, ...]) -> None:
         self._table.change(entry, phase="starting", cpus=cpus, admitted=self.node.clock())
@@ -299,9 +275,10 @@ class Desk:
         session, folder = entry.session, self._table.folder
         text = entry.told
         if session.engine:
-            with contextlib.suppress(SlipworksError, OSError):
+            with contextlib.suppress(SlipworksError):
                 text = self.node.backend.logs(session.id, LINES) or text
-            self.node.backend.stop(session.id, grace)
-            records.clear(folder, session.id)
         if text:
             records.keep_log(folder, session.id, text)
+        if session.engine:
+            self.node.backend.stop(session.id, grace)
+            records.clear(folder, session.id)

@@ -31,11 +31,3 @@ def idle(session: Session, settings: Settings, now: float) -> str | None:
 def last(session: Session) -> float:
     """When it was last of use."""
     return max(session.used, session.ready, session.started, session.began)
-
-
-def stuck(session: Session, settings: Settings, now: float) -> str | None:
-    """Why one whose image is still awaited fails; None: it may wait. It has no engine for all that time."""
-    waits = session.phase == "starting" and not session.engine
-    if waits and now - session.admitted >= settings.pull_within:
-        return f"its image {session.wish.image} was not there after {settings.pull_within:g} s"
-    return None

@@ -36,7 +36,7 @@ class Watch:
     """`look` is one round; nothing that fails in one ends the watch."""
 
     def __init__(self, node: Node, desk: Ends) -> None:
-        self._node, self._desk = node, desk
+        self.node, self._desk = node, desk
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="hand")
@@ -63,25 +63,23 @@ class Watch:
                 say(traceback.format_exc())
 
     def _pause(self) -> float:
-        coming = any(each.session.phase in ("queued", "starting") for each in self._node.table.live())
+        coming = any(each.session.phase in ("queued", "starting") for each in self.node.table.live())
         return SOON if coming else LATER
 
     def look(self) -> None:
-        now = self._node.clock()
+        now = self.node.clock()
         self._desk.late(now)
-        live = self._node.table.live()
+        live = self.node.table.live()
         for entry in live:
             self._of_age(entry, now)
         self._by_engine([each for each in live if each.session.engine])
-        for entry in self._node.table.left():
+        for entry in self.node.table.left():
             self._hand(entry, partial(self._desk.clear, entry))
-        self._node.table.forget()
+        self.node.table.forget()
 
     def _of_age(self, entry: Entry, now: float) -> None:
-        session, settings = entry.session, self._node.settings
-        if why := lifetimes.stuck(session, settings, now):
-            self._hand(entry, partial(self._desk.end, entry, "failed", why))
-        elif why := lifetimes.over(session, settings, now):
+        session, settings = entry.session, self.node.settings
+        if why := lifetimes.over(session, settings, now):
             self._hand(entry, partial(self._desk.end, entry, "stopped", why))
         elif why := lifetimes.idle(session, settings, now):
             if now - self._asked.get(session.id, 0.0) >= ASKED:
@@ -90,14 +88,14 @@ class Watch:
         else:
             self._asked.pop(session.id, None)
             if entry.saved and session.used - entry.saved.used >= SAVED:
-                self._node.table.note(entry)
+                self.node.table.note(entry)
 
     def _idle(self, entry: Entry, why: str) -> None:
         """Ends it, unless its server was busy not long ago."""
-        session, now = entry.session, self._node.clock()
-        if session.phase == "ready" and (quiet := _quiet(self._node, session)) is not None:
-            self._node.table.change(entry, ("ready",), used=max(session.used, now - quiet))
-        if lifetimes.idle(entry.session, self._node.settings, now):
+        session, now = entry.session, self.node.clock()
+        if session.phase == "ready" and (quiet := _quiet(self.node, session)) is not None:
+            self.node.table.change(entry, ("ready",), used=max(session.used, now - quiet))
+        if lifetimes.idle(entry.session, self.node.settings, now):
             self._desk.end(entry, "stopped", why)
 
     def _by_engine(self, live: list[Entry]) -> None:
@@ -106,7 +104,7 @@ class Watch:
         before = {each.session.id: each.session.phase for each in live}
         if not before:
             return
-        states = self._node.backend.states(self._node.label)
+        states = self.node.backend.states(self.node.label)
         for entry in live:
             session = entry.session
             state = states.get(session.id, "awaited" if session.phase == "starting" else "ended")
@@ -114,7 +112,7 @@ class Watch:
                 self._hand(entry, partial(self._ended, entry))
 
     def _ended(self, entry: Entry) -> None:
-        self._desk.end(entry, "failed", failures.ended(self._node, entry))
+        self._desk.end(entry, "failed", failures.ended(self.node, entry))
 
     def _hand(self, entry: Entry, work: Callable[[], None]) -> None:
         """Has it done beside, once at a time for each sandbox."""

@@ -124,6 +124,9 @@ class Gallery:
             raise NotFoundError(f"there is no image {wish.image}", "look again")
         return Ready(reference=wish.image, command=("server",))
 
+    def close(self) -> None:
+        self.hold.set()
+
     def exists(self, image: str) -> ImageFound | None:
         return None if image.startswith("no") else ImageFound(size=5, uploaded="2026-01-01T00:00:00Z")
 
