@@ -64,6 +64,8 @@ class Warden:
         one = _Watched(
             id=id, pid=pid, namespace=processes.namespace(pid), limits=limits, held=frozenset(held), disk=disk
         )
+        if limits.cpus and "cpus" not in one.held and one.namespace:  # what it begins from now on inherits it
+            processes.pin(processes.belonging([one.namespace])[one.namespace], limits.cpus)
         with self._lock:
             self._why.pop(id, None)
             self._watched[id] = one
