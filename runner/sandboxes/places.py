@@ -7,6 +7,9 @@ from pathlib import Path
 
 from kit import settings
 
+SERVER = "server.json"
+"""Of a state folder, while a server serves from it: {url, pid, host, started}."""
+
 
 def served() -> Path:
     """Of the server that was given no other folder."""

@@ -20,12 +20,14 @@ ALLOWED = {
 # Named doors: the modules that only one place may use.
 DOORS = {
     "subprocess": {"kit/process.py"},
-    # Registries, files by address, and the agent-server in a sandbox: its client is no part of image_cache.
+    # Registries, files by address; the agent-server in a sandbox and the server of sandboxes, whose clients
+    # are no part of image_cache.
     "httpx": {
         "image_cache/asking.py",
         "image_cache/wire.py",
         "image_cache/downloads.py",
         "runner/agent_client.py",
+        "runner/sandboxes/client.py",
     },
     # The hub: what is staged comes by one; the other is started inside a job, by the image's own Python.
     "huggingface_hub": {"runner/staging/hub.py", "runner/after/hub_upload.py"},

@@ -48,6 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="in which its server must be alive, once the image is here (default: 120)",
     )  # fmt: skip
     parser.add_argument(
+        "--layer", metavar="PATH", help="the agent layer as the engine mounts it (default: made when needed)"
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="tell what would be started, and start nothing"
     )
     parser.add_argument("--json", action="store_true", help="the answer as JSON")
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _asked(args: argparse.Namespace) -> Asked:
+    from pathlib import Path
+
     from runner.sandboxes.by_hand import Asked
     from runner.sandboxes.nouns import Wish
     from runner.sandboxes.settings import Settings
@@ -84,8 +89,9 @@ def _asked(args: argparse.Namespace) -> Asked:
     wish = Wish(session=args.name or "", image=_image(args.base), command=tuple(args.words),
                 env=_environment(args.env), workdir=args.workdir, pull=PULL[args.pull])  # fmt: skip
     settings = Settings(
-        engine=args.engine, memory=args.memory, network=args.network, start_within=args.deadline
-    )
+        engine=args.engine, memory=args.memory, network=args.network, start_within=args.deadline,
+        layer=args.layer and str(Path(args.layer).absolute()),
+    )  # fmt: skip
     return Asked(wish=wish, settings=settings)
 
 
