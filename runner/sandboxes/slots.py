@@ -17,7 +17,7 @@ from runner.sandboxes.settings import Settings
 
 Share = tuple[int, ...]
 """The numbers of the processors of one slot."""
-FIRST = 6.0  # seconds that a sandbox is believed to hold its slots, before any has ended
+FIRST = 3.0  # seconds that a sandbox is believed to hold its slots, before any has ended: too early is cheap
 LEAST, LONGEST = 1.0, 60.0  # seconds after which one who was refused is asked to come again
 LAST = 64  # sandboxes whose time is remembered
 
