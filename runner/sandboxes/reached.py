@@ -13,16 +13,15 @@ ELSEWHERE = ("192.0.2.1", 9)
 
 
 def address(settings: Settings) -> str:
-    """An IP address: the one that is set, else where the server listens, else this machine's own."""
+    """An IPv4 address: the one that is set, else where the server listens, else this machine's own."""
     named = settings.address or settings.listen
     if named in ANY:
         return own()
     try:
-        return str(socket.getaddrinfo(named, None, type=socket.SOCK_STREAM)[0][4][0])
+        return str(socket.getaddrinfo(named, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
     except OSError as unknown:
-        raise HostError(
-            f"the address {named!r} means nothing here: {unknown.strerror}", "ip addr"
-        ) from unknown
+        told = f"the address {named!r} is no IPv4 address: {unknown.strerror}"
+        raise HostError(told, "ip -4 addr") from unknown
 
 
 def own() -> str:
