@@ -20,6 +20,7 @@ from runner.sandboxes.host import ImageFound
 from runner.sandboxes.images import Had, InRegistries, Together
 from runner.sandboxes.nouns import Pull, Ready, Wish
 from runner.sandboxes.settings import Settings
+from runner.sandboxes.sif_names import SifNames
 from runner.sif_making import Sifs
 from runner.sif_sources import Source, Sources
 
@@ -35,6 +36,7 @@ class SifImages:
         self.store = own_store.store()
         self._notes = prebuilding_sifs.folder(self.platform) / "images"
         self._sources = sources or Sources(self._notes, self.platform)
+        self._names = SifNames(prebuilding_sifs.folder(self.platform), self.store, self._sources)
         self._layer = images.Layer(settings.layer, "apptainer", self.store)
         self._brought: Together[Had] = Together(settings.pull_within)
         self._registries = InRegistries()
@@ -52,8 +54,7 @@ class SifImages:
     def exists(self, image: str) -> ImageFound | None:
         if path := _file(image):
             return _found(path) if path.is_file() else None
-        source = self._sources.known(str(images.place(image)))
-        sif = self.store.find(source.key, "sif") if source else None
+        sif = self._here(image)
         return _found(sif.path) if sif else self._registries.find(image)
 
     def close(self) -> None:
@@ -65,14 +66,23 @@ class SifImages:
             if not path.is_file():
                 raise NotFoundError(f"no image {image}: there is no such file", "runner prebuild sif LIST")
             return _known(path)
-        base = str(images.place(image))
-        sources = Sources(self._notes, self.platform, refresh=True) if pull == "Always" else self._sources
-        source = sources.known(base) if pull == "Never" else sources.of(base)
-        sif = self.store.find(source.key, "sif") if source else None
-        if sif is None and (source is None or pull == "Never"):
+        if pull == "Always":
+            sources = Sources(self._notes, self.platform, refresh=True)
+            source = sources.of(str(images.place(image)))
+            return _known((self.store.find(source.key, "sif") or self._made(source, sources)).path)
+        if sif := self._here(image):
+            return _known(sif.path)
+        if pull == "Never":
             raise images.absent(image)
-        assert source is not None
-        return _known((sif or self._made(source, sources)).path)
+        return _known(self._made(self._sources.of(str(images.place(image))), self._sources).path)
+
+    def _here(self, image: str) -> Image | None:
+        """Without asking anybody."""
+        if named := self._names.find(image):
+            return named
+        base = str(images.place(image))
+        source = self._sources.known(base)
+        return self._names.find(base) or (self.store.find(source.key, "sif") if source else None)
 
     def _made(self, source: Source, sources: Sources) -> Image:
         with self._turns, sif_layers.on_the_way(self.store, LAYERS) as layers:

@@ -413,6 +413,41 @@ def test_a_sif_is_named_by_its_path_too(
     assert exists and exists.size == 3 and exists.uploaded.endswith("+00:00") and registry.asked == 0
 
 
+def test_what_was_prebuilt_is_found_by_every_name_that_its_list_had(
+    sifs: tuple[SifImages, Answering], tmp_path: Path
+) -> None:
+    """A baked one by its base's, too; without a registry. A map of what is gone says nothing."""
+    mine, registry = sifs
+    baked = f"r.example/to/base@sha256:{'a' * 64}"
+    path = mine.ready(wish(baked)).reference
+    asked = registry.asked
+    registry.fails = NetworkError("gone")
+    names = {baked: path, "r.example/a/base:1": path, "Task__1": path, "r.example/a/other:1": "/gone.sif"}
+    (tmp_path / "sifs/some-list").mkdir()
+    (tmp_path / "sifs/some-list/sifs.json").write_text(json.dumps(names))
+    (tmp_path / "sifs/broken").mkdir()
+    (tmp_path / "sifs/broken/sifs.json").write_text("{")
+    for name in ("r.example/a/base:1", "Task__1", baked):
+        for pull in ("IfNotPresent", "Never"):
+            assert mine.ready(wish(name, pull)).reference == path
+        assert mine.exists(name)
+    assert registry.asked == asked
+    with pytest.raises(NetworkError):
+        mine.ready(wish("r.example/a/other:1"))
+
+
+def test_a_map_that_was_written_anew_is_read_anew(sifs: tuple[SifImages, Answering], tmp_path: Path) -> None:
+    mine, _ = sifs
+    path = mine.ready(wish("r.example/a/base:1")).reference
+    map_ = tmp_path / "sifs/some-list/sifs.json"
+    map_.parent.mkdir()
+    map_.write_text("{}")
+    with pytest.raises(NotFoundError):
+        mine.ready(wish("r.example/a/alias:1", "Never"))
+    map_.write_text(json.dumps({"r.example/a/base:1": path, "r.example/a/alias:1": path}))
+    assert mine.ready(wish("r.example/a/alias:1", "Never")).reference == path
+
+
 def test_each_engine_has_its_images(engine: Engine) -> None:
     assert isinstance(images.of(Settings(), "apptainer"), SifImages)
     assert isinstance(images.of(Settings(), "podman"), EngineImages)
