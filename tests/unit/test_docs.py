@@ -55,6 +55,19 @@ def test_the_job_of_the_how_to_runs_as_it_stands(
     assert "#SBATCH --job-name=hello" in capsys.readouterr().out
 
 
+def test_the_job_of_the_page_on_sandboxes_has_two_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/how-to/sandboxes.md").read_text()
+    job = tmp_path / "job.yaml"
+    job.write_text(text.split("```yaml\n")[1].split("```")[0])
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    assert cli.main(["submit", str(job), "--cluster", "jureca", "--dry-run", "sbatch.account=A1"]) == 0
+    head, second = capsys.readouterr().out.split("#SBATCH hetjob\n")
+    assert "#SBATCH --gres=gpu:4\n" in head and "#SBATCH --partition=cpu\n" in second
+    assert "#SBATCH --cpus-per-task=48\n" in second and "gres" not in second.partition("\n\n")[0]
+
+
 COMMAND = re.compile(r"`?(?:^|(?<=; )|(?<=`))runner (?:[^\n`;#]|`(?=`))+", re.MULTILINE)
 
 
