@@ -1,0 +1,82 @@
+"""The namespaces of a sandbox of apptainer, entered from outside by who made them: util-linux' nsenter."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kit import process
+from runner.sandboxes.written import nameless
+
+LONGEST = 300.0  # seconds for a `du`
+PYTHONS = "/slipworks-agent/python/bin/python3*"
+ENTER = """
+import os, sys
+pid, argv = sys.argv[1], sys.argv[2:]
+with open("/proc/" + pid + "/environ", "rb") as told:
+    env = dict(each.split(b"=", 1) for each in told.read().split(b"\\0") if b"=" in each)
+term = os.environb.get(b"TERM")
+if term:
+    env[b"TERM"] = term
+os.chdir("/proc/" + pid + "/cwd")
+os.environb.clear()
+os.environb.update(env)
+try:
+    os.execvp(argv[0], argv)
+except OSError as failure:
+    sys.exit(argv[0] + ": " + (failure.strerror or str(failure)))
+"""
+"""Becomes a command as the sandbox's own would be: with its variables and its folder. They are read inside,
+for what a sandbox says of itself must not reach a program of the host."""
+SHELL = (
+    f"""for each in {PYTHONS}; do [ -x "$each" ] && exec "$each" -I -c "$0" "$@"; done; shift; exec "$@" """
+)
+
+
+class Namespace:
+    """The user namespace of a sandbox, which stays until `close`, also after the sandbox. All that it wrote
+    is its own there, of whatever user."""
+
+    def __init__(self, pid: int) -> None:
+        self._held = -1
+        with contextlib.suppress(OSError):  # it has ended just now
+            self._held = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    @staticmethod
+    def command(first: int, inner: int, argv: Sequence[str], term: str) -> list[str]:
+        """Runs a command in the sandbox whose first process is `first`; nothing of our environment gets there
+        but the terminal's kind. The image needs a shell."""
+        return [
+            "env", "-i", f"TERM={term}", str(_nsenter()), f"--target={first}", "--user",
+            "--preserve-credentials", "--mount", "--pid", "--ipc", "--uts",
+            "--", "/bin/sh", "-c", SHELL, ENTER, str(inner), *argv,
+        ]  # fmt: skip
+
+    def written(self, folder: Path, servers: Iterable[int]) -> int | None:
+        """Bytes on disk below a folder, and of files that have no name any more; None: not known now."""
+        argv = ["du", "--summarize", "--block-size=1", "--one-file-system", "--", str(folder)]
+        done = process.run(self._within(argv), what="measure a sandbox", check=False, timeout=LONGEST)
+        number = done.out.split("\t")[0]
+        return int(number) + nameless(servers) if number.isdecimal() else None
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        argv = ["rm", "-rf", "--one-file-system", "--", *map(str, paths)]
+        process.run(self._within(argv), what="remove what a sandbox wrote", check=False, timeout=LONGEST)
+
+    def close(self) -> None:
+        """Idempotent."""
+        held, self._held = self._held, -1
+        if held >= 0:
+            os.close(held)
+
+    def _within(self, argv: Sequence[str]) -> list[str]:
+        if self._held < 0:
+            return list(argv)
+        here = f"/proc/{os.getpid()}/fd/{self._held}"
+        return [str(_nsenter()), f"--user={here}", "--preserve-credentials", "--", *argv]
+
+
+def _nsenter() -> Path:
+    return process.find("nsenter", "apt-get install util-linux")
