@@ -21,7 +21,8 @@ IMAGE = r"^[A-Za-z0-9/._~][^\x00-\x1f\x7f]*$"
 TEXT = r"^[^\x00]*$"
 Text = Annotated[str, Field(max_length=MOST, pattern=TEXT)]
 LINE = r"""^(?:[^'"\\\x00]|\\[^\x00]|'[^'\x00]*'|"(?:[^"\\\x00]|\\[^\x00])*")*$"""
-"""Words as sh writes them: every quote has its end."""
+"""Words as sh writes them: every quote has its end. Who splits them says better what is wrong."""
+Line = Annotated[Text, WithJsonSchema({"type": "string", "maxLength": MOST, "pattern": LINE})]
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Variable = Annotated[str, Field(pattern=VARIABLE)]
 Environment = Annotated[
@@ -58,12 +59,12 @@ class StartRequest(BaseModel):
     session_id: Annotated[str, Field(pattern=NAME)] | None = Field(
         None, description="by which the sandbox is found again; made up if there is none"
     )
-    command: Annotated[str, Field(max_length=MOST, pattern=LINE)] | list[Text] | None = Field(
+    command: Line | list[Text] | None = Field(
         None, description="words, or one line of them; empty: the agent-server's own start"
     )
     working_dir: Text | None = None
     environment: Environment | None = None
-    run_as_user: Annotated[int, BeforeValidator(whole), Field(ge=0, lt=1 << 32)] | None = Field(
+    run_as_user: Annotated[int, Field(ge=0, lt=1 << 32), BeforeValidator(whole)] | None = Field(
         None, description="not followed: a sandbox runs as the own user of its image"
     )
     image_pull_policy: Pull = "IfNotPresent"

@@ -34,8 +34,8 @@ def serve(settings: Settings, state: Path) -> int:
     HeldError while another server has the state folder.
     """
     settings = structs.replace(settings, address=reached.address(settings))
-    with contextlib.ExitStack() as over:
-        key = auth.ensured(records.private(state))
+    with records.held(state), contextlib.ExitStack() as over:
+        key = auth.ensured(state)
         listening = over.enter_context(bound(settings))
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # a sandbox that runs as the same user does not look into it
         over.enter_context(ended_once())
