@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from msgspec import structs
+
 from kit import share
 from kit.errors import NotFoundError, SlipworksError, UnsupportedError, UsageError
 from kit.say import say
@@ -146,7 +148,9 @@ class Desk:
         container up, which clears it away then, or an engine fails, which is tried again."""
         with self._table.lock:
             contained = bool(entry.session.engine)
-            if not self._table.change(entry, LIVE, phase=phase, why=why, ended=self.node.clock()):
+            wish = structs.replace(entry.session.wish, env={})  # it may hold secrets
+            now = self.node.clock()
+            if not self._table.change(entry, LIVE, phase=phase, why=why, ended=now, wish=wish):
                 return
             self._admission.leave(entry.session.id)
             entry.ending.set()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec import structs
 
-from kit.errors import SlipworksError
+from kit.errors import SlipworksError, UsageError
 from kit.say import say
 from runner.sandboxes import failures, held_port, records
 from runner.sandboxes.backend import State
@@ -35,6 +35,7 @@ def recovered(node: Node, desk: Takes) -> None:
     had none yet is begun again; one whose container is gone has failed. Containers without a session are
     ended."""
     sessions = records.read(node.table.folder)
+    _same_engine(node, sessions)
     states = node.backend.states(node.label)
     living = {each.id for each in sessions if each.live}
     _each(node, [id for id in states if id not in living], 10.0)
@@ -46,6 +47,17 @@ def recovered(node: Node, desk: Takes) -> None:
     if living:
         counted = sum(each.session.phase != "queued" for each in node.table.live())
         say(f"{counted} sandboxes of a server before this one were found, of {len(living)}")
+
+
+def _same_engine(node: Node, sessions: list[Session]) -> None:
+    """Another engine's containers would run on, and nobody would know of them."""
+    others = {each.engine for each in sessions if each.live and each.engine} - {node.backend.name}
+    if others:
+        raise UsageError(
+            f"{node.table.folder} has sandboxes by {min(others)}, and this server would start them by "
+            f"{node.backend.name}",
+            f"runner sandbox serve --engine {min(others)}; or another folder: --state FOLDER",
+        )
 
 
 def _returned(node: Node, desk: Takes, session: Session, state: State | None) -> None:

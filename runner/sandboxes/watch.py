@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -32,6 +33,35 @@ class Ends(Protocol):
     def late(self, now: float) -> None: ...
 
 
+class Hands:
+    """Threads for what may take long: one piece of work at a time for each sandbox."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(HANDS, thread_name_prefix=name)
+        self._busy: set[str] = set()
+
+    def do(self, id: str, work: Callable[[], None]) -> None:
+        """Has it done, unless there is something to do for that sandbox already, or no more."""
+        if id in self._busy:
+            return
+        self._busy.add(id)
+
+        def done() -> None:
+            try:
+                work()
+            except Exception:
+                say(traceback.format_exc())
+            finally:
+                self._busy.discard(id)
+
+        with suppress(RuntimeError):  # it was closed
+            self._pool.submit(done)
+
+    def close(self, wait: bool = True) -> None:
+        """What has not begun is left; wait: what has is over when this returns."""
+        self._pool.shutdown(wait=wait, cancel_futures=True)
+
+
 class Watch:
     """`look` is one round; nothing that fails in one ends the watch."""
 
@@ -39,8 +69,8 @@ class Watch:
         self.node, self._desk = node, desk
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        self._hands = ThreadPoolExecutor(HANDS, thread_name_prefix="hand")
-        self._busy: set[str] = set()
+        # Apart: a sandbox may let those who ask it wait for long, and is ended all the same.
+        self._asking, self._ending = Hands("asks"), Hands("ends")
         self._asked: dict[str, float] = {}
 
     def begin(self) -> None:
@@ -51,7 +81,8 @@ class Watch:
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._hands.shutdown(cancel_futures=True)
+        self._asking.close(wait=False)
+        self._ending.close()
 
     def _run(self) -> None:
         while not self._closed.wait(self._pause()):
@@ -74,17 +105,17 @@ class Watch:
             self._of_age(entry, now)
         self._by_engine([each for each in live if each.session.engine])
         for entry in self.node.table.left():
-            self._hand(entry, partial(self._desk.clear, entry))
+            self._ending.do(entry.session.id, partial(self._desk.clear, entry))
         self.node.table.forget()
 
     def _of_age(self, entry: Entry, now: float) -> None:
         session, settings = entry.session, self.node.settings
         if why := lifetimes.over(session, settings, now):
-            self._hand(entry, partial(self._desk.end, entry, "stopped", why))
+            self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
         elif why := lifetimes.idle(session, settings, now):
             if now - self._asked.get(session.id, 0.0) >= ASKED:
                 self._asked[session.id] = now
-                self._hand(entry, partial(self._idle, entry, why))
+                self._asking.do(session.id, partial(self._idle, entry, why))
         else:
             self._asked.pop(session.id, None)
             if entry.saved and session.used - entry.saved.used >= SAVED:
@@ -96,7 +127,7 @@ class Watch:
         if session.phase == "ready" and (quiet := _quiet(self.node, session)) is not None:
             self.node.table.change(entry, ("ready",), used=max(session.used, now - quiet))
         if lifetimes.idle(entry.session, self.node.settings, now):
-            self._desk.end(entry, "stopped", why)
+            self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
 
     def _by_engine(self, live: list[Entry]) -> None:
         """Fails those that ended by themselves. One that comes up may have no container yet; of one that was
@@ -109,27 +140,10 @@ class Watch:
             session = entry.session
             state = states.get(session.id, "awaited" if session.phase == "starting" else "ended")
             if state == "ended" and session.phase == before[session.id]:
-                self._hand(entry, partial(self._ended, entry))
+                self._ending.do(session.id, partial(self._ended, entry))
 
     def _ended(self, entry: Entry) -> None:
         self._desk.end(entry, "failed", failures.ended(self.node, entry))
-
-    def _hand(self, entry: Entry, work: Callable[[], None]) -> None:
-        """Has it done beside, once at a time for each sandbox."""
-        id = entry.session.id
-        if id in self._busy:
-            return
-        self._busy.add(id)
-
-        def done(work: Callable[[], None] = work) -> None:
-            try:
-                work()
-            except Exception:
-                say(traceback.format_exc())
-            finally:
-                self._busy.discard(id)
-
-        self._hands.submit(done)
 
 
 def _quiet(node: Node, session: Session) -> float | None:
@@ -137,5 +151,5 @@ def _quiet(node: Node, session: Session) -> float | None:
     try:
         with node.agent(session.url, session.key) as agent:
             return agent.idle()
-    except SlipworksError:
+    except (SlipworksError, RecursionError):  # it may answer whatever it likes
         return None

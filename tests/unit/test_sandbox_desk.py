@@ -107,13 +107,14 @@ def test_of_many_at_once_with_one_name_all_get_the_same(desk: Desk, gallery: Gal
 
 
 def test_stop_leaves_nothing_but_the_log(desk: Desk, engine: Engine, tmp_path: Path) -> None:
-    id = desk.start(wish()).id
+    id = desk.start(wish(env={"A_KEY": "value"})).id
     reached(desk, "one", "ready")
     engine.log[id] = "one\ntwo\nthree\n"
     assert desk.logs(id, 1) == "three\n"
     (records.own_folder(tmp_path / "state", id) / "secret.env").write_text("x")
     assert desk.stop(id).phase == "stopped" and desk.stop(id).phase == "stopped"
     assert engine.stopped == [id] and desk.counts().free == 6 and desk.sessions() == []
+    assert "value" not in (tmp_path / "state/sessions" / f"{id}.json").read_text()
     assert not (tmp_path / "state/sandboxes" / id).exists()
     assert desk.logs(id) == "one\ntwo\nthree\n" and desk.logs(id, 2) == "two\nthree\n"
     with pytest.raises(NotFoundError, match="there is no sandbox 0123"):
@@ -358,6 +359,31 @@ def test_the_idle_end_and_the_busy_do_not(tmp_path: Path, engine: Engine) -> Non
     engine.idle[ids[1]] = 61.0
     desk.watch.look()
     until(lambda: len(desk.sessions()) == 1)
+    desk.close()
+
+
+def test_a_sandbox_that_keeps_us_waiting_is_ended_at_its_time(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, asked = threading.Event(), threading.Event()
+
+    def idle(self: object) -> float:
+        asked.set()
+        answered.wait(10)
+        return 0.0
+
+    now = [1000.0]
+    desk = made(tmp_path, engine, longest=100.0, idle=10.0, clock=lambda: now[0])
+    desk.start(wish())
+    reached(desk, "one", "ready")
+    monkeypatch.setattr("tests.unit.parts_desk.Agent.idle", idle)
+    now[0] = 1050.0
+    desk.watch.look()
+    assert asked.wait(10)
+    now[0] = 1100.0
+    desk.watch.look()
+    assert "the longest" in reached(desk, "one", "stopped").why
+    answered.set()
     desk.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec import json, structs
 
-from kit.errors import HeldError, HostError, VerifyError
+from kit.errors import HeldError, HostError, UsageError, VerifyError
 from runner.sandboxes import records
 from runner.sandboxes.backend import State
 from runner.sandboxes.desk import Desk
@@ -215,6 +215,14 @@ def test_one_that_cannot_be_watched_is_not_left_running(
     assert "cannot be watched: no such process" in reached(desk, "sa", "failed").why
     until(lambda: not engine.containers)
     desk.close()
+
+
+def test_what_another_engine_started_is_not_forgotten(tmp_path: Path, engine: Engine) -> None:
+    records.write(tmp_path, session(engine="apptainer"))
+    desk = made(tmp_path, engine)
+    with pytest.raises(UsageError, match="has sandboxes by apptainer, and this server .* by podman"):
+        desk.recover()
+    assert records.read(tmp_path) == [session(engine="apptainer")]
 
 
 def test_when_it_was_used_is_on_disk_a_while_later(tmp_path: Path, engine: Engine) -> None:
