@@ -220,7 +220,7 @@ def test_one_that_cannot_be_watched_is_not_left_running(
 def test_what_another_engine_started_is_not_forgotten(tmp_path: Path, engine: Engine) -> None:
     records.write(tmp_path, session(engine="apptainer"))
     desk = made(tmp_path, engine)
-    with pytest.raises(UsageError, match="has sandboxes by apptainer, and this server .* by podman"):
+    with pytest.raises(UsageError, match=r"has sandboxes by apptainer, and this server .* by podman"):
         desk.recover()
     assert records.read(tmp_path) == [session(engine="apptainer")]
 
