@@ -56,7 +56,7 @@ class Desk:
             backend=backend, images=images, settings=settings, table=self._table,
             label=records.label(folder), address=reached.address(settings), clock=clock, agent=agent,
         )  # fmt: skip
-        self.watch = Watch(self.node, self)
+        self.watch, self._theirs = Watch(self.node, self), False
 
     # What the API asks
 
@@ -114,8 +114,11 @@ class Desk:
     # From the beginning to the end
 
     def recover(self) -> None:
-        """Gets the sandboxes of a server before this one back, and begins to look after all."""
+        """Gets the sandboxes of a server before this one back, and begins to look after all. Where that fails
+        they go on, and so they do after `close`."""
+        self._theirs = True
         returning.recovered(self.node, self)
+        self._theirs = False
         self.watch.begin()
 
     def close(self) -> None:
@@ -125,7 +128,8 @@ class Desk:
         if first:
             self.watch.close()
             self.node.images.close()
-            returning.emptied(self.node, self, HASTE)
+            if not self._theirs:
+                returning.emptied(self.node, self, HASTE)
 
     def adopt(self, entry: Entry, *, bring: bool) -> None:
         """One of a server before this one: bring: its server is awaited."""

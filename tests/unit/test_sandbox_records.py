@@ -225,6 +225,22 @@ def test_what_another_engine_started_is_not_forgotten(tmp_path: Path, engine: En
     assert records.read(tmp_path) == [session(engine="apptainer")]
 
 
+def test_where_the_engine_does_not_answer_nothing_is_ended(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(state: str) -> dict[str, State]:
+        raise VerifyError("no answer")
+
+    records.write(tmp_path, session(engine="podman"))
+    engine.containers["a" * 16] = "running"
+    desk = made(tmp_path, engine)
+    with monkeypatch.context() as broken, pytest.raises(VerifyError, match="no answer"):
+        broken.setattr(engine, "states", refuse)
+        desk.recover()
+    desk.close()
+    assert engine.containers and not engine.stopped and records.read(tmp_path)[0].live
+
+
 def test_when_it_was_used_is_on_disk_a_while_later(tmp_path: Path, engine: Engine) -> None:
     now = [1000.0]
     desk = made(tmp_path, engine, clock=lambda: now[0])
