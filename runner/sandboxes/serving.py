@@ -15,6 +15,7 @@ from msgspec import json, structs
 
 from kit import files, say
 from kit.errors import LaunchError
+from runner import limits
 from runner.code_server import kernel
 from runner.sandboxes import auth, reached, records
 from runner.sandboxes.api import Served, app
@@ -23,6 +24,7 @@ from runner.sandboxes.settings import Settings
 FILE = "server.json"
 """Of a state folder, while a server serves from it: {url, pid, host, started}."""
 BACKLOG = 2048
+FILES = 8192
 KEPT = 75
 """Seconds that a connection without a request is kept: longer than clients keep theirs."""
 
@@ -34,6 +36,7 @@ def serve(settings: Settings, state: Path) -> int:
     HeldError while another server has the state folder.
     """
     settings = structs.replace(settings, address=reached.address(settings))
+    more_files()
     with records.held(state), contextlib.ExitStack() as over:
         key = auth.ensured(state)
         listening = over.enter_context(bound(settings))
@@ -43,6 +46,14 @@ def serve(settings: Settings, state: Path) -> int:
         tell(served)
         run(served, key, listening, url(settings, listening), state)
     return 0
+
+
+def more_files() -> None:
+    """Room for a connection of each client and a port of each request that waits: shells give 1024 files."""
+    soft, hard = limits.here()["nofile"]
+    wanted = FILES if hard < 0 else min(FILES, hard)
+    if 0 <= soft < wanted:
+        limits.take({"nofile": wanted})
 
 
 @contextlib.contextmanager
