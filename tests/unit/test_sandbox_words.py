@@ -104,6 +104,7 @@ class Told:
         monkeypatch.setattr(process, "run", self)
 
     asked: list[list[str]]
+    inspected = '[{"State": {"Pid": 0}}]'
 
     def __call__(self, argv: Sequence[str], **_: object) -> Result:
         self.asked.append(list(argv))
@@ -112,7 +113,7 @@ class Told:
         if argv[1] == "info":
             return Result(0, '{"MemoryLimit": true, "PidsLimit": true, "CPUSet": true}', "")
         if argv[1] == "inspect":
-            return Result(0, '[{"State": {"Pid": 0}}]', "")
+            return Result(0, self.inspected, "")
         return Result(0, "the log" if argv[1] == "logs" else "", "")
 
     @property
@@ -137,6 +138,16 @@ def test_what_a_host_cannot_give_is_asked_for_once(monkeypatch: pytest.MonkeyPat
     assert len(told.began) == 4 and not [each for each in told.began[3] if each.startswith("--memory")]
     assert engine.enforced()["network"] == "the host's"
     assert list(tmp_path.iterdir()) == []  # no file with the key is left
+
+
+def test_a_port_that_is_published_nowhere_is_no_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a dockerd without a bridge, which refuses nothing."""
+    told = Told(monkeypatch, GOOD, GOOD)
+    told.inspected = '[{"State": {"Pid": 4194305}, "NetworkSettings": {"Ports": {}}}]'
+    DockerSandboxes(Settings()).start(start(tmp_path))
+    assert "--network=host" in told.began[1] and "--network=host" not in told.began[0]
 
 
 def test_a_folder_that_the_image_lacks_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

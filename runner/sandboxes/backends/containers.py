@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from containers import complaints
 from kit import process, say
@@ -41,7 +41,7 @@ TAKEN = re.compile(r"address already in use|port is already allocated", re.IGNOR
 class Containers:
     """A backend but for the words of one engine. Any thread may call it."""
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -114,18 +114,19 @@ class Containers:
         env_file.touch(mode=0o600)
         env_file.write_text(text)
         try:
-            self._begin(start, [*argv_env, f"--env-file={env_file}"])
-        finally:
-            env_file.unlink(missing_ok=True)  # the engine has read it
-        try:
-            self.adopt(start.id, start.limits, start.folder)
+            told = self._begin(start, [*argv_env, f"--env-file={env_file}"])
+            self._watch(start.id, start.limits, told)
         except BaseException:
             self._remove(start.name, 0.0)
             raise
+        finally:
+            env_file.unlink(missing_ok=True)  # the engine has read it
         return start.url
 
     def adopt(self, id: str, limits: Limits, folder: str) -> None:
-        told = self._inspected(id)
+        self._watch(id, limits, self._inspected(id))
+
+    def _watch(self, id: str, limits: Limits, told: dict[str, Any]) -> None:
         pid = int((told.get("State") or {}).get("Pid") or 0)
         if not pid:  # it ended already: `states` tells it
             return
@@ -202,8 +203,9 @@ class Containers:
 
     # Steps
 
-    def _begin(self, start: Start, env: list[str]) -> None:
-        """Runs it; what this host cannot give is found out by the first, and then no longer asked for."""
+    def _begin(self, start: Start, env: list[str]) -> dict[str, Any]:
+        """Runs it, and gives what `inspect` tells. What this host cannot give is found out by the first, and
+        then no longer asked for."""
         where = Where(own=self._own, groups=self._groups)
         while True:
             limits = held_limits.NAMES & self.controllers() if where.groups else frozenset()
@@ -211,10 +213,13 @@ class Containers:
             image = container_words.image(start, where)
             argv = [*self.program(), *words, *self.own_words(start, sorted(limits)), *env, *image]
             done = process.run(argv, what=f"start {start.image.reference}", check=False, timeout=BEGUN)
-            if done.code == 0:
-                self._own, self._groups = self._own and where.own, self._groups and where.groups
-                return
             told = done.out + done.err
+            if done.code == 0:
+                found = self._inspected(start.id)
+                if not where.own or _reached(found):
+                    self._own, self._groups = self._own and where.own, self._groups and where.groups
+                    return found
+                told = "setting up network: its port is published nowhere"  # docker without a bridge
             log = self.logs(start.id, process.TAIL)
             self._remove(start.name, 0.0)
             changed = self._other(where, start, told)
@@ -267,6 +272,12 @@ def _state(told: str, pid: int) -> State:
     if told == "paused" or (told == "running" and pid and processes.frozen(pid)):
         return "paused"
     return "running" if told == "running" else "ended"
+
+
+def _reached(told: dict[str, Any]) -> bool:
+    """Whether a port of the container is one of the host's; true of one that has ended already."""
+    ports = (told.get("NetworkSettings") or {}).get("Ports") or {}
+    return any(ports.values()) or not (told.get("State") or {}).get("Pid")
 
 
 def _name(id: str) -> str:
