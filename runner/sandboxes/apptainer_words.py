@@ -75,6 +75,8 @@ def argv(start: Start, where: Where) -> list[str]:
         f"--hostname={start.name}",
         f"--overlay={overlay(start.state, start.id)}",
         "--mount", mount_option(Bind(folder / SHM, "/dev/shm"), "ro"),  # else a tmpfs without a limit
+        # The site's own binds are not for sandboxes; without this one few images know localhost.
+        "--mount", mount_option(Bind(Path("/etc/hosts"), "/etc/hosts", read_only=True), "ro"),
         f"--env-file={ENV}",
         f"--pwd={workdir(start)}",
     ]  # fmt: skip

@@ -15,7 +15,6 @@ import functools
 import os
 import re
 import resource
-import shutil
 import signal
 import threading
 import time
@@ -28,7 +27,7 @@ from containers import complaints, host
 from containers.engines.apptainer import Apptainer
 from kit import process, say
 from kit.errors import HostError, NotFoundError, VerifyError
-from runner.sandboxes import apptainer_found, apptainer_words, processes
+from runner.sandboxes import apptainer_folder, apptainer_found, apptainer_words, processes
 from runner.sandboxes.apptainer_found import Found
 from runner.sandboxes.apptainer_inside import Namespace
 from runner.sandboxes.apptainer_words import LOG, Where
@@ -40,7 +39,6 @@ from runner.sandboxes.warden import Warden, use_of
 BEGUN = 120.0  # seconds for a container to be there: file systems of many that start at once take their time
 POLL = 0.03
 KILLED = 10.0  # seconds for what was killed to be gone
-TAIL = 65536  # bytes of a log's end
 NO_FOLDER = re.compile(r"failed to set working directory", re.IGNORECASE)
 NO_FILTER = re.compile(r"seccomp", re.IGNORECASE)
 
@@ -59,8 +57,7 @@ class ApptainerSandboxes:
 
     name = "apptainer"
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, _: Settings) -> None:
         self._known: dict[str, _Known] = {}
         self._lock = threading.Lock()
         self._warden = Warden(self._kill)
@@ -85,16 +82,16 @@ class ApptainerSandboxes:
                 "disk": "watched", "network": "the host's"}  # fmt: skip
 
     def start(self, start: Start) -> str:
-        folder = Path(start.folder)
-        _prepare(start, folder)
+        log = Path(start.folder, LOG)
+        apptainer_folder.prepare(start)
         where = Where(filter=self._filter)
         try:
             while True:
-                (folder / LOG).write_bytes(b"")
+                log.write_bytes(b"")
                 child = self._begin(start, where)
                 if found := self._up(start.id, child):
                     break
-                told = (folder / LOG).read_text(errors="replace")
+                told = log.read_text(errors="replace")
                 changed = _other(where, told)
                 if changed is None:
                     raise _failure(start, told, child.returncode)
@@ -106,7 +103,7 @@ class ApptainerSandboxes:
             self.stop(start.id, 0.0)
             raise
         finally:
-            (folder / apptainer_words.ENV).unlink(missing_ok=True)  # apptainer has read it
+            Path(start.folder, apptainer_words.ENV).unlink(missing_ok=True)  # apptainer has read it
         return start.url
 
     def adopt(self, id: str, limits: Limits, folder: str) -> None:
@@ -138,7 +135,9 @@ class ApptainerSandboxes:
         known = self._known.get(id) or _unknown(found)
         self._end(id, grace, found)
         if known:
-            _remove(known)
+            apptainer_folder.remove(known.folder, known.namespace)
+        if known and known.namespace:
+            known.namespace.close()
         with self._lock:
             self._known.pop(id, None)
 
@@ -146,7 +145,7 @@ class ApptainerSandboxes:
         known = self._known.get(id) or _unknown(apptainer_found.every().get(id))
         if not known or lines <= 0:
             return ""
-        return "".join(_end_of(known.folder / LOG).splitlines(keepends=True)[-lines:])
+        return "".join(apptainer_folder.said(known.folder).splitlines(keepends=True)[-lines:])
 
     def why(self, id: str) -> str:
         if ours := self._warden.why(id):
@@ -229,18 +228,6 @@ class ApptainerSandboxes:
         self._end(id, 0.0)
 
 
-def _prepare(start: Start, folder: Path) -> None:
-    text = apptainer_words.env_text(start)
-    for each in ("upper", "work"):
-        (folder / apptainer_words.overlay(start.state, start.id) / each).mkdir(parents=True, exist_ok=True)
-    for each in (apptainer_words.SHM, apptainer_words.WORKDIR):
-        (folder / each).mkdir(exist_ok=True)
-    (folder / apptainer_words.SHM).chmod(0o1777)
-    for name, content in ((apptainer_words.ENV, text), (apptainer_words.PROFILE, apptainer_words.profile())):
-        (folder / name).touch(mode=0o600)
-        (folder / name).write_text(content)
-
-
 def _other(where: Where, told: str) -> Where | None:
     """What to ask for instead, where apptainer refused for a reason that can be lived with."""
     if not where.folder and NO_FOLDER.search(told):
@@ -267,6 +254,8 @@ def _limit(found: Found, namespace: str, limits: Limits) -> None:
         with contextlib.suppress(ProcessLookupError):
             for kind, most in ((resource.RLIMIT_NPROC, limits.pids + beside),
                                (resource.RLIMIT_FSIZE, limits.disk), (resource.RLIMIT_CORE, 0)):  # fmt: skip
+                hard = resource.prlimit(each.pid, kind)[1]
+                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
                 resource.prlimit(each.pid, kind, (most, most))
             Path(f"/proc/{each.pid}/oom_score_adj").write_text("500")  # before the server, and others
 
@@ -307,33 +296,6 @@ def _unknown(found: Found | None) -> _Known | None:
     return _Known(
         folder=folder, starter=found.starter, namespace=Namespace(found.first) if found.first else None
     )
-
-
-def _remove(known: _Known) -> None:
-    """All but the log: what the sandbox wrote may be of users that only its namespace knows."""
-    rest = [each for each in known.folder.iterdir() if each.name != LOG] if known.folder.is_dir() else []
-    for each in rest:
-        if each.is_dir() and not each.is_symlink():
-            shutil.rmtree(each, ignore_errors=True)
-        else:
-            each.unlink(missing_ok=True)
-    left = [each for each in rest if each.exists()]
-    if known.namespace:
-        if left:
-            known.namespace.remove(left)
-        known.namespace.close()
-    if left := [each for each in left if each.exists()]:
-        raise HostError(f"could not remove {left[0]}: files of subordinate users are there",
-                        f"podman unshare rm -rf {left[0]}")  # fmt: skip
-
-
-def _end_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - TAIL))
-            return file.read().decode(errors="replace")
-    except OSError:
-        return ""
 
 
 BACKEND = ApptainerSandboxes
