@@ -86,7 +86,7 @@ def login(jureca: Slurm, cached_sif: Path, ordinary_user: User, hub: str) -> Ite
     text = text.replace("/p/scratch/your-project/you", f"{shared}/scratch")
     config.write_text(text.replace("[clusters.jureca]\n", OWN, 1))
     (shared / "scratch").mkdir()
-    (home / "secret.env").write_text('export HF_TOKEN="hf_$(x)"\n# DAYTONA_API_KEY=none\n')
+    (home / "secret.env").write_text("export HF_TOKEN='hf_$(x)'\n# DAYTONA_API_KEY=none\n")
     wanted = {name for each in examples.SKYRL for name in each.home}
     for name in wanted:
         (home / name).mkdir(parents=True)
