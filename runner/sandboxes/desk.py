@@ -232,7 +232,10 @@ class Desk:
 
     def _thread(self, entry: Entry, work: Callable[[Node, Entry], None]) -> None:
         entry.bringing = True
-        threading.Thread(target=self._bring, args=(entry, work), daemon=True).start()
+        try:
+            threading.Thread(target=self._bring, args=(entry, work), daemon=True).start()
+        except RuntimeError as refused:  # as many as this user may have
+            entry.bringing, entry.unbegun = False, f"the server could not look after it: {refused}"
 
     def _bring(self, entry: Entry, work: Callable[[Node, Entry], None]) -> None:
         failure: SlipworksError | None = None

@@ -29,6 +29,7 @@ from kit.say import once
 from runner.sandboxes.nouns import Session
 
 ID = re.compile(r"[0-9a-f]{16}")
+KEPT = 1 << 16  # characters of a log
 LABEL = re.compile(r"[0-9a-f]{12}")
 
 
@@ -103,8 +104,8 @@ def log(folder: Path, id: str) -> str:
 
 
 def keep_log(folder: Path, id: str, text: str) -> None:
-    """Keeps the end of a log."""
-    files.write(_path(folder, id, "log"), text.encode(errors="replace"), 0o600)
+    """Keeps the end of a log: a sandbox may write what it likes."""
+    files.write(_path(folder, id, "log"), text[-KEPT:].encode(errors="replace"), 0o600)
 
 
 def _path(folder: Path, id: str, kind: str) -> Path:

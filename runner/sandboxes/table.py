@@ -26,11 +26,12 @@ class Entry:
     bringing  a thread brings it up: where it has a container, that thread clears it away.
     ending    set when it is to end; gone: when nothing of it is left.
     turn      whoever pauses or resumes it; clearing: somebody clears it away.
+    unbegun   why no thread could be had for it; the watch fails it then.
     told      what an engine said when it could not start it: there is no other log then.
     """
 
     def __init__(self, session: Session, port: HeldPort | None = None) -> None:
-        self.session, self.port, self.told = session, port, ""
+        self.session, self.port, self.told, self.unbegun = session, port, "", ""
         self.bringing, self.clearing = False, False
         self.ending, self.gone = threading.Event(), threading.Event()
         self.turn, self.disk = threading.Lock(), threading.Lock()

@@ -110,7 +110,9 @@ class Watch:
 
     def _of_age(self, entry: Entry, now: float) -> None:
         session, settings = entry.session, self.node.settings
-        if why := lifetimes.over(session, settings, now):
+        if entry.unbegun:
+            self._ending.do(session.id, partial(self._desk.end, entry, "failed", entry.unbegun))
+        elif why := lifetimes.over(session, settings, now):
             self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
         elif why := lifetimes.idle(session, settings, now):
             if now - self._asked.get(session.id, 0.0) >= ASKED:

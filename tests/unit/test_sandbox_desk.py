@@ -233,6 +233,25 @@ def test_what_nobody_foresaw_ends_one_sandbox(desk: Desk, engine: Engine, capsys
     until(lambda: desk.counts().free == 6)
 
 
+def test_where_no_thread_can_be_had_it_fails(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> threading.Thread:
+        raise RuntimeError("can't start new thread")
+
+    desk = made(tmp_path, engine)
+    desk.start(wish("fine"))
+    desk.watch.look()
+    with monkeypatch.context() as full:
+        full.setattr("runner.sandboxes.desk.threading.Thread", refuse)
+        desk.start(wish())
+    desk.watch.look()
+    assert "can't start new thread" in reached(desk, "one", "failed").why
+    until(lambda: desk.counts().free == 5)
+    assert reached(desk, "fine", "ready")
+    desk.close()
+
+
 def test_a_server_that_does_not_come_up(tmp_path: Path, engine: Engine) -> None:
     desk = made(tmp_path, engine, start_within=0.2)
     engine.hold.clear()

@@ -33,6 +33,8 @@ def test_what_is_written_is_read_and_nobody_else_s(tmp_path: Path) -> None:
     records.keep_log(folder, older.id, "a word\udcff")
     records.own_folder(folder, older.id)
     assert records.log(folder, older.id) == "a word?"
+    records.keep_log(folder, older.id, "x" * 100_000 + "the end")
+    assert len(records.log(folder, older.id)) == 65536 and records.log(folder, older.id).endswith("xthe end")
     records.drop(folder, older.id)
     records.drop(folder, older.id)
     assert records.read(folder) == [newer] and records.log(folder, older.id) == ""
