@@ -171,12 +171,39 @@ def runtime(session: Session, logs: str = "") -> dict[str, Any]:
         "restart_count": 0,
         "restart_reasons": [],
         "work_hosts": {},
-        "pod_logs": "\n".join(filter(None, [session.why, logs])),
+        "pod_logs": logs if session.why in logs else "\n".join(filter(None, [session.why, logs])),
         "began": session.began,
         "started": session.started,
         "ready": session.ready,
         "used": session.used,
         "ended": session.ended,
+    }
+
+
+def session(record: dict[str, Any]) -> Session:
+    """What a record tells of a sandbox: as much as clients are told of it."""
+    wish = Wish(
+        session=record["session_id"], image=record["image"], factor=record["resource_factor"]
+    )  # fmt: skip
+    same = {
+        each: record[each] for each in ("phase", "why", "url", "began", "started", "ready", "used", "ended")
+    }
+    return Session(
+        id=record["runtime_id"], wish=wish, key=record["session_api_key"], slots=wish.factor, **same
+    )  # fmt: skip
+
+
+def body(wish: Wish) -> dict[str, Any]:
+    """What `StartRequest` reads as this wish."""
+    return {
+        "image": wish.image,
+        "session_id": wish.session,
+        "command": list(wish.command) or None,
+        "environment": wish.env,
+        "working_dir": wish.workdir,
+        "run_as_user": wish.user,
+        "image_pull_policy": wish.pull,
+        "resource_factor": wish.factor,
     }
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -29,9 +29,9 @@ KEPT = 75
 """Seconds that a connection without a request is kept: longer than clients keep theirs."""
 
 
-def serve(settings: Settings, state: Path) -> int:
-    """Serves sandboxes of this node until TERM or INT, and ends them then. On stdout its URL, once it
-    answers.
+def serve(settings: Settings, state: Path, nodes: Sequence[str] = ()) -> int:
+    """Serves sandboxes of this node until TERM or INT, and ends them then; or those of other nodes, by the
+    URLs of their servers, which have the same key. On stdout its URL, once it answers.
 
     HeldError while another server has the state folder.
     """
@@ -41,8 +41,8 @@ def serve(settings: Settings, state: Path) -> int:
         key = auth.ensured(state)
         listening = over.enter_context(bound(settings))
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # a sandbox that runs as the same user does not look into it
+        served = over.enter_context(front(settings, nodes, key) if nodes else desk(settings, state))
         over.enter_context(ended_once())
-        served = over.enter_context(desk(settings, state))
         tell(served)
         run(served, key, listening, url(settings, listening), state)
     return 0
@@ -67,6 +67,19 @@ def desk(settings: Settings, state: Path) -> Iterator[Served]:
     try:
         made.recover()
         yield Served(host=made, prefix=settings.prefix, engine=engine.name, limits=engine.enforced())
+    finally:
+        made.close()
+
+
+@contextlib.contextmanager
+def front(settings: Settings, nodes: Sequence[str], key: str) -> Iterator[Served]:
+    """What stands before several nodes. LaunchError where none of them answers."""
+    from runner.sandboxes.front import Front
+
+    made = Front(nodes, key)
+    try:
+        made.begin()
+        yield Served(host=made, prefix=settings.prefix, engine=f"{len(nodes)} nodes")
     finally:
         made.close()
 
@@ -107,10 +120,14 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def ended_once() -> Iterator[None]:
-    """A second TERM or INT while it ends what it started does not keep it from that."""
-    yield
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
+    """HUP is as TERM; and a second one while it ends what it started does not keep it from that."""
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # of nohup
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        yield
+    finally:
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -139,6 +156,7 @@ def tell(served: Served) -> None:
     """How it works, on stderr."""
     counts = served.host.counts()
     say.say(f"sandboxes by {served.engine}, {counts.slots} slots, {counts.free} free")
-    say.say("limits: " + ", ".join(f"{what} {how}" for what, how in served.limits.items()))
+    if served.limits:
+        say.say("limits: " + ", ".join(f"{what} {how}" for what, how in served.limits.items()))
     if served.host.pauses:
         say.say(f"note: no sandbox can be paused here: {served.host.pauses}")

@@ -46,6 +46,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where its key and its sandboxes' records lie (default: this machine's own)",
     )
+    parser.add_argument(
+        "--front",
+        action="append",
+        metavar="URL",
+        help="stand before this server of another node, and all others given so, which have the same key",
+    )
     parser.add_argument("--set", metavar="JSON", default="{}", help="the options below as one")
     for name, meaning in OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=name.upper(), help=meaning)
@@ -63,4 +69,4 @@ def run(args: argparse.Namespace) -> int:
         settings = convert(json.decode(args.set, type=dict[str, Any]) | given, Settings, strict=False)
     except DecodeError as bad:
         raise UsageError(f"a wrong option: {bad}", "runner sandbox serve --help") from bad
-    return serving.serve(settings, (args.state or places.served()).absolute())
+    return serving.serve(settings, (args.state or places.served()).absolute(), args.front or ())

@@ -1,0 +1,296 @@
+"""The front of several nodes: one address for the sandbox servers of all of them, placing by free slots.
+
+It keeps nothing on disk: what there is, its nodes' servers know, and are asked when it begins and all the
+time. A node that gives no answer has its sandboxes failed, the others go on; one that comes back is believed,
+but for what was meanwhile stopped, or begun again elsewhere: that is ended there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from msgspec import structs
+
+from kit.errors import (
+    BusyError,
+    LaunchError,
+    NetworkError,
+    NotFoundError,
+    SlipworksError,
+    UnsupportedError,
+    UsageError,
+)
+from kit.say import say
+from runner.sandboxes import models
+from runner.sandboxes.client import Client
+from runner.sandboxes.front_node import Node
+from runner.sandboxes.host import Counts, ImageFound
+from runner.sandboxes.nouns import Session, Wish
+
+PACE = 0.5  # seconds between two looks at a node
+REMEMBERED = 10_000  # sandboxes that have ended, of which is known where they were
+
+
+class Front:
+    """A `Host`. `begin` comes first, `close` last; the nodes' servers, and their sandboxes, outlive it.
+
+    silence  seconds after which a node that gives no answer has lost its sandboxes.
+    """
+
+    pauses = None  # each node says so itself
+
+    def __init__(
+        self, urls: Sequence[str], key: str, *, silence: float = 20.0, client: Callable[..., Client] = Client
+    ) -> None:
+        self._nodes = [Node(url, partial(client, key=key), silence) for url in urls]
+        self._lock = threading.RLock()
+        self._known: dict[str, tuple[Node, Session]] = {}  # by id
+        self._names: dict[str, str] = {}  # the newest's id
+        self._turns: dict[str, threading.Lock] = {}
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # What the API asks
+
+    def start(self, wish: Wish) -> Session:
+        with self._lock:
+            turn = self._turns.setdefault(wish.session, threading.Lock())
+        with turn:
+            found = self.find(wish.session)
+            if found and found.live:
+                if found.wish.image != wish.image:
+                    raise UsageError(
+                        f"the session {wish.session!r} was begun with the image {found.wish.image}, "
+                        f"and is asked for with {wish.image}"
+                    )
+                return found
+            return self._begun(wish)
+
+    def find(self, session: str) -> Session | None:
+        id = self._names.get(session)
+        return self.known(id) if id else None
+
+    def known(self, id: str) -> Session | None:
+        """As its node tells it, which so hears that it is used; as it was last, where that is silent."""
+        place = self._known.get(id)
+        if place is None:
+            return None
+        node, session = place
+        if session.live and node.answers:
+            try:
+                return self._told(node, node.ask("GET", f"/runtime/{id}"))
+            except NetworkError:
+                pass
+            except NotFoundError:
+                self._lost(node, session, "its node knows no such sandbox any more")
+        return self._known[id][1]
+
+    def pause(self, id: str) -> Session:
+        return self._asked(id, "/pause")
+
+    def resume(self, id: str) -> Session:
+        return self._asked(id, "/resume")
+
+    def stop(self, id: str) -> Session:
+        node, session = self._place(id)
+        if not session.live:
+            if not node.answers:  # it may live, and is ended as soon as its node is back
+                node.unwanted.add(id)
+            return session
+        try:
+            return self._asked(id, "/stop")
+        except NetworkError:
+            if node.answers:
+                raise
+        return self._lost(node, session, "", "stopped")
+
+    def sessions(self) -> list[Session]:
+        with self._lock:
+            live = [session for _, session in self._known.values() if session.live]
+        return sorted(live, key=lambda each: (each.began, each.id))
+
+    def counts(self) -> Counts:
+        there = [each for each in self._nodes if each.answers]
+        return Counts(
+            slots=sum(each.slots for each in there),
+            free=sum(max(0, each.room()) for each in there),
+            waiting=sum(each.waiting for each in there),
+        )
+
+    def logs(self, id: str, lines: int = 100) -> str:
+        """Of one that failed: a server tells of no other."""
+        text = str(self._place(id)[0].ask("GET", f"/runtime/{id}").get("pod_logs", ""))
+        return "\n".join(text.splitlines()[-lines:])
+
+    def exists(self, image: str) -> ImageFound | None:
+        failure: SlipworksError = NetworkError("no node of this server answers")
+        for node in self._best():
+            try:
+                found = node.ask("GET", "/image_exists", image=image)
+            except NetworkError as silent:
+                failure = silent
+                continue
+            about = found.get("image") or {}
+            return ImageFound(
+                size=about.get("image_size_bytes", 0), uploaded=about.get("upload_time", "")
+            ) if found.get("exists") else None  # fmt: skip
+        raise failure
+
+    # From the beginning to the end
+
+    def begin(self) -> None:
+        """Asks every node what it has, once; then looks at each all the time. LaunchError if none answers."""
+        looks = [threading.Thread(target=self._look, args=(each,), daemon=True) for each in self._nodes]
+        for each in looks:
+            each.start()
+        for each in looks:
+            each.join()
+        if not any(each.answers for each in self._nodes):
+            told = "; ".join(each.why for each in self._nodes)
+            raise LaunchError(f"no node for sandboxes answers: {told}", "runner sandbox serve --front URL …")
+        for node in self._nodes:
+            thread = threading.Thread(target=self._watch, args=(node,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._over.set()
+        for each in self._threads:
+            each.join()
+        for node in self._nodes:
+            node.close()
+
+    # Placing
+
+    def _begun(self, wish: Wish) -> Session:
+        """On the node with the most room; on the next where that has none after all."""
+        failures: list[SlipworksError] = []
+        for node in self._best():
+            node.sent(wish.factor)
+            try:
+                return self._told(node, node.ask("POST", "/start", models.body(wish)))
+            except (BusyError, NetworkError, UnsupportedError) as failure:
+                node.refused(wish.factor)
+                failures.append(failure)
+        raise self._why_not(failures)
+
+    def _best(self) -> list[Node]:
+        return sorted((each for each in self._nodes if each.answers), key=lambda each: -each.room())
+
+    def _why_not(self, failures: Iterable[SlipworksError]) -> SlipworksError:
+        """One that is told for all: what passes by itself goes before what does not."""
+        busy = [each for each in failures if isinstance(each, BusyError)]
+        if busy:
+            return min(busy, key=lambda each: each.seconds)
+        return next(iter(failures), None) or NetworkError("no node of this server answers")
+
+    def _asked(self, id: str, path: str) -> Session:
+        node, _ = self._place(id)
+        return self._told(node, node.ask("POST", path, {"runtime_id": id}))
+
+    def _place(self, id: str) -> tuple[Node, Session]:
+        if id not in self._known:
+            raise NotFoundError(f"there is no sandbox {id}")
+        return self._known[id]
+
+    # What is known
+
+    def _told(self, node: Node, record: dict[str, Any]) -> Session:
+        """Remembers what a node says of a sandbox."""
+        session = models.session(record)
+        with self._lock:
+            self._known[session.id] = node, session
+            newest = self._known.get(self._names.get(session.wish.session, ""))
+            if newest is None or newest[1].id == session.id or session.began >= newest[1].began:
+                self._names[session.wish.session] = session.id
+        return session
+
+    def _lost(self, node: Node, session: Session, why: str, phase: str = "failed") -> Session:
+        with self._lock:
+            ended = structs.replace(session, phase=phase, why=why, ended=time.time())
+            self._known[session.id] = node, ended
+            if phase == "stopped":
+                node.unwanted.add(session.id)
+        return ended
+
+    def _watch(self, node: Node) -> None:
+        while not self._over.wait(PACE):
+            self._look(node)
+
+    def _look(self, node: Node) -> None:
+        """What a node has now; where it is silent for too long, that it has nothing."""
+        before = node.answers
+        try:
+            found = node.look()
+        except SlipworksError as failure:
+            node.why = failure.message
+            if before and not node.answers:
+                say(f"error: {node.url} is given up: {failure.message}")
+                self._dead(node, failure.message)
+            return
+        if not before:
+            say(f"{node.url} answers: {node.slots} slots")
+        self._merge(node, found)
+
+    def _merge(self, node: Node, records: list[dict[str, Any]]) -> None:
+        """What a node has is believed, but for what is wanted no more: that is ended."""
+        listed = {str(each["runtime_id"]) for each in records}
+        ends = [each["runtime_id"] for each in records if self._unwanted(node, each)]
+        with self._lock:
+            missing = [each for at, each in self._known.values()
+                       if at is node and each.live and each.id not in listed]  # fmt: skip
+        for session in missing:  # it has ended, or is newer than this look
+            self._asked_of(node, session)
+        for id in ends:
+            try:
+                self._told(node, node.ask("POST", "/stop", {"runtime_id": id}))
+            except SlipworksError as failure:  # the next look has it again
+                say(f"error: sandbox {id} of {node.url} could not be ended: {failure.message}")
+        node.unwanted &= listed
+        self._forget()
+
+    def _unwanted(self, node: Node, record: dict[str, Any]) -> bool:
+        """Whether it is to be ended: stopped while its node was silent, or a younger one has its name."""
+        session = models.session(record)
+        if session.id in node.unwanted:
+            return True
+        with self._lock:
+            at, newest = self._known.get(self._names.get(session.wish.session, ""), (node, session))
+            self._told(node, record)
+        if newest.id == session.id or not newest.live:
+            return False
+        if newest.began < session.began:
+            at.unwanted.add(newest.id)
+            return False
+        return True
+
+    def _asked_of(self, node: Node, session: Session) -> None:
+        try:
+            self._told(node, node.ask("GET", f"/runtime/{session.id}"))
+        except NotFoundError:
+            self._lost(node, session, "its node knows no such sandbox any more")
+        except SlipworksError:
+            pass  # it is asked again at the next look
+
+    def _dead(self, node: Node, why: str) -> None:
+        with self._lock:
+            lost = [each for at, each in self._known.values() if at is node and each.live]
+        for session in lost:
+            self._lost(node, session, f"its node is silent: {why}")
+
+    def _forget(self) -> None:
+        """The oldest of those that have ended, where they are very many."""
+        with self._lock:
+            if len(self._known) <= REMEMBERED:
+                return
+            ended = [each for _, each in self._known.values() if not each.live]
+            for session in sorted(ended, key=lambda each: each.began)[: len(self._known) - REMEMBERED]:
+                del self._known[session.id]
+                if self._names.get(session.wish.session) == session.id:
+                    del self._names[session.wish.session]
+                    self._turns.pop(session.wish.session, None)

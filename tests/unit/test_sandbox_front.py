@@ -1,0 +1,188 @@
+"""Several nodes behind one address: placing, what is found again, what becomes of a silent node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from kit.errors import BusyError, LaunchError, NotFoundError, UnsupportedError, UsageError
+from runner.sandboxes.front import Front
+from runner.sandboxes.nouns import Session
+from tests.unit.parts_desk import until, wish
+from tests.unit.parts_served import KEY, Place, serving
+
+Began = Callable[..., Front]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Place]]:
+    found = [Place(tmp_path / name, slots) for name, slots in (("a", 2), ("b", 4))]
+    yield found
+    for each in found:
+        each.end()
+
+
+@pytest.fixture
+def began(nodes: list[Place]) -> Iterator[Began]:
+    """Begins a front of both."""
+    made: list[Front] = []
+
+    def front(silence: float = 1.0) -> Front:
+        made.append(Front([each.url for each in nodes], KEY, silence=silence))
+        made[-1].begin()
+        return made[-1]
+
+    yield front
+    for each in made:
+        each.close()
+
+
+def becomes(front: Front, session: str, phase: str) -> Session:
+    until(lambda: (found := front.find(session)) and found.phase == phase, f"{session} {phase}")
+    found = front.find(session)
+    assert found
+    return found
+
+
+def of(node: Place) -> list[str]:
+    return [each.wish.session for each in node.desk.sessions()]
+
+
+def test_they_are_placed_where_there_is_room(began: Began, nodes: list[Place]) -> None:
+    front = began()
+    assert front.counts().slots == 6
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda n: front.start(wish(f"s{n}")), range(6)))
+    assert sorted(of(nodes[0]) + of(nodes[1])) == [f"s{n}" for n in range(6)]
+    assert (len(of(nodes[0])), len(of(nodes[1]))) == (2, 4)
+    assert len({each.url for each in found}) == 6 and all(each.key for each in found)
+    with pytest.raises(BusyError) as full:
+        front.start(wish("s6"))
+    assert full.value.seconds >= 1
+    front.stop(found[3].id)
+    assert becomes(front, "s3", "stopped").id == found[3].id
+    assert front.start(wish("s6")).live
+    with pytest.raises(UnsupportedError):
+        front.start(wish("large", factor=8))
+
+
+def test_a_session_is_begun_once_however_often_it_is_asked_for(began: Began, nodes: list[Place]) -> None:
+    front = began()
+    with ThreadPoolExecutor(8) as pool:
+        ids = {each.id for each in pool.map(lambda _: front.start(wish()), range(8))}
+    assert len(ids) == 1 and len(of(nodes[0]) + of(nodes[1])) == 1
+    with pytest.raises(UsageError):
+        front.start(wish(image="other"))
+
+
+def test_all_of_a_wish_reaches_the_node(began: Began, nodes: list[Place]) -> None:
+    asked = wish(command=("a", "b c"), env={"A": "1"}, workdir="/w", user=10001, pull="Never", factor=2)
+    began().start(asked)
+    assert [each.wish for node in nodes for each in node.desk.sessions()] == [asked]
+
+
+def test_pause_resume_stop_and_an_unknown_one(began: Began) -> None:
+    front = began()
+    id = front.start(wish()).id
+    becomes(front, "one", "ready")
+    assert front.pause(id).phase == "paused"
+    assert {each.phase for each in (front.known(id), front.find("one")) if each} == {"paused"}
+    assert front.resume(id).phase == "ready"
+    assert front.stop(id).phase == front.stop(id).phase == "stopped"
+    assert front.sessions() == [] and front.find("two") is None
+    for call in (front.pause, front.resume, front.stop, front.logs):
+        with pytest.raises(NotFoundError):
+            call("0" * 16)
+    found = front.exists("image")
+    assert found and found.size == 5 and front.exists("no") is None
+
+
+def test_a_failed_one_tells_why(began: Began) -> None:
+    front = began()
+    id = front.start(wish(image="no")).id
+    assert "there is no image no" in becomes(front, "one", "failed").why
+    assert front.logs(id) == "there is no image no"
+
+
+def test_one_that_ended_by_itself_is_seen_by_the_list_too(began: Began, nodes: list[Place]) -> None:
+    front = began()
+    session = front.start(wish())
+    (node,) = (each for each in nodes if of(each))
+    node.desk.stop(session.id)
+    until(lambda: front.sessions() == [], "the list without it")
+    assert becomes(front, "one", "stopped").id == session.id
+
+
+def test_a_front_that_begins_again_finds_all(began: Began, nodes: list[Place]) -> None:
+    first = began()
+    ids = {first.start(wish(f"s{n}")).id for n in range(5)}
+    first.close()
+    again = began()
+    assert {each.id for each in again.sessions()} == ids
+    assert again.start(wish("s2")).id in ids
+    assert again.counts().free == 1
+
+
+def test_a_silent_node_loses_its_own_alone(began: Began, nodes: list[Place]) -> None:
+    front = began()
+    held = [front.start(wish(f"s{n}")) for n in range(6)]
+    gone = of(nodes[1])
+    nodes[1].down()
+    for name in gone:
+        assert "silent" in becomes(front, name, "failed").why
+    assert {each.wish.session for each in front.sessions()} == set(of(nodes[0]))
+    assert front.counts().slots == 2
+    # A session that was lost is begun again where there is room; one that is stopped stays so.
+    stopped = next(each for each in held if each.wish.session == gone[0])
+    assert front.stop(stopped.id).phase == "failed"
+    front.stop(next(each.id for each in front.sessions()))
+    until(lambda: front.counts().free == 1, "a free slot")
+    moved = front.start(wish(gone[1]))
+    assert moved.wish.session in of(nodes[0])
+    nodes[1].up()
+    until(lambda: front.counts().slots == 6, "the node again")
+    until(lambda: gone[1] not in of(nodes[1]), "the older of two to be ended")
+    assert front.find(gone[1]).id == moved.id  # type: ignore[union-attr]
+    assert becomes(front, gone[2], "ready").live
+
+
+def test_what_was_stopped_while_its_node_was_silent_is_ended_when_it_is_back(
+    began: Began, nodes: list[Place]
+) -> None:
+    front = began(silence=0.0)
+    session = front.start(wish())
+    (node,) = (each for each in nodes if of(each))
+    node.down()
+    until(lambda: front.counts().slots < 6, "silence")
+    front.stop(session.id)
+    node.up()
+    until(lambda: of(node) == [], "its end")
+
+
+def test_without_any_node_it_does_not_begin(tmp_path: Path) -> None:
+    place = Place(tmp_path, 1)
+    place.end()
+    front = Front([place.url], KEY)
+    with pytest.raises(LaunchError, match="does not answer"):
+        front.begin()
+    front.close()
+
+
+def test_a_wrong_key_is_told(nodes: list[Place]) -> None:
+    front = Front([nodes[0].url], "other")
+    with pytest.raises(LaunchError, match="X-API-Key"):
+        front.begin()
+    front.close()
+
+
+def test_a_front_is_served_as_a_desk_is(began: Began) -> None:
+    with serving(began()) as url:
+        place = Place.__new__(Place)
+        place.url = url
+        begun = place.ask("POST", "/start", image="image", session_id="one")
+        assert place.ask("GET", "/sessions/one")["runtime_id"] == begun["runtime_id"]
+        assert place.ask("GET", "/list")["slots"] == 6
+        assert place.ask("POST", "/stop", runtime_id=begun["runtime_id"])["status"] == "stopped"
