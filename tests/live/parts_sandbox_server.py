@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -83,8 +84,8 @@ class Server:
         argv = ["-c", MAIN, "sandbox", "serve", "--state", str(self.state), *self._words()]
         env = dict(os.environ)
         if self.user:
-            place = self.user.folder.stat()
-            home, ids = str(self.user.folder), [str(place.st_uid), str(place.st_gid)]
+            entry = pwd.getpwnam(self.user.name)
+            home, ids = str(self.user.folder), [str(entry.pw_uid), str(entry.pw_gid)]
             argv = [sys.executable, "-c", BECOME, *ids, interpreter(self.user), *argv]
             env = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, "USER": self.user.name,
                    "PYTHONPATH": os.pathsep.join(map(str, PACKAGES))}  # fmt: skip
