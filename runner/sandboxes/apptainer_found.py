@@ -66,6 +66,13 @@ def every() -> dict[str, Found]:
     }  # fmt: skip
 
 
+def first_of(starter: int) -> int:
+    """The first process of the namespace that a starter made; 0 before that."""
+    own = processes.namespace("self")
+    children = (pid for pid in _pids() if _parent(pid) == starter)
+    return next((pid for pid in children if processes.namespace(pid) not in ("", own)), 0)
+
+
 def begun(first: int) -> bool:
     """Whether the sandbox's own command runs: before, its process is one more of apptainer's program."""
     program = _program(first)

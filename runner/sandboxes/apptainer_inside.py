@@ -11,28 +11,15 @@ from kit import process
 from runner.sandboxes.written import nameless
 
 LONGEST = 300.0  # seconds for a `du`
-PYTHONS = "/slipworks-agent/python/bin/python3*"
-ENTER = """
-import os, sys
-pid, argv = sys.argv[1], sys.argv[2:]
-with open("/proc/" + pid + "/environ", "rb") as told:
-    env = dict(each.split(b"=", 1) for each in told.read().split(b"\\0") if b"=" in each)
-term = os.environb.get(b"TERM")
-if term:
-    env[b"TERM"] = term
-os.chdir("/proc/" + pid + "/cwd")
-os.environb.clear()
-os.environb.update(env)
-try:
-    os.execvp(argv[0], argv)
-except OSError as failure:
-    sys.exit(argv[0] + ": " + (failure.strerror or str(failure)))
+ENTER = r"""
+_pid=$1 _term=$TERM; shift
+eval "$(tr '\n\0' '\1\n' </proc/$_pid/environ |
+    sed -n "s/'/'\\\\''/g; s/^\([A-Za-z_][A-Za-z0-9_]*\)=\(.*\)$/export \1='\2'/p" | tr '\1' '\n')"
+[ -z "$_term" ] || export TERM="$_term"
+cd "$PWD" && exec "$@"
 """
 """Becomes a command as the sandbox's own would be: with its variables and its folder. They are read inside,
 for what a sandbox says of itself must not reach a program of the host."""
-SHELL = (
-    f"""for each in {PYTHONS}; do [ -x "$each" ] && exec "$each" -I -c "$0" "$@"; done; shift; exec "$@" """
-)
 
 
 class Namespace:
@@ -47,11 +34,11 @@ class Namespace:
     @staticmethod
     def command(first: int, inner: int, argv: Sequence[str], term: str) -> list[str]:
         """Runs a command in the sandbox whose first process is `first`; nothing of our environment gets there
-        but the terminal's kind. The image needs a shell."""
+        but the terminal's kind. The image needs a shell, tr and sed."""
         return [
             "env", "-i", f"TERM={term}", str(_nsenter()), f"--target={first}", "--user",
             "--preserve-credentials", "--mount", "--pid", "--ipc", "--uts",
-            "--", "/bin/sh", "-c", SHELL, ENTER, str(inner), *argv,
+            "--", "/bin/sh", "-c", ENTER, "sh", str(inner), *argv,
         ]  # fmt: skip
 
     def written(self, folder: Path, servers: Iterable[int]) -> int | None:

@@ -89,7 +89,7 @@ class ApptainerSandboxes:
             while True:
                 log.write_bytes(b"")
                 child = self._begin(start, where)
-                if found := self._up(start.id, child):
+                if found := self._up(start.id, start.limits, child):
                     break
                 told = log.read_text(errors="replace")
                 changed = _other(where, told)
@@ -178,12 +178,15 @@ class ApptainerSandboxes:
             self._known[start.id] = _Known(folder=Path(start.folder), starter=child.pid, child=child)
         return child
 
-    def _up(self, id: str, child: process.Child[bytes]) -> Found | None:
-        """Once its command runs, which is when limits can be set on it; None where it ended before."""
+    def _up(self, id: str, limits: Limits, child: process.Child[bytes]) -> Found | None:
+        """Once its command runs; None where it ended before. What is inside is limited before that, for the
+        first process is there a while before it begins the command, which takes its limits from it."""
         end = time.monotonic() + BEGUN
+        limited = False
         while child.poll() is None:
-            found = apptainer_found.every().get(id)
-            if found and found.first and apptainer_found.begun(found.first):
+            if (first := apptainer_found.first_of(child.pid)) and not limited:
+                limited = _limit(child.pid, first, limits)
+            if first and apptainer_found.begun(first) and (found := apptainer_found.every().get(id)):
                 return found
             if time.monotonic() > end:
                 raise VerifyError(f"apptainer had not started the sandbox {id} after {BEGUN:g} s")
@@ -191,10 +194,9 @@ class ApptainerSandboxes:
         return None
 
     def _take(self, id: str, found: Found, limits: Limits) -> None:
-        """Limits what runs inside, and watches it."""
-        known, namespace = self._known[id], processes.namespace(found.first)
+        """Watches what runs inside, and holds its user namespace."""
+        known = self._known[id]
         known.namespace = Namespace(found.first)
-        _limit(found, namespace, limits)
         measure = functools.partial(known.namespace.written, known.folder, found.servers)
         self._warden.watch(id, found.first, limits, disk=measure)
 
@@ -215,7 +217,7 @@ class ApptainerSandboxes:
             _gone(id, child, grace)
         if found := apptainer_found.every().get(id):
             processes.kill(found.first, processes.namespace(found.first))
-            _gone(id, child, KILLED / 2)
+            _gone(id, child, KILLED / 2 if found.starter else 0.0)
         if child and child.poll() is None:
             process.end_group(child)
         for pid in left.outside if (left := apptainer_found.every().get(id)) else ():
@@ -246,18 +248,18 @@ def _failure(start: Start, told: str, code: int) -> Exception:
     )
 
 
-def _limit(found: Found, namespace: str, limits: Limits) -> None:
-    """By the kernel, which counts in each user namespace: what runs outside of the sandbox's own processes
-    counts there, too, and is not limited by it."""
-    beside = sum(apptainer_found.threads(pid) for pid in found.outside)
-    for each in processes.belonging([namespace])[namespace]:
-        with contextlib.suppress(ProcessLookupError):
-            for kind, most in ((resource.RLIMIT_NPROC, limits.pids + beside),
-                               (resource.RLIMIT_FSIZE, limits.disk), (resource.RLIMIT_CORE, 0)):  # fmt: skip
-                hard = resource.prlimit(each.pid, kind)[1]
-                most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-                resource.prlimit(each.pid, kind, (most, most))
-            Path(f"/proc/{each.pid}/oom_score_adj").write_text("500")  # before the server, and others
+def _limit(starter: int, first: int, limits: Limits) -> bool:
+    """By the kernel, which counts processes in each user namespace: the starter is in it, and is not limited
+    by it. Were it limited from its start, all that the user runs would count."""
+    wanted = ((resource.RLIMIT_NPROC, limits.pids + apptainer_found.threads(starter)),
+              (resource.RLIMIT_FSIZE, limits.disk), (resource.RLIMIT_CORE, 0))  # fmt: skip
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended, which its log explains
+        for kind, most in wanted:
+            hard = resource.prlimit(first, kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.prlimit(first, kind, (most, most))
+        Path(f"/proc/{first}/oom_score_adj").write_text("500")  # before the server, and what else is here
+    return True
 
 
 @contextlib.contextmanager
