@@ -35,7 +35,7 @@ from tests.live.parts_users import User
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 CPU = max(os.sched_getaffinity(0))
-STATE = f"{os.getpid():012x}"
+STATE = f"{os.getpid():012x}"  # where parts run in processes of their own, still this one's
 LIMITS = Limits(cpus=(CPU,), memory=96 << 20, pids=60, disk=30 << 20)
 SERVE = 'echo begun; exec /bin/busybox httpd -f -p "$2:$4" -h /etc'
 MANY = "(for n in $(busybox seq 200); do sleep 60 & done); echo full; exec sleep 60"
@@ -95,7 +95,7 @@ PASSWD = b"root:x:0:0:root:/root:/bin/sh\n"
 
 
 def begun(place: Place, engine: ApptainerSandboxes, number: int, **more: Any) -> Start:
-    id = f"{os.getpid():08x}{number:08x}"
+    id = f"{STATE}{number:04x}"
     folder = place.folder / id
     folder.mkdir(mode=0o700, exist_ok=True)
     given: dict[str, Any] = {
@@ -181,10 +181,10 @@ def test_inside_it_is_root_of_an_image_that_it_may_change_and_sees_nothing_of_th
     assert place.sif.read_bytes() == before
     assert "SESSION=of this one" in spied and "not for sandboxes" not in spied
     assert [each[:5] for each in spied.splitlines() if "ls: " in each] == ["ls: /"] * 2, spied
-    assert f"slipworks-{os.getpid():08x}{2:08x}" in spied
+    assert f"slipworks-{STATE}0002" in spied
     if place.do(lambda: host.facts().subids):  # else there is no other user inside
         assert "1000" in hidden, hidden
-    assert not [each for each in (place.folder / f"{os.getpid():08x}{2:08x}").iterdir() if each.name != "log"]
+    assert not [each for each in (place.folder / f"{STATE}0002").iterdir() if each.name != "log"]
 
 
 def test_mounts_and_namespaces_are_refused_and_processes_limited_by_the_kernel(place: Place) -> None:
