@@ -19,7 +19,7 @@ from runner.sandboxes import processes
 from runner.sandboxes.nouns import Limits, Use
 
 PACE = 1.0  # seconds between two looks at processes
-DISK_PACE = 5.0  # and at what was written
+DISK_PACE = 3.0  # and at what was written
 SHARE = 20  # a look that takes long is repeated after so many times as long: 5 % of a processor at most
 Measure = Callable[[], int | None]
 """Bytes that a sandbox has written; None: not known now."""
@@ -107,7 +107,10 @@ class Warden:
     def _go(self, name: str, look: Callable[[], None]) -> None:
         while True:
             began = time.monotonic()
-            look()
+            try:
+                look()
+            except Exception as failure:  # what watches goes on, whatever becomes of one look
+                say.once(f"note: a look at sandboxes failed: {type(failure).__name__}: {failure}")
             pace = max(self._paces[name], SHARE * (time.monotonic() - began))
             with self._lock:
                 end = time.monotonic() + pace

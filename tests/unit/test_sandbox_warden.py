@@ -116,7 +116,7 @@ def test_processors_are_held_by_affinity_where_no_control_group_does(node: Node,
 
 
 def test_what_was_written_is_measured_and_ended(node: Node, watching: Warden) -> None:
-    amounts = iter([HostError("it ends just now"), None, 50 << 20, 51 << 20])
+    amounts = iter([HostError("it ends just now"), ValueError("a defect"), None, 50 << 20, 51 << 20])
 
     def disk() -> int | None:
         found = next(amounts)
@@ -143,8 +143,8 @@ def test_threads_end_with_the_last_that_is_watched(node: Node) -> None:
     watching = Warden(lambda id: None, pace=60, disk_pace=60)
     node.inside = {"pid:[7]": [one(7)]}
     watching.watch("a", 7, LIMITS, (), lambda: 0)
-    begun = [each for each in threading.enumerate() if each.name.startswith("warden")]
-    assert begun
+    begun = list(watching._threads.values())
+    assert len(begun) == 2
     watching.forget("a")
     for each in begun:
         each.join(10)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from containers import host
+from containers.engines.podman import Podman
+from containers.host import Host
 from kit import process
 from kit.errors import HostError, NotFoundError, SlipworksError, UsageError, VerifyError
 from kit.process import Result
 from runner.sandboxes.backends import container_words
 from runner.sandboxes.backends.container_words import Where
 from runner.sandboxes.backends.docker import DockerSandboxes
+from runner.sandboxes.backends.podman import PodmanSandboxes
 from runner.sandboxes.nouns import Limits, Ready, Start
 from runner.sandboxes.settings import Settings
 
 ID = "0123456789abcdef"
 HELD = frozenset({"cpus", "memory", "pids"})
+
+
+def host_like(**more: object) -> Host:
+    return structs.replace(host.facts(), **more)
 
 
 def start(tmp_path: Path | str = "/", **more: object) -> Start:
@@ -146,7 +156,9 @@ def test_a_port_that_is_published_nowhere_is_no_network(
     """As of a dockerd without a bridge, which refuses nothing."""
     told = Told(monkeypatch, GOOD, GOOD)
     told.inspected = '[{"State": {"Pid": 4194305}, "NetworkSettings": {"Ports": {}}}]'
-    DockerSandboxes(Settings()).start(start(tmp_path))
+    engine = DockerSandboxes(Settings())
+    engine.start(start(tmp_path))
+    engine.stop(ID)
     assert "--network=host" in told.began[1] and "--network=host" not in told.began[0]
 
 
@@ -192,3 +204,24 @@ def test_a_container_that_is_gone_is_stopped_already(monkeypatch: pytest.MonkeyP
     assert (engine.logs(ID), engine.why(ID)) == ("", "")
     with pytest.raises(NotFoundError):
         engine.pause(ID)
+
+
+def test_in_a_job_containers_are_the_jobs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = PodmanSandboxes(Settings())
+    monkeypatch.setattr(engine, "_engine", Podman(on=host_like(systemd=True)))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert "cgroupfs" not in engine.program()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert engine.program()[-2:] == ["--cgroup-manager", "cgroupfs"]
+
+
+def test_processes_of_a_user_are_limited_for_all_slots_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no control group does it for one."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (0, resource.RLIM_INFINITY))
+    engine = PodmanSandboxes(Settings(slots=3))
+    monkeypatch.setattr(engine, "_engine", Podman(on=host_like(root=False)))
+    assert "--ulimit=nproc=809:809" in engine.own_words(start(), ["memory"])
+    assert not [each for each in engine.own_words(start(), ["pids"]) if "nproc" in each]
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (0, 100))
+    assert "--ulimit=nproc=100:100" in engine.own_words(start(), [])

@@ -143,10 +143,10 @@ class Containers:
         return found
 
     def pause(self, id: str) -> None:
-        if "freezer" in self.controllers():
-            self.ask(["pause", _name(id)], f"pause the sandbox {id}")
-            return
+        """By the freezer of its control group; where it has none, each of its processes is stopped."""
         pid, namespace = self._root(id)
+        if self._by_freezer("pause", id):
+            return
         try:
             processes.freeze(namespace)
         except PermissionError as refused:
@@ -157,10 +157,17 @@ class Containers:
             raise HostError(f"could not pause the sandbox {id}: its first process goes on")
 
     def resume(self, id: str) -> None:
-        if "freezer" in self.controllers():
-            self.ask(["unpause", _name(id)], f"resume the sandbox {id}")
-            return
-        processes.thaw(self._root(id)[1])
+        pid, namespace = self._root(id)
+        if processes.frozen(pid):
+            processes.thaw(namespace)
+        elif not self._by_freezer("unpause", id):
+            raise HostError(f"could not resume the sandbox {id}: it is not paused")
+
+    def _by_freezer(self, verb: str, id: str) -> bool:
+        if "freezer" not in self.controllers():
+            return False
+        argv = [*self.program(), verb, _name(id)]
+        return process.run(argv, what=f"{verb} {id}", check=False, timeout=ASKED).code == 0
 
     def stop(self, id: str, grace: float = 10.0) -> None:
         pid, namespace = self._warden.root(id)

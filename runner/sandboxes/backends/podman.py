@@ -27,7 +27,11 @@ class PodmanSandboxes(Containers):
         self._engine = Podman()
 
     def program(self) -> list[str]:
-        return self._engine.command()
+        words = self._engine.command()
+        # Of systemd's scopes Slurm knows nothing: what runs there is not the job's, and outlives it.
+        if "SLURM_JOB_ID" in os.environ and "--cgroup-manager" not in words:
+            words += ["--cgroup-manager", "cgroupfs"]
+        return words
 
     def check(self) -> str:
         return self._engine.check()
