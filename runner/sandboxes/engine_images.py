@@ -82,8 +82,7 @@ class EngineImages:
 
     def close(self) -> None:
         """Ends what is being brought."""
-        self._stop.set()
-        images.ended()
+        self._brought.settle(self._stop.set)
 
     def _had(self, image: str, pull: Pull) -> Had:
         if not _could_be_pulled(image):

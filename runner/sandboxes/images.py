@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -20,7 +20,6 @@ from image_cache.places import Origin
 from image_cache.registry import Registry
 from image_cache.store import Store
 from image_cache.unfit import WrongPlatformError
-from kit import process
 from kit.errors import NetworkError, NotFoundError, UnsupportedError
 from kit.nouns import Platform
 from runner import agent_layer
@@ -32,6 +31,7 @@ from runner.sandboxes.settings import Settings
 T = TypeVar("T")
 FRESH = 600.0  # seconds for which an image that a registry had counts as there: each look costs of its quota
 MOST = 4096  # images that are remembered so
+SETTLED, AGAIN = 10.0, 0.2  # seconds for what was told to end, and between two times that it is told
 BEGINNING = "1970-01-01T00:00:00Z"
 
 
@@ -116,6 +116,17 @@ class Together(Generic[T]):
                 "ask again, or before agents need it: runner prebuild",
             ) from None
 
+    def settle(self, tell: Callable[[], None]) -> None:
+        """Waits for what is under way to end and tidy up. It is told again and again: a program of it may be
+        begun just after it was told."""
+        end = time.monotonic() + SETTLED
+        while time.monotonic() < end:
+            tell()
+            with self._lock:
+                left = list(self._under_way.values())
+            if not wait(left, AGAIN).not_done:
+                return
+
     def _do(self, name: Hashable, work: Callable[[], T], found: Future[T]) -> None:
         try:
             result = work()
@@ -159,11 +170,6 @@ class InRegistries:
         layers = oci.manifest(raw, str(origin)).layers
         made = oci.config(config, str(origin)).get("created")
         return ImageFound(size=sum(each.size for each in layers), uploaded=str(made or BEGINNING))
-
-
-def ended() -> None:
-    """For `close`: what is brought by programs of ours ends with us. To the threads it has failed."""
-    process.end_streams()
 
 
 def key(wish: Wish) -> Hashable:

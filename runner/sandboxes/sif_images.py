@@ -12,7 +12,7 @@ from pathlib import Path
 
 from containers import sif_parts
 from image_cache.prebuild.lists import Entry
-from kit.errors import NotFoundError
+from kit.errors import NotFoundError, SlipworksError
 from kit.nouns import Image, Platform
 from runner import own_store, prebuilding_sifs, sif_layers, sif_making
 from runner.sandboxes import commands, images
@@ -41,6 +41,8 @@ class SifImages:
         self._brought: Together[Had] = Together(settings.pull_within)
         self._registries = InRegistries()
         self._jobs = max(1, min(settings.reserve, sif_making.jobs_here()))
+        self._making: list[Sifs] = []
+        self._closed = False
         self._turns = threading.BoundedSemaphore(self._jobs)
 
     def ready(self, wish: Wish) -> Ready:
@@ -59,7 +61,8 @@ class SifImages:
 
     def close(self) -> None:
         """Ends what is being brought."""
-        images.ended()
+        self._closed = True
+        self._brought.settle(self._end)
 
     def _had(self, image: str, pull: Pull) -> Had:
         if path := _file(image):
@@ -84,9 +87,23 @@ class SifImages:
         source = self._sources.known(base)
         return self._names.find(base) or (self.store.find(source.key, "sif") if source else None)
 
+    def _end(self) -> None:
+        for each in tuple(self._making):
+            each.end()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise SlipworksError("the server is ending: no SIF is made any more")
+
     def _made(self, source: Source, sources: Sources) -> Image:
         with self._turns, sif_layers.on_the_way(self.store, LAYERS) as layers:
-            Sifs(self.store, sources, layers, at_once=self._jobs).made(Entry(source.reference))
+            self._check()
+            sifs = Sifs(self.store, sources, layers, at_once=self._jobs)
+            self._making.append(sifs)
+            try:
+                sifs.made(Entry(source.reference))
+            finally:
+                self._making.remove(sifs)
         found = self.store.find(source.key, "sif")
         if found is None:
             raise NotFoundError(f"the SIF of {source.reference} was made, and is gone", "ask again")

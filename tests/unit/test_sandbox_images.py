@@ -17,7 +17,15 @@ from image_cache import oci
 from image_cache.bake import KEY
 from image_cache.places import Origin
 from image_cache.store import Store
-from kit.errors import HostError, InvalidFileError, NetworkError, NotFoundError, UnsupportedError
+from kit import process
+from kit.errors import (
+    HostError,
+    InvalidFileError,
+    NetworkError,
+    NotFoundError,
+    SlipworksError,
+    UnsupportedError,
+)
 from kit.nouns import Platform
 from runner import agent_layer
 from runner.sandboxes import images
@@ -235,7 +243,7 @@ def test_closing_ends_what_is_being_brought(mine: EngineImages, engine: Engine) 
         asked = pool.submit(mine.ready, wish("r.example/a/base:1"))
         until(lambda: bool(engine.pulled))
         mine.close()
-        assert asked.exception(10) is not None
+        assert asked.exception(1) is not None
     mine.close()
 
 
@@ -384,6 +392,27 @@ def test_a_sif_that_is_not_there_is_made_for_nobody_who_says_never(sifs: tuple[S
     with pytest.raises(NotFoundError, match="pull policy is Never"):
         mine.ready(wish("r.example/a/base:1", "Never"))
     assert registry.asked == 0
+
+
+def test_closing_ends_a_sif_that_is_being_made(
+    sifs: tuple[SifImages, Answering], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, _ = sifs
+    begun = threading.Event()
+
+    def convert(self: object, image: object, out: Path, update: Callable[[str], None], at_once: int) -> None:
+        begun.set()
+        process.stream(["sleep", "600"], what="convert", on_line=update)
+
+    monkeypatch.setattr("containers.engines.apptainer.Apptainer.convert", convert)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(mine.ready, wish("r.example/a/base:1"))
+        assert begun.wait(20)
+        began = time.monotonic()
+        mine.close()
+        assert asked.exception(1) is not None and time.monotonic() - began < 8
+        with pytest.raises(SlipworksError, match="is ending"):
+            mine.ready(wish("r.example/a/base:1"))
 
 
 def test_a_missing_image_makes_no_sif(sifs: tuple[SifImages, Answering]) -> None:
