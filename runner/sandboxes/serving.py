@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
-from msgspec import json, structs
+from msgspec import DecodeError, json, structs
 
 from kit import files, say
 from kit.errors import LaunchError
@@ -39,7 +39,7 @@ def serve(settings: Settings, state: Path, nodes: Sequence[str] = ()) -> int:
     more_files()
     with records.held(state), contextlib.ExitStack() as over:
         key = auth.ensured(state)
-        listening = over.enter_context(bound(settings))
+        listening = over.enter_context(bound(settings, before(state)))
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # a sandbox that runs as the same user does not look into it
         served = over.enter_context(front(settings, nodes, key) if nodes else desk(settings, state))
         over.enter_context(ended_once())
@@ -130,21 +130,40 @@ def ended_once() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
 
 
+def before(state: Path) -> int:
+    """The port of a server that was killed, for its clients still ask there; 0: none was."""
+    with contextlib.suppress(OSError, DecodeError, KeyError, TypeError, ValueError):
+        return int(str(json.decode((state / FILE).read_bytes())["url"]).rpartition(":")[2])
+    return 0
+
+
 @contextlib.contextmanager
-def bound(settings: Settings) -> Iterator[socket.socket]:
-    """The server's socket, before anything is begun. LaunchError where it cannot listen there."""
+def bound(settings: Settings, before: int = 0) -> Iterator[socket.socket]:
+    """The server's socket, before anything is begun. LaunchError where it cannot listen there.
+
+    before: a port that is taken where none was asked for, if it is free.
+    """
     made = socket.socket(socket.AF_INET6 if ":" in settings.listen else socket.AF_INET, socket.SOCK_STREAM)
     with made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            made.bind((settings.listen, settings.port))
-        except OSError as refused:
-            where = f"{settings.listen} port {settings.port}"
-            raise LaunchError(
-                f"the sandbox server cannot listen on {where}: {refused.strerror}",
-                f"ss -ltnp 'sport = :{settings.port}'; runner sandbox serve --port OTHER",
-            ) from refused
+        if settings.port or not _binds(made, settings.listen, before):
+            try:
+                made.bind((settings.listen, settings.port))
+            except OSError as refused:
+                where = f"{settings.listen} port {settings.port}"
+                raise LaunchError(
+                    f"the sandbox server cannot listen on {where}: {refused.strerror}",
+                    f"ss -ltnp 'sport = :{settings.port}'; runner sandbox serve --port OTHER",
+                ) from refused
         yield made
+
+
+def _binds(made: socket.socket, address: str, port: int) -> bool:
+    with contextlib.suppress(OSError, OverflowError):
+        if port:
+            made.bind((address, port))
+            return True
+    return False
 
 
 def url(settings: Settings, listening: socket.socket) -> str:

@@ -72,7 +72,9 @@ def test_a_killed_servers_sandboxes_go_on(private_storage: Path, standin: str, t
         server.kill()
         assert asked("GET", f"{first['kept']['url']}/alive").status == 200
         (tmp_path / "state/sessions" / f"{first['lost']['runtime_id']}.json").unlink()
+        url, key = server.url, server.key
         server.begin()
+        assert (server.url, server.key) == (url, key), "its clients know no other"
         after = server.ready("kept")
         for field in ("runtime_id", "url", "session_api_key"):
             assert after[field] == before["kept"][field]
