@@ -101,9 +101,12 @@ class Watch:
         now = self.node.clock()
         self._desk.late(now)
         live = self.node.table.live()
+        dead = self._dead([each for each in live if each.session.engine])
         for entry in live:
-            self._of_age(entry, now)
-        self._by_engine([each for each in live if each.session.engine])
+            if entry in dead:
+                self._ending.do(entry.session.id, partial(self._ended, entry))
+            else:
+                self._of_age(entry, now)
         for entry in self.node.table.left():
             self._ending.do(entry.session.id, partial(self._desk.clear, entry))
         self.node.table.forget()
@@ -131,18 +134,18 @@ class Watch:
         if lifetimes.idle(entry.session, self.node.settings, now):
             self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
 
-    def _by_engine(self, live: list[Entry]) -> None:
-        """Fails those that ended by themselves. One that comes up may have no container yet; of one that was
-        ready it is known that it is gone."""
+    def _dead(self, live: list[Entry]) -> set[Entry]:
+        """Those that ended by themselves. One that comes up may have no container yet; of one that was ready
+        it is known that it is gone."""
         before = {each.session.id: each.session.phase for each in live}
-        if not before:
-            return
-        states = self.node.backend.states(self.node.label)
+        states = self.node.backend.states(self.node.label) if live else {}
+        found = set()
         for entry in live:
             session = entry.session
             state = states.get(session.id, "awaited" if session.phase == "starting" else "ended")
             if state == "ended" and session.phase == before[session.id]:
-                self._ending.do(session.id, partial(self._ended, entry))
+                found.add(entry)
+        return found
 
     def _ended(self, entry: Entry) -> None:
         self._desk.end(entry, "failed", failures.ended(self.node, entry))

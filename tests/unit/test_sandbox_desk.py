@@ -276,6 +276,17 @@ def test_one_that_ends_by_itself_fails_with_its_log(desk: Desk, engine: Engine) 
     assert engine.stopped == [id] and desk.logs(id) == "killed by\nitself\n"
 
 
+def test_one_that_died_was_not_idle(tmp_path: Path, engine: Engine) -> None:
+    now = [1000.0]
+    desk = made(tmp_path, engine, idle=10.0, clock=lambda: now[0])
+    id = desk.start(wish()).id
+    reached(desk, "one", "ready")
+    engine.containers[id], now[0] = "ended", 1010.0
+    desk.watch.look()
+    assert "exit code 7" in reached(desk, "one", "failed").why
+    desk.close()
+
+
 def test_one_that_ends_while_it_comes_up_is_not_awaited(desk: Desk, engine: Engine) -> None:
     engine.hold.clear()
     id = desk.start(wish()).id
