@@ -219,7 +219,9 @@ class Containers:
             words = container_words.run(start, where, limits)
             image = container_words.image(start, where)
             argv = [*self.program(), *words, *self.own_words(start, sorted(limits)), *env, *image]
-            done = process.run(argv, what=f"start {start.image.reference}", check=False, timeout=BEGUN)
+            # A container's monitor leaves a file `oom` where it was started, once the kernel has ended one.
+            done = process.run(argv, what=f"start {start.image.reference}", check=False, timeout=BEGUN,
+                               cwd=Path(start.folder))  # fmt: skip
             told = done.out + done.err
             if done.code == 0:
                 found = self._inspected(start.id)
