@@ -22,6 +22,20 @@ def blocks(text: str, *languages: str) -> list[str]:
     return found
 
 
+def separate(text: str, language: str = "") -> list[str]:
+    """The blocks in a language, each whole."""
+    found: list[str] = []
+    inside: str | None = None
+    for line in text.splitlines(keepends=True):
+        if line.startswith("```"):
+            inside = line[3:].strip() if inside is None else None
+            if inside == language:
+                found.append("")
+        elif inside == language:
+            found[-1] += line
+    return found
+
+
 def typed(page: Path) -> list[list[str]]:
     """The words of each command of the kit in the page's blocks: what stands for a name is one."""
     found = []
