@@ -35,8 +35,9 @@ class Agent:
     def __init__(self, url: str, key: str, timeout: float = 30.0) -> None:
         self.url, self.timeout = url, timeout
         self._http = httpx.Client(
-            base_url=url, headers={"X-Session-API-Key": key}, timeout=timeout, trust_env=False
-        )
+            base_url=url, headers={"X-Session-API-Key": key}, timeout=timeout, trust_env=False,
+            verify=url.startswith("https:"),  # else certificates are read for nothing: 20 ms and more
+        )  # fmt: skip
 
     def __enter__(self) -> Agent:
         return self
