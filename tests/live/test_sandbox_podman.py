@@ -20,17 +20,22 @@ from typing import Any
 import pytest
 
 from kit.errors import NotFoundError, SlipworksError
+from runner import agent_layer, images
+from runner.agent_client import Agent
+from runner.agent_layer import AgentLayer
 from runner.sandboxes import backend, processes
 from runner.sandboxes.backends.containers import Containers
-from runner.sandboxes.nouns import Limits, Ready, Start
+from runner.sandboxes.nouns import KEY, Limits, Ready, Start
 from runner.sandboxes.settings import Settings
+from tests.live import parts_left
 from tests.live.needs import need
 from tests.live.parts_bases import busybox_tar
 from tests.live.parts_registry import free_port
+from tests.live.parts_roots import NATIVE
 from tests.live.parts_slurm_daemons import until
 from tests.live.parts_users import User
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 IMAGE = "localhost/slipworks-test-sandbox:1"
 CPU = max(os.sched_getaffinity(0))
 LIMITS = Limits(cpus=(CPU,), memory=64 << 20, pids=40, disk=30 << 20)
@@ -298,3 +303,32 @@ def test_many_start_at_once(node: Node) -> None:
         assert engine.states(state) == {}
 
     node.do(life)
+
+
+@pytest.mark.parametrize("node", ["rootless podman"], indirect=True)
+def test_the_agents_layer_is_mounted_without_root(node: Node, agent: AgentLayer) -> None:
+    """As on a cluster: a base that has no agent is served at once."""
+    layer = node.folder / "layer"
+    subprocess.run(["cp", "-al", agent_layer.unpacked(NATIVE, images.store()), layer], check=True)
+    image = Ready(
+        reference=IMAGE, command=agent.entrypoint, mount=tuple(agent_layer.mount_argv("podman", layer))
+    )
+
+    def life() -> None:
+        more = {
+            "limits": Limits(memory=2 << 30),
+            "secret": {KEY: "of this one"},
+            "env": {"FROM_BASE": "here"},
+        }
+        with (
+            sandbox(node, 7, image=image, **more) as (engine, start),
+            Agent(start.url, "of this one") as asked,
+        ):
+            until(asked.alive, "the agent to be alive", 90, lambda: engine.logs(start.id))
+            assert asked.command("echo $FROM_BASE; id -u").out == "here\n0\n"
+            asked.upload("/root/a file", b"\0back")
+            assert asked.download("/root/a file") == b"\0back"
+            assert engine.states(start.state) == {start.id: "running"}
+
+    node.do(life)
+    assert not parts_left.mounted(node.folder)
