@@ -13,6 +13,7 @@ from image_cache.places.turns import Turns
 from image_cache.registry import Registry
 from image_cache.store import Store
 from kit import say
+from kit.errors import UsageError
 from kit.nouns import Platform, digest
 from runner import agent_layer, bake_targets, prebuilding_sifs
 from runner.sandboxes import commands
@@ -23,6 +24,8 @@ class Baker:
     """Threads may share it. Which manifest a name stands for is noted on disk, and asked for once."""
 
     def __init__(self, to: str, platform: Platform, store: Store, *, added: Added | None = None) -> None:
+        if bake_targets.is_local(to):
+            raise UsageError(f"sandboxes are baked into a registry: found {to!r}", "REGISTRY/NAMESPACE")
         self.to = bake_targets.target(to)
         self.platform, self.store = platform, store
         self._added = added

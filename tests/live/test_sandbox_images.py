@@ -75,13 +75,13 @@ def at_once(count: int, work: Callable[[], Any]) -> list[Any]:
 
 
 def test_a_base_with_an_entrypoint_of_its_own_serves_by_the_layer_that_is_mounted(
-    agent: object, chain: Engine, zoo: Zoo, registry_host: str, tmp_path: Path
+    agent: object, podman: Engine, zoo: Zoo, registry_host: str, tmp_path: Path
 ) -> None:
     """All that was made of the wish, as the engine takes it: the user is the image's, not 10001."""
     base = put(zoo("non-root"), registry_host, "sandboxes/non-root")
     found = images.of(Settings(), "podman").ready(wish(base))
     assert found.reference == base and found.mount and not found.entrypoint
-    start = Start(engine=chain, image=found.reference, entrypoint=False, mount=found.mount,
+    start = Start(engine=podman, image=found.reference, entrypoint=False, mount=found.mount,
                   command=found.command, deadline=180.0)  # fmt: skip
     with sandbox.started(start, tmp_path) as running:
         ran = running.agent.command("id -u; echo $FROM_BASE")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from kit.errors import (
     NotFoundError,
     SlipworksError,
     UnsupportedError,
+    UsageError,
 )
 from kit.nouns import Platform
 from runner import agent_layer
@@ -480,3 +483,17 @@ def test_a_map_that_was_written_anew_is_read_anew(sifs: tuple[SifImages, Answeri
 def test_each_engine_has_its_images(engine: Engine) -> None:
     assert isinstance(images.of(Settings(), "apptainer"), SifImages)
     assert isinstance(images.of(Settings(), "podman"), EngineImages)
+
+
+def test_a_node_that_has_the_runners_layer_alone_can_load_it() -> None:
+    """There is no sqlite3 in it, and none of what a checkout alone has."""
+    barred = ("sqlite3", "docker", "spython", "pytest")
+    lines = [f"sys.modules[{name!r}] = None" for name in barred]
+    parts = ("engine_images", "sif_images", "baking")
+    lines += [f"import runner.sandboxes.{part}" for part in parts]
+    subprocess.run([sys.executable, "-c", "import sys\n" + "\n".join(lines)], check=True)
+
+
+def test_what_was_baked_goes_to_a_registry() -> None:
+    with pytest.raises(UsageError, match="into a registry"):
+        EngineImages(Settings(bake_to="oci:/folder"), "podman")
