@@ -13,8 +13,8 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from kit import process, say
-from kit.errors import UsageError, VerifyError
+from kit import process, say, shell
+from kit.errors import NotFoundError, UsageError, VerifyError
 from runner.agent_client import Agent
 from runner.sandboxes import backend, bringing, held_port, here, images, places, records
 from runner.sandboxes.backend import Backend
@@ -61,10 +61,12 @@ def plan(asked: Asked) -> dict[str, Any]:
     return {
         "image": wish.image,
         "engine": settings.engine or f"the first that works here of {', '.join(backend.FIRST)}",
-        "command": list(wish.command) or "the agent-server's own start",
+        "command": list(wish.command),
         "env": sorted(wish.env),
         "network": settings.network,
-        "limits": {"memory_mb": settings.memory, "pids": settings.pids, "disk_mb": settings.disk},
+        "memory_mb": settings.memory,
+        "pids": settings.pids,
+        "disk_mb": settings.disk,
         "state_folder": str(places.by_hand()),
     }
 
@@ -86,6 +88,16 @@ def _demand_free(name: str, folder: Path) -> None:
             )
 
 
+def _ready(images: Images, wish: Wish) -> Ready:
+    try:
+        return images.ready(wish)
+    except NotFoundError as absent:
+        if wish.pull != "Never":
+            raise
+        hint = shell.line(["runner", "sandbox", "run", wish.image, "--pull", "missing"])
+        raise NotFoundError(absent.message, hint) from absent
+
+
 class _Coming:
     """A sandbox on its way up."""
 
@@ -103,7 +115,7 @@ class _Coming:
         """The session when it is ready. Who is killed outright leaves its record, by which `stop` ends it."""
         wish = self.session.wish
         with say.step(f"bringing {wish.image}"):
-            ready = images.ready(wish)
+            ready = _ready(images, wish)
         self._known()
         try:
             with say.step(f"starting {wish.session}"):

@@ -237,6 +237,11 @@ def test_an_image_that_is_not_there_is_told_and_leaves_nothing(type_: Type, engi
     assert engine.starts == {} and records.read(places.by_hand()) == []
 
 
+def test_an_image_that_may_not_be_pulled_is_told_how_it_could(type_: Type) -> None:
+    err = type_("run", "missing:1", "--pull", "never")[2]
+    assert "hint: runner sandbox run missing:1 --pull missing\n" in err
+
+
 def test_what_nobody_limits_is_said(type_: Type, engine: Engine) -> None:
     engine.watched = ("memory", "disk")
     assert "note: nothing limits its memory, disk: " in type_("run", "debian:13")[2]
@@ -248,7 +253,12 @@ def test_a_dry_run_starts_nothing_and_shows_no_value(type_: Type, engine: Engine
     code, out, _ = type_("run", "debian:13", "--env", "TOKEN", "--dry-run", "--json")
     assert code == 0 and json.loads(out)["env"] == ["TOKEN"] and SECRET not in out
     code, out, _ = type_("run", "debian:13", "--dry-run")
-    assert "image: debian:13\n" in out and engine.starts == {} and not places.by_hand().exists()
+    assert (
+        "image: debian:13\n" in out
+        and "\ncommand:\n" in out
+        and engine.starts == {}
+        and not places.by_hand().exists()
+    )
 
 
 def test_list_tells_what_lives_and_no_key(type_: Type, engine: Engine) -> None:
@@ -437,4 +447,4 @@ def test_a_sandbox_is_entered_while_it_lives(engine: Engine, tmp_path: Path) -> 
 
 def test_the_settings_of_one_by_hand_are_a_servers() -> None:
     plan = by_hand.plan(by_hand.Asked(wish=Wish(session="", image="x"), settings=Settings(engine="docker")))
-    assert plan["engine"] == "docker" and plan["limits"]["memory_mb"] == 8192
+    assert plan["engine"] == "docker" and plan["memory_mb"] == 8192

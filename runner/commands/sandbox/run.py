@@ -59,14 +59,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from msgspec import json
 
-    from kit import say
+    from kit import say, shell
     from runner.sandboxes import by_hand, here, places
 
     asked = _asked(args)
     if args.dry_run:
         plan = by_hand.plan(asked)
-        said = json.format(json.encode(plan)).decode() if args.json else None
-        say.answer(said or "\n".join(f"{name}: {value}" for name, value in plan.items()))
+        if args.json:
+            say.answer(json.format(json.encode(plan)).decode())
+            return 0
+        for name, value in plan.items():
+            said = shell.line(value) if isinstance(value, list) else value
+            say.answer(f"{name}: {said}".rstrip())
         return 0
     session = by_hand.started(asked)
     if args.json:

@@ -45,4 +45,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for each in meant:
         say.answer(each.name)
+    if not meant:
+        say.say("none lives")
     return 0
