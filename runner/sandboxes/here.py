@@ -15,7 +15,7 @@ from kit import say
 from kit.errors import NotFoundError, SlipworksError, UnknownNameError, UsageError
 from kit.suggest import nearest
 from runner.sandboxes import backend, places, records
-from runner.sandboxes.backend import Backend
+from runner.sandboxes.backend import Backend, State
 from runner.sandboxes.nouns import Session
 from runner.sandboxes.settings import Settings
 
@@ -25,7 +25,7 @@ ENDED = "ended"
 class Seen(Struct, frozen=True, kw_only=True):
     """A sandbox, and the state folder that knows of it.
 
-    state  its phase; "ended" where it should live and its container does not.
+    state  its phase; where its container is "paused" or has "ended", that.
     """
 
     session: Session
@@ -75,19 +75,19 @@ def _of(folder: Path) -> list[Seen]:
     return [Seen(session=each, folder=folder, state=_state(each, running.get(each.engine))) for each in known]
 
 
-def _state(session: Session, running: set[str] | None) -> str:
-    if session.phase in ("ready", "paused") and running is not None and session.id not in running:
-        return ENDED
-    return session.phase
+def _state(session: Session, running: dict[str, State] | None) -> str:
+    if session.phase not in ("ready", "paused") or running is None:
+        return session.phase
+    found = running.get(session.id, ENDED)
+    return session.phase if found == "running" else found
 
 
-def _states(engine: str, label: str) -> set[str] | None:
+def _states(engine: str, label: str) -> dict[str, State] | None:
     try:
-        found = backend.get(engine, Settings()).states(label)
+        return backend.get(engine, Settings()).states(label)
     except SlipworksError as failure:
         say.once(f"note: {engine} does not tell what runs: {failure.message}")
         return None
-    return {id for id, state in found.items() if state != ENDED}
 
 
 def one(word: str, among: Sequence[Seen]) -> Seen:

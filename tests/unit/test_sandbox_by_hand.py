@@ -266,6 +266,9 @@ def test_list_tells_what_lives_and_no_key(type_: Type, engine: Engine) -> None:
     gone = running(type_, "--name", "other")
     engine.states[gone["id"]] = "ended"
     assert listed(type_) == {"mine": "ready", "other": "ended"}
+    engine.states[told["id"]] = "paused"
+    assert listed(type_) == {"mine": "paused", "other": "ended"}
+    engine.states[told["id"]] = "running"
     code, out, _ = type_("list", "--json")
     key = told["session_api_key"]
     assert code == 0 and key not in out
