@@ -108,7 +108,7 @@ class Containers:
         return {**holds, "disk": "watched", "network": "own" if self._own else "the host's"}
 
     def start(self, start: Start) -> str:
-        folder = Path(start.folder)
+        folder = Path(start.folder).absolute()
         env_file = folder / "env"
         argv_env, text = container_words.environment(start, self.env_text)
         env_file.touch(mode=0o600)
