@@ -86,7 +86,7 @@ class Engine:
         return Use()
 
     def agent(self, url: str, key: str) -> Agent:
-        found = [each for each in self.started.values() if each.url == url]
+        found = [each for each in list(self.started.values()) if each.url == url]
         return Agent(self, found[-1].id if found else "")
 
 
