@@ -12,7 +12,7 @@ from kit.errors import BusyError, LaunchError, NotFoundError, UnsupportedError, 
 from runner.sandboxes.front import Front
 from runner.sandboxes.nouns import Session
 from tests.unit.parts_desk import until, wish
-from tests.unit.parts_served import KEY, Place, serving
+from tests.unit.parts_served import KEY, Place, served
 
 Began = Callable[..., Front]
 
@@ -179,7 +179,7 @@ def test_a_wrong_key_is_told(nodes: list[Place]) -> None:
 
 
 def test_a_front_is_served_as_a_desk_is(began: Began) -> None:
-    with serving(began()) as url:
+    with served(began()) as url:
         place = Place.__new__(Place)
         place.url = url
         begun = place.ask("POST", "/start", image="image", session_id="one")
