@@ -64,7 +64,7 @@ class Cluster(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     arch            of definitions/archs, for a job that names neither arch nor image.
     line            of definitions/stacks, of that arch's images where a job says none.
     partition       the default; `partitions` describes those that are known, by name.
-    cpu_partition   of nodes without GPUs, for what comes after a run; None: not known.
+    cpu_partition   of nodes without GPUs: for what comes after a run, and sandboxes; None: not known.
     account, qos    as a rule in the user's own file.
     needs_account   a real submission without an account is refused: the site takes none.
     gpus_per_node, gpu_type, cpus_per_node, memory_per_node   of one node; the type as GRES calls it.

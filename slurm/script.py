@@ -189,6 +189,7 @@ def _named_servers(servers: Servers | None) -> dict[str, Any]:
         "apptainer_sandboxes": engine == "apptainer",
         "sandbox_directives": _directives(servers.options) if servers else [],
         "sandbox_nodes": servers.nodes if servers else 0,
+        "several_sandboxes": bool(servers and servers.nodes > 1),
         "sandbox_cpus": servers.cpus if servers else 0,
         "sandbox_root": _word(servers.root) if servers else "",
         "sandbox_layer": _word(servers.layer) if servers else "",

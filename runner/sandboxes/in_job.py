@@ -120,7 +120,7 @@ def servers(
 def serve_words(asked: Sandboxes, engine: str, agent: Path | None) -> tuple[str, ...]:
     """Of the runner: a server on a free port of its node, for the other nodes of the job."""
     told: dict[str, object] = {"engine": engine, "listen": EVERYWHERE}
-    if agent and not asked.settings.layer:
+    if agent:
         told["layer"] = str(agent)
     settings = structs.replace(asked.settings, **told)
     given = {key: value for key, value in to_builtins(settings).items() if value != getattr(DEFAULTS, key)}

@@ -28,9 +28,9 @@ def servers(job: Job, site: Site, folder: RunFolder, *, dry: bool) -> Servers | 
     engine = in_job.engine_of(asked, cluster)
     partition = in_job.partition_of(asked, cluster, site.name)
     platform = platform_of(cluster, partition)
-    own, agent = paths(platform, engine) if dry else made(platform, engine)
-    needed = asked.settings.bake_to is None
-    return in_job.servers(job, cluster, site.name, folder.root, own, agent if needed else None, cache)
+    mounted = asked.settings.bake_to is None and asked.settings.layer is None
+    own, agent = paths(platform, engine, mounted) if dry else made(platform, engine, mounted)
+    return in_job.servers(job, cluster, site.name, folder.root, own, agent, cache)
 
 
 def platform_of(cluster: Cluster, partition: str) -> Platform:
@@ -42,22 +42,22 @@ def platform_of(cluster: Cluster, partition: str) -> Platform:
     return node_platforms.likely(structs.replace(cluster, arch=arch))
 
 
-def paths(platform: Platform, engine: str) -> tuple[Path, Path]:
-    """Where slipworks' layer and the agent's lie, or will."""
+def paths(platform: Platform, engine: str, mounted: bool) -> tuple[Path, Path | None]:
+    """Where slipworks' layer and, where it is mounted, the agent's lie, or will."""
     from runner import agent_layer, images, layer_mounts, mounted_layer
 
     store = images.store()
     squashed = engine == "apptainer"
     agent = layer_mounts.path_of(store, agent_layer.spec(), platform, squashed=squashed)
-    return mounted_layer.path_of(store, platform, FOLDER), agent
+    return mounted_layer.path_of(store, platform, FOLDER), agent if mounted else None
 
 
-def made(platform: Platform, engine: str) -> tuple[Path, Path]:
+def made(platform: Platform, engine: str, mounted: bool) -> tuple[Path, Path | None]:
     from runner import agent_layer, images, mounted_layer
 
     store = images.store()
     form = agent_layer.squashfs if engine == "apptainer" else agent_layer.unpacked
-    return mounted_layer.made(store, platform, FOLDER), form(platform, store)
+    return mounted_layer.made(store, platform, FOLDER), form(platform, store) if mounted else None
 
 
 FOLDER = "podman"

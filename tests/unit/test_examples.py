@@ -76,10 +76,10 @@ def test_skyrl_agent_on_fasrc() -> None:
     for line in ("--partition=gpu_test", "--gres=gpu:1", "--cpus-per-task=8", "--mem=32G"):
         assert f"#SBATCH {line}\n" in made.script
     assert made.batch.container[0] == "podman"
-    assert made.plan.env_files == {
-        "SANDBOX_REMOTE_RUNTIME_API_URL": "/slipworks-env/SANDBOX_REMOTE_RUNTIME_API_URL",
-        "ALLHANDS_API_KEY": "/slipworks-env/ALLHANDS_API_KEY",
-    }
+    first, second = made.script.split("#SBATCH hetjob\n")
+    assert "--partition=gpu_test" in first and "#SBATCH --partition=test\n" in second
+    assert made.batch.sandboxes and made.batch.sandboxes.engine == "podman"
+    assert made.plan.sandboxes and not made.plan.env_files
     assert "source=/home/ada/data/r2e-all,target=/data,readonly" in made.script
     assert made.plan.code == ("/slipworks-run/code/0/skyrl-agent",)
     assert "skyrl_agent.integrations.verl.verl_main_ppo" in made.plan.command

@@ -263,8 +263,9 @@ def test_a_server_for_the_job_and_nothing_of_it_afterwards(cluster: Cluster) -> 
     assert code == 7, said
     layer = str(cluster.run.parent / "a layer")
     words = cluster.words("server")
-    assert words[:7] == [
-        "--library-path", f"{layer}/lib", f"{layer}/python/bin/python3.13", "-I", f"{layer}/bin/runner",
+    assert words[:8] == [
+        "--library-path", f"{layer}/lib", f"{layer}/python/bin/python3.13", "-I", "-B",
+        f"{layer}/bin/runner",
         "sandbox", "serve",
     ]  # fmt: skip
     folder = cluster.attempt("sandboxes")
@@ -291,7 +292,21 @@ def test_a_server_that_dies_ends_the_job_and_one_that_does_not_begin_too(cluster
     cluster.container("await stop\nended 143\n")
     code, said = cluster.finish(parted(cluster))
     assert code == 143, said
-    assert "exit code 3: see" in cluster.attempt("meeting/stop", 2).read_text()
+    assert "ended with exit code 3: see" in cluster.attempt("meeting/stop", 2).read_text()
+
+
+def test_several_nodes_are_asked_through_one_address(cluster: Cluster) -> None:
+    cluster.container(FOUND + "ended 0\n")
+    batch = parted(cluster)
+    assert batch.sandboxes
+    code, said = cluster.finish(structs.replace(batch, sandboxes=structs.replace(batch.sandboxes, nodes=2)))
+    assert code == 0, said
+    words = cluster.words("server")
+    assert words.count("serve") == 3
+    fronts = [words[place + 1] for place, word in enumerate(words) if word == "--front"]
+    assert fronts == ["http://n1:1234", "http://n2:1234"], "of both nodes, once"
+    assert (cluster.record / "server-ended").read_text() == "ended\n" * 3
+    assert [cluster.attempt(f"sandboxes/url-{rank}").read_text() for rank in (0, 1)] == fronts
 
 
 def test_a_node_without_the_engine_says_so(cluster: Cluster) -> None:

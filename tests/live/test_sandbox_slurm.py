@@ -1,0 +1,207 @@
+"""Sandboxes inside a job of Slurm: a stand-in for the training on one partition, its sandboxes on nodes of
+the other, by the real batch script, the real server on the bare host, and a real apptainer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from runner import agent_layer, images
+from tests.live.parts_engines import User
+from tests.live.parts_jobs import Login, Told, Traces, logs, said, traces
+from tests.live.parts_roots import NATIVE
+from tests.live.parts_slurm import Slurm, Starter
+from tests.live.parts_slurm_conf import Shape
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+CPUS = ("c1", "c2")
+
+
+@pytest.fixture(scope="module")
+def cluster(slurm_like: Starter) -> Slurm:
+    """A node with GPUs and two without, each a host of its own; nothing leads from them to a registry."""
+    return slurm_like(
+        Shape(count=1, prefix="g", partitions=("gpu",)),
+        Shape(count=2, prefix="c", partitions=("cpu",), gres=None),
+        addresses=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def login(cluster: Slurm, cached_sif: Path, ordinary_user: User) -> Login:
+    """A user whose cache has the agent's layer, as whoever ran `runner prebuild` has it."""
+    made = agent_layer.squashfs(NATIVE, images.store())
+    there = cached_sif / "layers" / made.name
+    there.parent.mkdir(exist_ok=True)
+    shutil.copyfile(made, there)
+    for path in (there.parent, there):
+        shutil.chown(path, ordinary_user.name)
+    return Login(cluster, ordinary_user, cached_sif, SLIPWORKS_CLUSTER="generic")
+
+
+@pytest.fixture(scope="module")
+def agent(login: Login, standin: str) -> str:
+    """An image that is a SIF of the user's store: its reference leads nowhere from a node."""
+    listed = login.slurm.shared / "images.txt"
+    listed.write_text(f"{standin}\n")
+    told = login.type("prebuild", "sif", str(listed))
+    assert told.code == 0, told.err
+    return standin
+
+
+TRAINING = """
+import json, os, time, urllib.error, urllib.request
+
+url, key = os.environ["SLIPWORKS_SANDBOX_URL"], os.environ["SLIPWORKS_SANDBOX_KEY"]
+image, name, code = os.environ["IMAGE"], os.environ["NAME"], int(os.environ["CODE"])
+
+def ask(path, body=None, key=key, url=url):
+    headers = {"X-API-Key": key, "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url + path, data, headers), timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+def wish(session):
+    command = "/usr/local/bin/openhands-agent-server --port 60000"
+    spies = {"BEGIN": "env; cat /proc/*/environ; ls -a /"}
+    return {"image": image, "command": command, "working_dir": "/", "environment": spies,
+            "session_id": session, "run_as_user": 10001, "resource_factor": 1}
+
+found = {"health": ask("/health")[0], "wrong": ask("/list", key="x"), "at": []}
+
+def begun(name):
+    ask("/start", wish(name))
+    until = time.monotonic() + 100
+    while time.monotonic() < until:
+        session = ask("/sessions/" + name)[1]
+        if session["pod_status"] in ("ready", "failed"):
+            break
+        time.sleep(0.1)
+    assert session["pod_status"] == "ready", session
+    assert ask("/alive", url=session["url"])[0] == 200
+    found["at"].append(session["url"])
+    return session
+
+session = [begun(name + str(number)) for number in range(int(os.environ["BOXES"]))][0]
+urls, keys = ("SANDBOX_REMOTE_RUNTIME_API_URL", "RUNTIME_API_URL"), ("ALLHANDS_API_KEY", "RUNTIME_API_KEY")
+found["pairs"] = [[os.environ[each] == url for each in urls], [os.environ[each] == key for each in keys]]
+found["no_proxy"] = os.environ["no_proxy"]
+found["url"] = url
+telling = urllib.request.urlopen(session["url"] + "/told", timeout=60).read().decode()
+found["secret"] = key in telling
+found["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
+print("found:", json.dumps(found), flush=True)
+while not os.path.exists("/slipworks-run/go"):
+    time.sleep(0.2)
+raise SystemExit(code)
+"""
+JOB = """
+name: {name}
+arch: cpu
+ray: false
+gpus: 1
+time: {time}
+sandboxes:
+  cpus: 2
+  nodes: {nodes}
+  partition: cpu
+  engine: apptainer
+  server: {{cpus: 1, memory: 1024, slots: 1}}
+env: {{IMAGE: "{image}", NAME: "{name}", CODE: "{code}", BOXES: "{nodes}"}}
+binds: ["{place}:/training:ro"]
+run: [python3, /training/training.py]
+"""
+
+
+def begun(login: Login, image: str, name: str, nodes: int = 1, time: int = 10) -> Told:
+    """A job whose training asks each of its nodes for a sandbox, and goes on until it is ended."""
+    place = login.slurm.shared / "training"
+    place.mkdir(exist_ok=True)
+    (place / "training.py").write_text(TRAINING)
+    return login.submit(JOB.format(name=name, image=image, code=7, time=time, place=place, nodes=nodes))
+
+
+def found(told: Told, seconds: float = 120) -> dict[str, Any]:
+    """What the training said."""
+    said(told.folder, "found:", seconds)
+    line = next(line for line in logs(told.folder).splitlines() if line.startswith("found:"))
+    made: dict[str, Any] = json.loads(line.removeprefix("found:"))
+    return made
+
+
+def clean(cluster: Slurm, before: dict[str, Traces]) -> None:
+    """Nothing is left on any node: no process, mount, socket, temporary file."""
+    cluster.quiet(60)
+    left = {name: traces(cluster, name).since(before[name]) for name in cluster.nodes}
+    assert not any(left.values()), left
+
+
+def test_training_gets_its_sandboxes_from_the_other_partition(login: Login, agent: str) -> None:
+    """Each of these jobs ends in its own way, and takes all with it: by itself, cancelled, at its limit, and
+    with its server."""
+    cluster = login.slurm
+    before = {name: traces(cluster, name) for name in cluster.nodes}
+    jobs = {
+        name: begun(login, agent, name, nodes, time)
+        for name, nodes, time in (("limited", 1, 1), ("ends", 2, 10), ("cancelled", 1, 10), ("served", 1, 10))
+    }
+    assert cluster.daemons.net
+    addresses = [cluster.daemons.net.addresses[name] for name in CPUS]
+    for name, told in jobs.items():
+        got = found(told)
+        assert got["health"] == 200 and got["gpus"] in ("0", "1", "2", "3"), got
+        assert got["wrong"][0] == 401 and "X-API-Key" in got["wrong"][1], got
+        assert got["pairs"] == [[True, True], [True, True]] and got["secret"] is False
+        hosts = [str(urlsplit(each).hostname) for each in [got["url"], *got["at"]]]
+        assert set(hosts) <= {*addresses} & {*got["no_proxy"].split(",")}, got
+        assert len({*hosts[1:]}) == (2 if name == "ends" else 1), "on each node a slot was free"
+        assert told.folder.script.read_text().count("#SBATCH hetjob") == 1, name
+        assert key_of(told) not in logs(told.folder) + told.folder.script.read_text()
+    (jobs["ends"].folder.root / "go").touch()
+    assert login.ended(jobs["ends"]) == "FAILED" and login.code(jobs["ends"]) == "7:0"
+    rows = [row["name"] for row in json.loads(login.type("status", "--json").out)]
+    assert sorted(rows) == sorted(jobs), "a job of two parts is one"
+    assert login.type("cancel", str(jobs["cancelled"].folder.root.name)).code == 0
+    kill_server(jobs["served"])
+    states = {name: login.ended(told) for name, told in jobs.items()}
+    assert states == {"limited": "TIMEOUT", "ends": "FAILED", "cancelled": "CANCELLED", "served": "FAILED"}
+    assert "has lost a sandbox server, which ended with exit code 137" in logs(jobs["served"].folder)
+    for told in jobs.values():
+        assert not (told.folder.attempt(1).folder / "sandboxes/key").exists()
+    clean(cluster, before)
+
+
+def key_of(told: Told) -> str:
+    """Of a job that runs."""
+    file = told.folder.attempt(1).folder / "sandboxes/key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    return file.read_text()
+
+
+def kill_server(told: Told) -> None:
+    """As the kernel does where memory is short."""
+    attempt = told.folder.attempt(1).folder.name
+    run = told.folder.root.name
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            about = (place / "environ").read_bytes()
+            if (
+                b"serve" in words
+                and words[0].rpartition(b"/")[2].startswith(b"ld-linux")
+                and (f"SLURM_JOB_ID={told.jobs[0]}\0".encode() in about)
+            ):
+                os.kill(int(place.name), signal.SIGKILL)
+                return
+    raise AssertionError(f"no server of {run} {attempt} runs")
