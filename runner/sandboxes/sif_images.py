@@ -24,7 +24,6 @@ from runner.sandboxes.sif_names import SifNames
 from runner.sif_making import Sifs
 from runner.sif_sources import Source, Sources
 
-LAYERS = 8 << 30  # bytes of layers that several images may share while they are being made
 ROOT = "root"
 
 
@@ -40,6 +39,7 @@ class SifImages:
         self._layer = images.Layer(settings.layer, "apptainer", self.store)
         self._brought: Together[Had] = Together(settings.pull_within)
         self._registries = InRegistries()
+        # Each of as many processors as sandboxes leave.
         self._jobs = max(1, min(settings.reserve, sif_making.jobs_here()))
         self._making: list[Sifs] = []
         self._closed = False
@@ -96,7 +96,7 @@ class SifImages:
             raise SlipworksError("the server is ending: no SIF is made any more")
 
     def _made(self, source: Source, sources: Sources) -> Image:
-        with self._turns, sif_layers.on_the_way(self.store, LAYERS) as layers:
+        with self._turns, sif_layers.on_the_way(self.store, budget=0) as layers:
             self._check()
             sifs = Sifs(self.store, sources, layers, at_once=self._jobs)
             self._making.append(sifs)
