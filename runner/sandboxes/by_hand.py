@@ -44,11 +44,12 @@ def started(asked: Asked, folder: Path | None = None) -> Session:
     if asked.wish.session:
         _demand_free(asked.wish.session, folder)
     engine = backend.chosen(asked.settings)
-    having = images.of(asked.settings, engine.name)
+    having, coming = images.of(asked.settings, engine.name), _Coming(asked, folder, engine)
     try:
-        session = _Coming(asked, folder, engine).all(having)
+        session = coming.all(having)
     finally:
         having.close()
+        coming.port.release()
     if unheld := [limit for limit, how in engine.enforced().items() if how == "watched"]:
         told = ", ".join(unheld)
         say.say(f"note: nothing limits its {told}: {engine.name} cannot here, and no server watches it")
