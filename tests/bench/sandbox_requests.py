@@ -72,7 +72,7 @@ def measured(url: str, count: int, clients: int) -> None:
         "POST /start of a live one": lambda caller, n: caller.ask(
             "POST", "/start", {"image": "image", "session_id": f"s{n % count}"}
         ),
-        "POST /start and /stop of a new one": lambda caller, n: both(caller, n),
+        "POST /start of a new one": new,
         "GET /list": lambda caller, n: caller.ask("GET", "/list"),
     }
     for what, ask in kinds.items():
@@ -86,11 +86,11 @@ def measured(url: str, count: int, clients: int) -> None:
             told(what, [each for some in pool.map(work, range(clients)) for each in some])
 
 
-def both(caller: Caller, n: int) -> tuple[float, bytes]:
-    """Seconds of the slower of the two."""
-    first, raw = caller.ask("POST", "/start", {"image": "image", "session_id": f"new{n}"})
-    second, raw = caller.ask("POST", "/stop", {"runtime_id": json.loads(raw)["runtime_id"]})
-    return max(first, second), raw
+def new(caller: Caller, n: int) -> tuple[float, bytes]:
+    """It is stopped again, which is not counted: it waits for an engine."""
+    took, raw = caller.ask("POST", "/start", {"image": "image", "session_id": f"new{n}"})
+    caller.ask("POST", "/stop", {"runtime_id": json.loads(raw)["runtime_id"]})
+    return took, raw
 
 
 def main() -> None:
