@@ -83,7 +83,7 @@ def _logs(folder: RunFolder, number: int | None, jobs: set[str | None]) -> Itera
     """Nodes' own first, then the services', Ray's, the batch script's, Slurm's."""
     if number is not None:
         attempt = folder.attempt(number)
-        for pattern in ("node-*.log", "service-*.log", "ray-*.log"):
+        for pattern in ("node-*.log", "service-*.log", "ray-*.log", "sandboxes.log"):
             yield from sorted(attempt.folder.glob(pattern))
         yield from _rays(sorted(attempt.folder.glob("ray-*/")))
         if attempt.job_log.is_file():
