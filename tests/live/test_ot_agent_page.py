@@ -33,7 +33,6 @@ KEY = "w4ndb-$(key)'"
 SUBMIT = ["submit", "examples/skyrl-gsm8k/job.yaml", "--cluster", "jureca"]
 # What this machine has not: JURECA's interfaces and its GPUs' libraries.
 OWN = """[clusters.jureca]
-arch = "cpu"
 interface = "eth0"
 node_suffix = ""
 """
