@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from containers import sif_parts
+from image_cache import oci
 from image_cache.prebuild.lists import Entry
 from kit.errors import NotFoundError, SlipworksError
 from kit.nouns import Image, Platform
@@ -68,6 +69,8 @@ class SifImages:
         if path := _file(image):
             if not path.is_file():
                 raise NotFoundError(f"no image {image}: there is no such file", "runner prebuild sif LIST")
+            if arch := sif_parts.root(path).arch:
+                oci.check_platform({"os": "linux", "architecture": arch}, self.platform, image)
             return _known(path)
         if pull == "Always":
             sources = Sources(self._notes, self.platform, refresh=True)

@@ -438,6 +438,12 @@ def test_a_sif_is_named_by_its_path_too(
     path.write_bytes(b"own")
     told = {**BAKED, "User": "worker", "WorkingDir": "/testbed"}
     monkeypatch.setattr(sif_parts, "config", lambda path: told)
+    with pytest.raises(InvalidFileError, match="no SIF file"):
+        mine.ready(wish(str(path)))
+    monkeypatch.setattr(sif_parts, "root", lambda path: sif_parts.Root(0, "s390x"))
+    with pytest.raises(UnsupportedError, match="linux/s390x"):
+        mine.ready(wish(str(path)))
+    monkeypatch.setattr(sif_parts, "root", lambda path: sif_parts.Root(0, HERE.arch))
     assert mine.ready(wish(str(path))) == Ready(
         reference=str(path), command=START, user="worker", workdir="/testbed"
     )
