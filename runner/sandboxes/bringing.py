@@ -56,6 +56,7 @@ def brought(node: Node, entry: Entry) -> None:
     if entry.port:
         entry.port.release()
     url = node.backend.start(start_of(node, begun, image, records.own_folder(node.table.folder, begun.id)))
+    entry.entered = True
     node.table.change(entry, ("starting",), url=url)
     awaited(node, entry)
 

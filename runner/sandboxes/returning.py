@@ -65,6 +65,7 @@ def _returned(node: Node, desk: Takes, session: Session, state: State | None) ->
         _begun_again(node, desk, session)
         return
     entry = Entry(structs.replace(session, phase="starting") if state == "running" else session)
+    entry.entered = True
     desk.adopt(entry, bring=state == "running")
     if state in ("running", "paused"):
         _adopted(node, desk, entry, paused=state == "paused")

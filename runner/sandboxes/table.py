@@ -24,6 +24,7 @@ class Entry:
     session   as it is now: another object after each change, which is made under the table's lock.
     port      held for it, until its container takes it.
     bringing  a thread brings it up: where it has a container, that thread clears it away.
+    entered   its engine has started it: what is not running now has ended.
     ending    set when it is to end; gone: when nothing of it is left.
     turn      whoever pauses or resumes it; clearing: somebody clears it away.
     unbegun   why no thread could be had for it; the watch fails it then.
@@ -32,7 +33,7 @@ class Entry:
 
     def __init__(self, session: Session, port: HeldPort | None = None) -> None:
         self.session, self.port, self.told, self.unbegun = session, port, "", ""
-        self.bringing, self.clearing = False, False
+        self.bringing, self.entered, self.clearing = False, False, False
         self.ending, self.gone = threading.Event(), threading.Event()
         self.turn, self.disk = threading.Lock(), threading.Lock()
         self.saved: Session | None = None

@@ -101,7 +101,7 @@ class Watch:
         now = self.node.clock()
         self._desk.late(now)
         live = self.node.table.live()
-        dead = self._dead([each for each in live if each.session.engine])
+        dead = self._dead([each for each in live if each.entered])
         for entry in live:
             if entry in dead:
                 self._ending.do(entry.session.id, partial(self._ended, entry))
@@ -135,17 +135,9 @@ class Watch:
             self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
 
     def _dead(self, live: list[Entry]) -> set[Entry]:
-        """Those that ended by themselves. One that comes up may have no container yet; of one that was ready
-        it is known that it is gone."""
-        before = {each.session.id: each.session.phase for each in live}
+        """Those that ended by themselves: of each it was known before that its engine had started it."""
         states = self.node.backend.states(self.node.label) if live else {}
-        found = set()
-        for entry in live:
-            session = entry.session
-            state = states.get(session.id, "awaited" if session.phase == "starting" else "ended")
-            if state == "ended" and session.phase == before[session.id]:
-                found.add(entry)
-        return found
+        return {each for each in live if states.get(each.session.id, "ended") == "ended"}
 
     def _ended(self, entry: Entry) -> None:
         self._desk.end(entry, "failed", failures.ended(self.node, entry))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.agent_client import Agent
 from runner.agent_layer import AgentLayer
 from tests.live.parts_bases import Zoo, put
 from tests.live.parts_older_client import OlderClient
@@ -76,6 +77,10 @@ def story(sdk: Sdk, server: Server, image: str, session: str) -> None:
     host = sdk(OPEN, **given)
     assert host.startswith("http://") and host != server.url
     assert sdk(USE) == [3, "it's here\n/tmp\n", True, True, True]
+    key = server.ask("GET", f"/sessions/{session}").good["session_api_key"]
+    with Agent(host, key) as agent:  # by what it says the server knows that it is busy
+        idle = agent.idle()
+    assert idle is not None and 0 <= idle < 60
     assert sdk(PAUSE) == ["is silent", str(256 * 999)]
     assert sdk(ATTACH, **given) == [True, "a file"]
     # Left paused, it goes on where the next client attaches.

@@ -291,8 +291,11 @@ def test_one_that_ends_while_it_comes_up_is_not_awaited(desk: Desk, engine: Engi
     engine.hold.clear()
     id = desk.start(wish()).id
     engine.alive[id] = False
+    until(lambda: desk.known(id).engine)  # type: ignore[union-attr]
+    engine.containers[id] = "ended"  # as podman lists one that it is creating
+    desk.watch.look()
     engine.hold.set()
-    until(lambda: id in engine.containers)
+    until(lambda: desk.node.table.one(id).entered)
     desk.watch.look()
     assert desk.known(id).phase == "starting"  # type: ignore[union-attr]
     engine.containers[id] = "ended"
