@@ -15,8 +15,8 @@ import pytest
 from msgspec import json, structs
 
 from kit.errors import InvalidFileError, UnknownNameError, UnsupportedError, UsageError
+from runner import cli, submission
 from runner import job as jobs
-from runner import submission
 from runner.job import Job
 from runner.launch import Launch
 from runner.meeting import Late
@@ -329,3 +329,12 @@ def test_a_job_that_is_told_to_end_ends_its_servers(cluster: Cluster, number: si
     assert job.returncode == 143, said
     assert (cluster.record / "server-ended").read_text() == "ended\n", said
     assert not Path((cluster.record / "state").read_text()).exists()
+
+
+def test_a_machine_without_slurm_gives_a_job_no_sandboxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded(tmp_path)
+    code = cli.main(["submit", str(tmp_path / "job.yaml"), "--cluster", "local", "--dry-run"])
+    assert code == UnsupportedError.code
+    assert "there is no Slurm here, and only its nodes give a job sandboxes" in capsys.readouterr().err
