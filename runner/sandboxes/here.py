@@ -16,16 +16,18 @@ from kit.errors import NotFoundError, SlipworksError, UnknownNameError, UsageErr
 from kit.suggest import nearest
 from runner.sandboxes import backend, places, records
 from runner.sandboxes.backend import Backend, State
-from runner.sandboxes.nouns import Session
+from runner.sandboxes.nouns import Session, Wish
 from runner.sandboxes.settings import Settings
 
 ENDED = "ended"
+LEFT = "left"
 
 
 class Seen(Struct, frozen=True, kw_only=True):
     """A sandbox, and the state folder that knows of it.
 
-    state  its phase; where its container is "paused" or has "ended", that.
+    state  its phase; where its container is "paused" or has "ended", that; "left": a container whose session
+           ended, or has no record, as of a server that was killed at the wrong moment.
     """
 
     session: Session
@@ -68,18 +70,25 @@ def every(folders: Iterable[Path]) -> list[Seen]:
 
 def _of(folder: Path) -> list[Seen]:
     known = records.read(folder)
-    running = {
-        name: _states(name, records.label(folder))
-        for name in {each.engine for each in known if each.live and each.engine}
-    }
-    return [Seen(session=each, folder=folder, state=_state(each, running.get(each.engine))) for each in known]
+    running = {name: _states(name, records.label(folder)) for name in {each.engine for each in known} - {""}}
+    recorded = {each.id for each in known}
+    strays = [
+        Session(id=id, wish=Wish(session=f"slipworks-{id}", image=""), phase="failed", engine=name)
+        for name, found in running.items() for id in found or () if id not in recorded
+    ]  # fmt: skip
+    return [
+        Seen(session=each, folder=folder, state=_state(each, running.get(each.engine)))
+        for each in (*known, *strays)
+    ]
 
 
 def _state(session: Session, running: dict[str, State] | None) -> str:
-    if session.phase not in ("ready", "paused") or running is None:
+    if running is None:
         return session.phase
     found = running.get(session.id, ENDED)
-    return session.phase if found == "running" else found
+    if session.phase in ("ready", "paused") and found != "running":
+        return found
+    return LEFT if not session.live and found != ENDED else session.phase
 
 
 def _states(engine: str, label: str) -> dict[str, State] | None:

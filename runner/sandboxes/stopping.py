@@ -55,7 +55,8 @@ def _stopped(seen: Seen) -> None:
 
 
 def _asked(server: Client, seen: Seen) -> None:
-    server.ask("POST", "/stop", {"runtime_id": seen.session.id})
+    if seen.session.live:  # else it is about to end
+        server.ask("POST", "/stop", {"runtime_id": seen.session.id})
 
 
 def _end(seen: Seen) -> None:

@@ -372,6 +372,23 @@ def test_all_by_hand_are_no_servers(type_: Type, engine: Engine) -> None:
     assert engine.states == {} and records.read(places.served())[0].phase == "stopped"
 
 
+def test_what_a_killed_server_left_goes_with_all(type_: Type, engine: Engine, tmp_path: Path) -> None:
+    """One whose session had ended, and one without a record."""
+    server_of(tmp_path, engine, id="a" * 16)
+    for id in ("b" * 16, "c" * 16):
+        gone = server_of(tmp_path, engine, id=id)
+        records.write(tmp_path, structs.replace(gone, phase="stopped"))
+    records.drop(tmp_path, "c" * 16)
+    given = ("--state", str(tmp_path))
+    assert listed(type_, *given) == {"served": "ready"}
+    code, out, _ = type_("list", "--all", "--json", *given)
+    assert code == 0 and {each["id"][0]: each["state"] for each in json.loads(out)} == {
+        "a": "ready", "b": "left", "c": "left"
+    }  # fmt: skip
+    assert type_("stop", "--all", *given)[0] == 0
+    assert engine.states == {} and {each.phase for each in records.read(tmp_path)} == {"stopped"}
+
+
 class Asked(BaseHTTPRequestHandler):
     """A server that notes what it is asked, and answers as the path's last part says."""
 

@@ -1,7 +1,7 @@
 """Stop sandboxes: TERM, and KILL ten seconds later; nothing of their containers is left.
 
-One of a server that runs is stopped by that server. --all means every one that lives and was started by hand;
-with --state, every one of that server.
+One of a server that runs is stopped by that server. --all means every one that was started by hand; with
+--state, every one of that server, and what a killed one left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("expected names of sandboxes, or --all", "runner sandbox list")
     known = here.every(here.folders(args.state))
     if args.all:
-        meant = [each for each in known if each.session.live and (each.by_hand or args.state)]
+        living = [each for each in known if each.session.live or each.state == here.LEFT]
+        meant = [each for each in living if each.by_hand or args.state]
     else:
         meant = list(
             {one.session.id: one for one in (here.one(word, known) for word in args.sandbox)}.values()
