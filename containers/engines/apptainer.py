@@ -42,6 +42,12 @@ class Apptainer:
         return self._on or host.facts()
 
     def check(self) -> str:
+        version = self.able()
+        process.find("mksquashfs", host.install_hint("squashfs-tools"))
+        return version
+
+    def able(self) -> str:
+        """Its version, if it can run images here, whether or not it can make any."""
         process.find("apptainer", f"module load apptainer, or install it: {NEWER}")
         said = process.run(["apptainer", "--version"], what="ask apptainer", error=HostError).out
         found = re.search(r"(\d+)\.(\d+)[\w.+-]*", said)
@@ -50,7 +56,6 @@ class Apptainer:
             raise MissingToolError(
                 f"apptainer {version} found, 1.3 or newer needed", f"module load apptainer, or: {NEWER}"
             )
-        process.find("mksquashfs", host.install_hint("squashfs-tools"))
         if not self.on.root and not self.on.user_namespaces:
             raise HostError(
                 "apptainer needs user namespaces, and this kernel refuses them",

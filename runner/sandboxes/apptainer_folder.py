@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from kit.errors import HostError
-from runner.sandboxes import apptainer_words
+from runner.sandboxes import apptainer_words, foreign_files
 from runner.sandboxes.apptainer_inside import Namespace
 from runner.sandboxes.apptainer_words import LOG
 from runner.sandboxes.nouns import Start
@@ -39,7 +39,7 @@ def remove(folder: Path, namespace: Namespace | None) -> None:
     left = [each for each in rest if each.exists()]
     if left and namespace:
         namespace.remove(left)
-    if left := [each for each in left if each.exists()]:
+    if left := [each for each in left if not foreign_files.removed(each)]:
         raise HostError(f"could not remove {left[0]}: files of subordinate users are there",
                         f"podman unshare rm -rf {left[0]}")  # fmt: skip
 

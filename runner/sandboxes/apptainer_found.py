@@ -69,26 +69,34 @@ def every() -> dict[str, Found]:
 def first_of(starter: int) -> int:
     """The first process of the namespace that a starter made; 0 before that."""
     own = processes.namespace("self")
-    children = (pid for pid in _pids() if _parent(pid) == starter)
-    return next((pid for pid in children if processes.namespace(pid) not in ("", own)), 0)
+    found = (pid for pid in _children(starter) if processes.namespace(pid) not in ("", own))
+    return next(found, 0)
 
 
 def begun(first: int) -> bool:
     """Whether the sandbox's own command runs: before, its process is one more of apptainer's program."""
     program = _program(first)
-    return bool(program) and _program(_child(first)) not in ("", program)
+    return bool(program) and any(_program(each) not in ("", program) for each in _children(first))
 
 
 def inner(first: int) -> int:
     """The process that the sandbox was started for, by the sandbox's own numbers; 0 where there is none."""
-    for line in _text(_child(first), "status").splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
+    for pid in _children(first)[:1]:
+        for line in _text(pid, "status").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
     return 0
 
 
-def _child(parent: int) -> int:
-    return next((pid for pid in sorted(_pids()) if _parent(pid) == parent), 0)
+def _children(parent: int) -> list[int]:
+    """The oldest first. Kernels without a list of them have a table of all processes."""
+    if not Path("/proc/thread-self/children").exists():
+        return sorted(pid for pid in _pids() if _parent(pid) == parent)
+    try:
+        threads = [each.name for each in Path(f"/proc/{parent}/task").iterdir()]
+    except OSError:
+        return []
+    return sorted(int(word) for each in threads for word in _text(parent, f"task/{each}/children").split())
 
 
 def _program(pid: int) -> str:

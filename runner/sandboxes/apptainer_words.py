@@ -29,7 +29,7 @@ LOG, ENV, PROFILE, CONFIG, SHM, WORKDIR = "log", "env", "seccomp.json", "apptain
 """In a sandbox's own folder. Its root's changes are in the folder `overlay` names."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SANE = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-KEPT = ("PATH", "USER", "LOGNAME", "LANG", "XDG_RUNTIME_DIR", "APPTAINER_TMPDIR")
+KEPT = ("PATH", "USER", "LOGNAME", "LANG", "APPTAINER_TMPDIR")
 
 OWN = {"TINI_SUBREAPER": "1"}
 """Apptainer's first process is not tini, which would complain of that in every log."""

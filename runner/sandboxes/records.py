@@ -16,7 +16,6 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from image_cache.prebuild import turn
 from kit import files
 from kit.errors import HostError
 from kit.say import once
+from runner.sandboxes import foreign_files
 from runner.sandboxes.nouns import Session
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -95,7 +95,7 @@ def own_folder(folder: Path, id: str) -> Path:
 
 def clear(folder: Path, id: str) -> None:
     """Removes a sandbox's own folder. Idempotent."""
-    shutil.rmtree(folder / "sandboxes" / id, ignore_errors=True)
+    foreign_files.removed(folder / "sandboxes" / id)
 
 
 def log(folder: Path, id: str) -> str:

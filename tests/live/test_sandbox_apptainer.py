@@ -21,7 +21,7 @@ from msgspec import Struct, structs
 from containers import host
 from kit.errors import HostError, NotFoundError, SlipworksError
 from kit.shell import quote
-from runner.sandboxes import apptainer_found, apptainer_words
+from runner.sandboxes import apptainer_found, apptainer_words, foreign_files
 from runner.sandboxes.backends.apptainer import ApptainerSandboxes
 from runner.sandboxes.nouns import Limits, Ready, Start
 from runner.sandboxes.settings import Settings
@@ -265,6 +265,23 @@ def test_of_one_whose_starter_was_killed_nothing_is_left(place: Place) -> None:
 
     start = place.do(killed)
     assert left(start) == [] and not answers(start)
+
+
+def test_of_one_that_was_lost_with_its_server_nothing_is_left(place: Place) -> None:
+    """As when a node is out of memory: nobody holds the namespace any more whose users own some files."""
+    start = place.do(lambda: begun(place, ApptainerSandboxes(Settings()), 14))
+
+    def lost() -> None:
+        said(ApptainerSandboxes(Settings()), start, HIDE)
+        found = apptainer_found.every()[start.id]
+        for pid in (found.starter, *found.servers):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: start.id not in apptainer_found.every(), "its end", 20)
+        ApptainerSandboxes(Settings()).stop(start.id)
+        assert foreign_files.removed(Path(start.folder)) and not Path(start.folder).exists()
+        assert foreign_files.removed(Path(start.folder))
+
+    place.do(lost)
 
 
 def test_term_comes_first_and_kill_after_grace(place: Place) -> None:

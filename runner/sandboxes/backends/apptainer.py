@@ -68,7 +68,7 @@ class ApptainerSandboxes:
         return None
 
     def check(self) -> str:
-        version = Apptainer().check()
+        version = Apptainer().able()
         if os.geteuid() == 0:
             raise HostError(
                 "apptainer's sandboxes are for an ordinary user: root of one would be root of this machine",
