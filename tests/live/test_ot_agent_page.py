@@ -119,7 +119,7 @@ def here(login: Login, cpu: Made) -> tuple[str, ...]:
         f"{{source: '{ROOT}/examples/skyrl-gsm8k'}}, {{source: '{code}/standin'}}, "
         f"{{source: '{code}/libraries', limit: 500}}"
     )
-    return f"image={sif}", f"code=[{checkouts}]"
+    return f"image={sif}", f"code=[{checkouts}]", "skyrl.version=0.4.0"
 
 
 def _install_pyarrow(folder: Path, version: str) -> None:
