@@ -25,7 +25,7 @@ from tests.live.parts_bases import Zoo, put
 from tests.live.parts_code_server import BECOME
 from tests.live.parts_jobs import MAIN, PACKAGES, Told, interpreter
 from tests.live.parts_roots import NATIVE
-from tests.live.parts_sandbox_server import containers, gone, serving
+from tests.live.parts_sandbox_server import Server, containers, gone, serving
 from tests.live.parts_slurm_daemons import until
 from tests.live.parts_users import User
 
@@ -180,3 +180,19 @@ def test_a_servers_sandboxes_are_entered_and_ended_by_it(hand: Hand, standin: st
         assert hand.list(*given) == {"two": "ready"}
         assert server.ask("GET", "/list").good["free"] == 1
     assert containers() == []
+
+
+def test_what_a_killed_server_left_is_ended(hand: Hand, standin: str) -> None:
+    state = hand.home / "state of a server"
+    server = Server(state, engine="podman", slots=2, cpus=1, memory=512)
+    server.begin()
+    try:
+        made = [server.start(name, standin) for name in ("one", "lost")]
+        server.ready("one")
+        server.ready("lost")
+    finally:
+        server.kill()
+    assert len(containers()) == 2
+    (state / "sessions" / f"{made[1]['runtime_id']}.json").unlink()
+    assert len(hand.good("stop", "--all", "--state", str(state)).splitlines()) == 2
+    assert containers() == [] and hand.list("--state", str(state)) == {}
