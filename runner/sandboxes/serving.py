@@ -19,10 +19,9 @@ from runner import limits
 from runner.code_server import kernel
 from runner.sandboxes import auth, reached, records
 from runner.sandboxes.api import Served, app
+from runner.sandboxes.places import SERVER
 from runner.sandboxes.settings import Settings
 
-FILE = "server.json"
-"""Of a state folder, while a server serves from it: {url, pid, host, started}."""
 BACKLOG = 2048
 FILES = 8192
 KEPT = 75
@@ -100,13 +99,13 @@ def configured(served: Served, key: str) -> uvicorn.Config:
 def run(served: Served, key: str, listening: socket.socket, url: str, state: Path) -> None:
     """Answers until it is told to end."""
     about = {"url": url, "pid": os.getpid(), "host": socket.gethostname(), "started": time.time()}
-    files.write(state / FILE, json.encode(about), mode=0o600)
+    files.write(state / SERVER, json.encode(about), mode=0o600)
     try:
         _Server(configured(served, key), url).run(sockets=[listening])
     except (SystemExit, KeyboardInterrupt):
         say.say("told to end")  # which is what a server is there for
     finally:
-        (state / FILE).unlink(missing_ok=True)
+        (state / SERVER).unlink(missing_ok=True)
 
 
 class _Server(uvicorn.Server):
@@ -136,7 +135,7 @@ def ended_once() -> Iterator[None]:
 def before(state: Path) -> int:
     """The port of a server that was killed, for its clients still ask there; 0: none was."""
     with contextlib.suppress(OSError, DecodeError, KeyError, TypeError, ValueError):
-        return int(str(json.decode((state / FILE).read_bytes())["url"]).rpartition(":")[2])
+        return int(str(json.decode((state / SERVER).read_bytes())["url"]).rpartition(":")[2])
     return 0
 
 
