@@ -56,12 +56,13 @@ def run(
     check: bool = True,
     error: type[SlipworksError] = BuildError,
     errors: str = "replace",
+    keep: Sequence[int] = (),
 ) -> Result:
     """Runs a short command to its end and returns its output.
 
     `what` completes the sentence "could not …". With `check`, a non-zero exit raises `error` with the last
     lines of the output. `env` is the whole environment where given. `errors`: what becomes of bytes that are
-    no text; "surrogateescape" keeps them, as in names of files.
+    no text; "surrogateescape" keeps them, as in names of files. `keep`: descriptors that it gets, by number.
     """
     command = [os.fspath(word) for word in argv]
     try:
@@ -74,6 +75,7 @@ def run(
             timeout=timeout,
             capture_output=True,
             check=False,
+            pass_fds=keep,
         )
     except FileNotFoundError as missing:
         raise MissingToolError(f"could not {what}: {command[0]} is not installed") from missing

@@ -44,13 +44,13 @@ class Namespace:
     def written(self, folder: Path, servers: Iterable[int]) -> int | None:
         """Bytes on disk below a folder, and of files that have no name any more; None: not known now."""
         argv = ["du", "--summarize", "--block-size=1", "--one-file-system", "--", str(folder)]
-        done = process.run(self._within(argv), what="measure a sandbox", check=False, timeout=LONGEST)
+        done = self._run(argv, "measure a sandbox")
         number = done.out.split("\t")[0]
         return int(number) + nameless(servers) if number.isdecimal() else None
 
     def remove(self, paths: Iterable[Path]) -> None:
         argv = ["rm", "-rf", "--one-file-system", "--", *map(str, paths)]
-        process.run(self._within(argv), what="remove what a sandbox wrote", check=False, timeout=LONGEST)
+        self._run(argv, "remove what a sandbox wrote")
 
     def close(self) -> None:
         """Idempotent."""
@@ -58,11 +58,13 @@ class Namespace:
         if held >= 0:
             os.close(held)
 
-    def _within(self, argv: Sequence[str]) -> list[str]:
+    def _run(self, argv: Sequence[str], what: str) -> process.Result:
+        """Within the namespace. By a descriptor of the command's own: a server lets no other process of its
+        user look at its descriptors (PR_SET_DUMPABLE)."""
         if self._held < 0:
-            return list(argv)
-        here = f"/proc/{os.getpid()}/fd/{self._held}"
-        return [str(_nsenter()), f"--user={here}", "--preserve-credentials", "--", *argv]
+            return process.run(argv, what=what, check=False, timeout=LONGEST)
+        enter = [str(_nsenter()), f"--user=/proc/self/fd/{self._held}", "--preserve-credentials", "--"]
+        return process.run([*enter, *argv], what=what, check=False, timeout=LONGEST, keep=[self._held])
 
 
 def _nsenter() -> Path:
