@@ -111,12 +111,15 @@ def here(login: Login, cpu: Made) -> tuple[str, ...]:
     for folder in (main, *main.parents[:2]):
         (folder / "__init__.py").touch()
     (main / "main_base.py").write_text(MAIN_BASE)
+    shutil.copytree(
+        ROOT / "examples/skyrl-gsm8k", code / "example"
+    )  # git knows the checkout as another user's
     (sif,) = (login.cache / "images/sif").glob("cpu-*.sif")
     _install_pyarrow(code / "libraries", cpu.recipe.python)
     for path in (code, *code.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     checkouts = (
-        f"{{source: '{ROOT}/examples/skyrl-gsm8k'}}, {{source: '{code}/standin'}}, "
+        f"{{source: '{code}/example'}}, {{source: '{code}/standin'}}, "
         f"{{source: '{code}/libraries', limit: 500}}"
     )
     return f"image={sif}", f"code=[{checkouts}]", "skyrl.version=0.4.0"
