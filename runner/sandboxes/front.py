@@ -117,7 +117,7 @@ class Front:
         there = [each for each in self._nodes if each.answers]
         return Counts(
             slots=sum(each.slots for each in there),
-            free=sum(max(0, each.room()) for each in there),
+            free=sum(each.free for each in there),
             waiting=sum(each.waiting for each in there),
         )
 
@@ -171,11 +171,11 @@ class Front:
         """On the node with the most room; on the next where that has none after all."""
         failures: list[SlipworksError] = []
         for node in self._best():
-            node.sent(wish.factor)
             try:
-                return self._told(node, node.ask("POST", "/start", models.body(wish)))
+                with node.sending(wish.factor):
+                    record = node.ask("POST", "/start", models.body(wish))
+                return self._told(node, record)
             except (BusyError, NetworkError, UnsupportedError) as failure:
-                node.refused(wish.factor)
                 failures.append(failure)
         raise self._why_not(failures)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from runner.sandboxes.client import Client
@@ -26,7 +29,8 @@ class Node:
         self.unwanted: set[str] = set()
         self._client, self._glance = made(url), made(url, timeout=GLANCE)
         self._last = time.monotonic()
-        self._sent: list[tuple[float, int]] = []
+        self._sent: list[list[float]] = []
+        self._lock = threading.Lock()
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None, **query: str) -> dict[str, Any]:
         """As Client.ask. A question that is answered from memory has little time."""
@@ -41,27 +45,33 @@ class Node:
         except Exception:
             self.answers = self.answers and time.monotonic() - self._last < self.silence
             raise
-        self.slots, self.free, self.waiting = found["slots"], found["free"], found["waiting"]
-        self._sent = [each for each in self._sent if each[0] >= began]
+        with self._lock:
+            self.slots, self.free, self.waiting = found["slots"], found["free"], found["waiting"]
+            self._sent = [each for each in self._sent if each[0] >= began]
         self._last, self.answers = time.monotonic(), True
         records: list[dict[str, Any]] = found["runtimes"]
         return records
 
-    def room(self) -> int:
+    def room(self) -> float:
         """Slots that are free, less those for whom requests wait, or were sent since the last look; less than
         none where a line has formed."""
-        return self.free - self.waiting - sum(factor for _, factor in self._sent)
+        with self._lock:
+            return self.free - self.waiting - sum(factor for _, factor in self._sent)
 
-    def sent(self, factor: int) -> None:
-        """A request for so many slots is on its way."""
-        self._sent.append((time.monotonic(), factor))
-
-    def refused(self, factor: int) -> None:
-        """It took the last such request not."""
-        for at in range(len(self._sent) - 1, -1, -1):
-            if self._sent[at][1] == factor:
-                del self._sent[at]
-                return
+    @contextlib.contextmanager
+    def sending(self, factor: int) -> Iterator[None]:
+        """A request for so many slots is on its way: they are counted as taken from now until a look that
+        begins after its answer; at once no more if it fails."""
+        mine = [math.inf, factor]
+        with self._lock:
+            self._sent.append(mine)
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._sent = [each for each in self._sent if each is not mine]
+            raise
+        mine[0] = time.monotonic()
 
     def close(self) -> None:
         self._client.close()
