@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from runner import agent_layer, images
+from tests.live.needs import need
 from tests.live.parts_engines import User
+from tests.live.parts_faulty import Damaging
 from tests.live.parts_jobs import Login, Told, Traces, logs, said, traces
 from tests.live.parts_roots import NATIVE
 from tests.live.parts_slurm import Slurm, Starter
@@ -111,25 +113,30 @@ name: {name}
 arch: cpu
 ray: false
 gpus: 1
-time: {time}
+time: 10
+sbatch: {{mem: 3G}}
 sandboxes:
   cpus: 2
+  memory: 1500M
   nodes: {nodes}
   partition: cpu
-  engine: apptainer
-  server: {{cpus: 1, memory: 1024, slots: 1}}
+  engine: {engine}
+  server: {{cpus: 1, memory: 1024, slots: 1{more}}}
 env: {{IMAGE: "{image}", NAME: "{name}", CODE: "{code}", BOXES: "{nodes}"}}
 binds: ["{place}:/training:ro"]
 run: [python3, /training/training.py]
 """
 
 
-def begun(login: Login, image: str, name: str, nodes: int = 1, time: int = 10) -> Told:
+def begun(
+    login: Login, image: str, name: str, nodes: int = 1, engine: str = "apptainer", more: str = "", **env: str
+) -> Told:
     """A job whose training asks each of its nodes for a sandbox, and goes on until it is ended."""
     place = login.slurm.shared / "training"
     place.mkdir(exist_ok=True)
     (place / "training.py").write_text(TRAINING)
-    return login.submit(JOB.format(name=name, image=image, code=7, time=time, place=place, nodes=nodes))
+    words = {"name": name, "image": image, "nodes": nodes, "engine": engine, "more": more}
+    return login.submit(JOB.format(code=7, place=place, **words), **env)
 
 
 def found(told: Told, seconds: float = 120) -> dict[str, Any]:
@@ -153,8 +160,8 @@ def test_training_gets_its_sandboxes_from_the_other_partition(login: Login, agen
     cluster = login.slurm
     before = {name: traces(cluster, name) for name in cluster.nodes}
     jobs = {
-        name: begun(login, agent, name, nodes, time)
-        for name, nodes, time in (("limited", 1, 1), ("ends", 2, 10), ("cancelled", 1, 10), ("served", 1, 10))
+        name: begun(login, agent, name, nodes)
+        for name, nodes in (("limited", 1), ("ends", 2), ("cancelled", 1), ("served", 1))
     }
     assert cluster.daemons.net
     addresses = [cluster.daemons.net.addresses[name] for name in CPUS]
@@ -168,6 +175,7 @@ def test_training_gets_its_sandboxes_from_the_other_partition(login: Login, agen
         assert len({*hosts[1:]}) == (2 if name == "ends" else 1), "on each node a slot was free"
         assert told.folder.script.read_text().count("#SBATCH hetjob") == 1, name
         assert key_of(told) not in logs(told.folder) + told.folder.script.read_text()
+    cluster.run("scontrol", "update", f"JobId={jobs['limited'].jobs[0]}", "EndTime=now+1")
     (jobs["ends"].folder.root / "go").touch()
     assert login.ended(jobs["ends"]) == "FAILED" and login.code(jobs["ends"]) == "7:0"
     rows = [row["name"] for row in json.loads(login.type("status", "--json").out)]
@@ -190,7 +198,7 @@ def key_of(told: Told) -> str:
 
 
 def kill_server(told: Told) -> None:
-    """As the kernel does where memory is short."""
+    """As the kernel does where memory is short. Of the host nothing was loaded by it: no Python, no libc."""
     attempt = told.folder.attempt(1).folder.name
     run = told.folder.root.name
     for place in Path("/proc").glob("[0-9]*"):
@@ -202,6 +210,37 @@ def kill_server(told: Told) -> None:
                 and words[0].rpartition(b"/")[2].startswith(b"ld-linux")
                 and (f"SLURM_JOB_ID={told.jobs[0]}\0".encode() in about)
             ):
+                lines = (place / "maps").read_text().splitlines()
+                loaded = {path for line in lines if ".so" in (path := line.split(None, 5)[-1])}
+                assert [path for path in loaded if "/layers/slipworks-" not in path] == []
+                assert any("/libpython" in path or "/libc.so" in path for path in loaded)
                 os.kill(int(place.name), signal.SIGKILL)
                 return
     raise AssertionError(f"no server of {run} {attempt} runs")
+
+
+def test_a_podman_without_root_serves_them_from_storage_of_the_jobs_own(
+    login: Login, standin: str, registry_host: str
+) -> None:
+    """On one node: a rootless podman's own process is known by a file in /tmp, which these nodes share."""
+    need(shutil.which("podman"), "podman is not installed")
+    cluster = login.slurm
+    before = {name: traces(cluster, name) for name in cluster.nodes}
+    assert cluster.daemons.net
+    proxy = Damaging(registry_host, {}, set(), address=cluster.daemons.net.gateway)
+    insecure = cluster.shared / "registries.conf"
+    insecure.write_text(f'[[registry]]\nlocation = "{proxy.host}"\ninsecure = true\n')
+    image = standin.replace(registry_host, proxy.host)
+    try:
+        told = begun(
+            login, image, "podman", engine="podman", more=", layer: /never/mounted",
+            CONTAINERS_REGISTRIES_CONF=str(insecure),
+        )  # fmt: skip
+        got = found(told)
+    finally:
+        proxy.close()
+    assert got["secret"] is False and len(got["at"]) == 1, got
+    assert list(Path("/tmp").glob(f"slipworks-podman-{told.jobs[0]}-*")), "beside no other job's"
+    (told.folder.root / "go").touch()
+    assert login.ended(told) == "FAILED" and login.code(told) == "7:0", logs(told.folder)
+    clean(cluster, before)
