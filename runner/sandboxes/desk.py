@@ -92,7 +92,7 @@ class Desk:
     def stop(self, id: str) -> Session:
         entry = self._table.one(id)
         self.end(entry, "stopped")
-        entry.gone.wait(GONE)
+        entry.cleared(GONE)
         return entry.session
 
     def sessions(self) -> list[Session]:
@@ -173,9 +173,11 @@ class Desk:
             entry.port.release()
         try:
             self._removed(entry, grace)
-        except (SlipworksError, OSError) as failure:
-            say(f"error: sandbox {session.id} could not be removed, which is tried again: {failure}")
-            entry.clearing = False
+        except Exception as failure:
+            told = isinstance(failure, (SlipworksError, OSError))
+            why = f"{failure}" if told else traceback.format_exc()
+            say(f"error: sandbox {session.id} could not be removed, which is tried again: {why}")
+            entry.clearing, entry.stuck = False, True
             return
         with self._table.lock:
             lasted = session.ended - session.admitted if session.admitted else None

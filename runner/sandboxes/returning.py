@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -110,7 +111,7 @@ def emptied(node: Node, desk: Takes, grace: float) -> None:
 
     def end(entry: Entry) -> None:
         desk.end(entry, "stopped", "the server ended", grace)
-        entry.gone.wait(BROUGHT)
+        entry.cleared(BROUGHT)
 
     _at_once(end, live)
     try:
@@ -133,6 +134,14 @@ def _each(node: Node, ids: Iterable[str], grace: float) -> None:
 
 
 def _at_once(work: Callable[..., None], items: list[Entry] | list[str]) -> None:
+    """What nobody foresaw of one keeps no other from its end."""
+
+    def done(item: Entry | str) -> None:
+        try:
+            work(item)
+        except Exception:
+            say(traceback.format_exc())
+
     if items:
         with ThreadPoolExecutor(HANDS) as hands:
-            list(hands.map(work, items))
+            list(hands.map(done, items))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from runner.sandboxes import records
 from runner.sandboxes.held_port import HeldPort
 from runner.sandboxes.nouns import LIVE, Session
 
+LOOK = 0.1  # seconds
 KEPT = 1000  # ended sessions that are still known
 
 
@@ -26,17 +28,25 @@ class Entry:
     bringing  a thread brings it up: where it has a container, that thread clears it away.
     entered   its engine has started it: what is not running now has ended.
     ending    set when it is to end; gone: when nothing of it is left.
-    turn      whoever pauses or resumes it; clearing: somebody clears it away.
+    turn      whoever pauses or resumes it; clearing: somebody clears it away; stuck: that failed.
     unbegun   why no thread could be had for it; the watch fails it then.
     told      what an engine said when it could not start it: there is no other log then.
     """
 
     def __init__(self, session: Session, port: HeldPort | None = None) -> None:
         self.session, self.port, self.told, self.unbegun = session, port, "", ""
-        self.bringing, self.entered, self.clearing = False, False, False
+        self.bringing, self.entered, self.clearing, self.stuck = False, False, False, False
         self.ending, self.gone = threading.Event(), threading.Event()
         self.turn, self.disk = threading.Lock(), threading.Lock()
         self.saved: Session | None = None
+
+    def cleared(self, seconds: float) -> bool:
+        """Waits until nothing of it is left, or that failed; whether nothing is."""
+        end = time.monotonic() + seconds
+        while not self.gone.wait(LOOK):
+            if self.stuck or time.monotonic() > end:
+                return self.gone.is_set()
+        return True
 
 
 class Table:

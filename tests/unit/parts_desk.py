@@ -24,6 +24,7 @@ class Engine:
     alive   of an id: whether its server says so; all do unless told otherwise.
     idle    of an id: seconds since its server was busy.
     refuse  raised at the next start. hold: starts wait for it. stuck: ends fail while it is set.
+    odd     ids whose ends fail in a way that nobody foresaw.
     """
 
     name = "podman"
@@ -41,6 +42,7 @@ class Engine:
         self.hold = threading.Event()
         self.hold.set()
         self.stuck = threading.Event()
+        self.odd: set[str] = set()
 
     def check(self) -> str:
         return "1"
@@ -70,6 +72,8 @@ class Engine:
     def stop(self, id: str, grace: float = 10.0) -> None:
         if self.stuck.is_set():
             raise VerifyError("the engine says no")
+        if id in self.odd:
+            raise ZeroDivisionError(f"stop {id}")
         self.stopped.append(id)
         self.containers.pop(id, None)
 

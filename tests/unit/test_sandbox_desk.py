@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -308,10 +309,9 @@ def test_an_engine_that_fails_to_end_one_is_asked_again(desk: Desk, engine: Engi
     id = desk.start(wish()).id
     reached(desk, "one", "ready")
     engine.stuck.set()
-    threading.Thread(target=desk.stop, args=(id,), daemon=True).start()
-    until(lambda: desk.known(id).phase == "stopped")  # type: ignore[union-attr]
+    began = time.monotonic()
+    assert desk.stop(id).phase == "stopped" and time.monotonic() - began < 10
     assert desk.counts().free == 5, "its processors are still used"
-    until(lambda: not desk.watch.node.table.one(id).clearing)
     engine.stuck.clear()
     desk.watch.look()
     until(lambda: desk.counts().free == 6)
@@ -462,6 +462,20 @@ def test_close_ends_all_and_begins_nothing(tmp_path: Path, engine: Engine, galle
     assert {each.phase for each in records.read(tmp_path)} == {"stopped"}
     with pytest.raises(BusyError, match="the server is ending"):
         desk.start(wish("e"))
+
+
+def test_what_nobody_foresaw_of_one_keeps_no_other_from_its_end(
+    tmp_path: Path, engine: Engine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = made(tmp_path, engine)
+    desk.recover()
+    ids = [desk.start(wish(name)).id for name in "abc"]
+    for name in "abc":
+        reached(desk, name, "ready")
+    engine.odd.add(ids[0])
+    desk.close()
+    assert list(engine.containers) == ids[:1] and sorted(engine.stopped) == sorted(ids[1:])
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_errors_of_an_engine_are_the_caller_s_to_know(
