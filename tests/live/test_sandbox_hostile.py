@@ -15,7 +15,9 @@ from tests.live.parts_users import User
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 PIDS = 60
-BOMB = "bomb() { sleep 1000 & bomb | bomb & bomb; }; bomb"
+BOMB = (
+    "while :; do sh -c 'while :; do sleep 1000 & done'; done"  # a shell that cannot fork ends: another begins
+)
 FILL = "for n in $(seq 60); do dd if=/dev/zero of=/tmp/fill.$n bs=1M count=16 || exit; sleep 0.2; done"
 SPY = "; ".join(
     [
