@@ -18,6 +18,7 @@ from runner.sandboxes.nouns import Phase, Session
 from runner.sandboxes.table import Entry
 
 SOON, LATER = 1.0, 5.0  # seconds between two looks: while a sandbox comes up or waits, and else
+PATIENCE = 5.0  # seconds for the last round
 HANDS = 16  # sandboxes that are asked, or ended, at once
 ASKED = 30.0  # seconds between two questions whether a sandbox that looks idle is busy
 SAVED = 60.0  # seconds between two writings of when a sandbox was used
@@ -57,9 +58,9 @@ class Hands:
         with suppress(RuntimeError):  # it was closed
             self._pool.submit(done)
 
-    def close(self, wait: bool = True) -> None:
-        """What has not begun is left; wait: what has is over when this returns."""
-        self._pool.shutdown(wait=wait, cancel_futures=True)
+    def close(self) -> None:
+        """What has not begun is left; what has goes on."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Watch:
@@ -77,11 +78,12 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """No round begins any more, and the last one is over."""
+        """No round begins any more. One that waits for an engine, or an end that takes time, is not awaited
+        for long: Slurm kills a server that does not end."""
         self._closed.set()
         if self._thread.is_alive():
-            self._thread.join()
-        self._asking.close(wait=False)
+            self._thread.join(PATIENCE)
+        self._asking.close()
         self._ending.close()
 
     def _run(self) -> None:
