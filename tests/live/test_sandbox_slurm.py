@@ -29,11 +29,13 @@ CPUS = ("c1", "c2")
 
 @pytest.fixture(scope="module")
 def cluster(slurm_like: Starter) -> Slurm:
-    """A node with GPUs and two without, each a host of its own; nothing leads from them to a registry."""
+    """A node with GPUs and two without, each a host of its own; nothing leads from them to a registry. Jobs
+    have as long to end as Slurm gives them where a site says nothing."""
     return slurm_like(
         Shape(count=1, prefix="g", partitions=("gpu",)),
         Shape(count=2, prefix="c", partitions=("cpu",), gres=None),
         addresses=True,
+        extra=("KillWait=30",),
     )
 
 
