@@ -75,10 +75,10 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def routes() -> APIRouter:
     router = locked_router()
     add = partial(router.add_api_route, response_model=models.Runtime)
-    add("/start", start, methods=["POST"], responses=declared(400, 404, 409, 422, 429, 501, 503))
-    add("/pause", pause, methods=["POST"], responses=declared(400, 404, 409, 422, 501, 502))
-    add("/resume", resume, methods=["POST"], responses=declared(400, 404, 409, 422, 501, 502))
-    add("/stop", stop, methods=["POST"], responses=declared(400, 404, 422, 502))
+    add("/start", start, methods=["POST"], responses=declared(400, 404, 409, 422, 429, 501, 502, 503))
+    add("/pause", pause, methods=["POST"], responses=declared(400, 404, 409, 422, 501, 502, 503))
+    add("/resume", resume, methods=["POST"], responses=declared(400, 404, 409, 422, 501, 502, 503))
+    add("/stop", stop, methods=["POST"], responses=declared(400, 404, 422, 502, 503))
     add("/sessions/{session_id}", session, methods=["GET"], responses=declared(404, 422))
     router.add_api_route("/list", listed, response_model=models.Listed, methods=["GET"])
     return router
