@@ -95,7 +95,8 @@ def login(jureca: Slurm, cached_sif: Path, ordinary_user: User, hub: str) -> Ite
         shutil.chown(path, ordinary_user.name)
     yield Login(
         jureca, ordinary_user, cached_sif, XDG_CONFIG_HOME=str(config.parents[1]), SLIPWORKS_RUNS="",
-        SLIPWORKS_CLUSTER="", HF_ENDPOINT=hub,
+        SLIPWORKS_CLUSTER="jureca",  # which its host names tell
+        HF_ENDPOINT=hub,
     )  # fmt: skip
     (home / "secret.env").unlink()
     for path in tops:
@@ -111,9 +112,7 @@ def here(login: Login, cpu: Made) -> tuple[str, ...]:
     for folder in (main, *main.parents[:2]):
         (folder / "__init__.py").touch()
     (main / "main_base.py").write_text(MAIN_BASE)
-    shutil.copytree(
-        ROOT / "examples/skyrl-gsm8k", code / "example"
-    )  # git knows the checkout as another user's
+    shutil.copytree(ROOT / "examples/skyrl-gsm8k", code / "example")  # git takes the checkout for another's
     (sif,) = (login.cache / "images/sif").glob("cpu-*.sif")
     _install_pyarrow(code / "libraries", cpu.recipe.python)
     for path in (code, *code.rglob("*")):
