@@ -102,7 +102,8 @@ class Server:
         self.key = (self.state / "key").read_text().strip()
 
     def _words(self) -> list[str]:
-        return [f"--{name}={value}" for name, value in self.settings.items()]
+        return [f"--{name}={each}" for name, value in self.settings.items()
+                for each in (value if isinstance(value, list) else [value])]  # fmt: skip
 
     def said(self) -> str:
         return self.log.read_text()[-5000:]
@@ -127,7 +128,7 @@ class Server:
         return held
 
     def stop(self, runtime: str) -> None:
-        assert self.ask("POST", "/stop", {"runtime_id": runtime}).status == 200
+        assert self.ask("POST", "/stop", {"runtime_id": runtime}).good
 
     def kill(self) -> None:
         """As the kernel does where memory is short."""
