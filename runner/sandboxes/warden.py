@@ -20,7 +20,8 @@ from runner.sandboxes.nouns import Limits, Use
 
 PACE = 1.0  # seconds between two looks at processes
 DISK_PACE = 3.0  # and at what was written
-SHARE = 20  # a look that takes long is repeated after so many times as long: 5 % of a processor at most
+SHARES = {"processes": 20, "disk": 5}
+"""A look that takes long is repeated after so many times as long; one at a disk waits for it as a rule."""
 Measure = Callable[[], int | None]
 """Bytes that a sandbox has written; None: not known now."""
 
@@ -111,7 +112,7 @@ class Warden:
                 look()
             except Exception as failure:  # what watches goes on, whatever becomes of one look
                 say.once(f"note: a look at sandboxes failed: {type(failure).__name__}: {failure}")
-            pace = max(self._paces[name], SHARE * (time.monotonic() - began))
+            pace = max(self._paces[name], SHARES[name] * (time.monotonic() - began))
             with self._lock:
                 end = time.monotonic() + pace
                 while self._watched and (left := end - time.monotonic()) > 0:
