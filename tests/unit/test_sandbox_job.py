@@ -18,14 +18,16 @@ from kit.errors import InvalidFileError, UnknownNameError, UnsupportedError, Usa
 from runner import cli, submission
 from runner import job as jobs
 from runner.job import Job
-from runner.launch import Launch
+from runner.launch import Launch, Service
 from runner.meeting import Late
-from runner.runs import Attempt
+from runner.runs import Attempt, RunFolder
 from runner.sandboxes import in_job
 from slurm import answers, clusters, script
 from slurm.clusters import Cluster as Profile
 from slurm.script import Servers
+from tests.unit import parts_node
 from tests.unit.parts_script import Cluster, send, until
+
 
 GENERIC = clusters.load("generic")
 FASRC = clusters.load("fasrc")
@@ -204,6 +206,26 @@ def test_what_is_awaited_is_said_and_a_stop_is_heard(attempt: Attempt, url: str)
 def test_the_plan_has_how_long_nodes_wait(tmp_path: Path) -> None:
     job = loaded(tmp_path, "sandboxes: {cpus: 8, ready_within: 7}\n")
     assert submission.launch(job, GENERIC, "0badcafe").sandboxes == 7.0
+
+
+def test_a_node_waits_for_the_server_before_its_command_and_services(folder: RunFolder, url: str) -> None:
+    place = folder.attempt(1).folder / "sandboxes"
+    place.mkdir()
+    (place / "key").write_text("k3y")
+    (place / "url").write_text(url)
+    says = "echo $0 finds $RUNTIME_API_URL by $ALLHANDS_API_KEY"
+    beside = Service(name="beside", run=("sh", "-c", f"{says}; sleep 60", "beside"))
+    parts_node.job(folder, "sh", "-c", says, "the command", sandboxes=20.0, services=(beside,))
+    code, said = parts_node.alone(folder)
+    assert code == 0 and f"the command finds {url} by k3y" in said, said
+    assert folder.attempt(1).service_log("beside", 0).read_text() == f"beside finds {url} by k3y\n"
+    assert "k3y" not in folder.launch.read_text() + folder.attempt(1).facts(0).read_text()
+    (place / "url").unlink()
+    parts_node.job(folder, "echo", "never", sandboxes=0.3)
+    (folder.attempt(1).meeting / "ended-0").unlink()
+    code, said = parts_node.alone(folder)
+    assert code == 50 and "for the server of sandboxes on the job's other nodes" in said, said
+    assert "never" not in said
 
 
 # The batch script's part
