@@ -28,7 +28,6 @@ from slurm.script import Servers
 from tests.unit import parts_node
 from tests.unit.parts_script import Cluster, send, until
 
-
 GENERIC = clusters.load("generic")
 FASRC = clusters.load("fasrc")
 LAYERS = Path("/cache/layers/slipworks-1"), Path("/cache/layers/agent-server-1.sqfs")
