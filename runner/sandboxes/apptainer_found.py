@@ -66,11 +66,15 @@ def every() -> dict[str, Found]:
     }  # fmt: skip
 
 
-def first_of(starter: int) -> int:
-    """The first process of the namespace that a starter made; 0 before that."""
+def begins(command: int) -> tuple[int, int]:
+    """The starter of an `apptainer exec` that was begun just now, and the first process of the namespace that
+    it made; zeros before that. Where the user has no subordinate ids the starter is the command's child."""
     own = processes.namespace("self")
-    found = (pid for pid in _children(starter) if processes.namespace(pid) not in ("", own))
-    return next(found, 0)
+    for starter in (command, *_children(command)):
+        for pid in _children(starter):
+            if processes.namespace(pid) not in ("", own):
+                return starter, pid
+    return 0, 0
 
 
 def begun(first: int) -> bool:

@@ -13,7 +13,8 @@ becomes that of the image. Words that start something else are run as they are.
 The one rule of `run_as_user`: what the client sends counts for nothing, and a sandbox runs as its image's own
 user, who is root of the container where the image names none. Every client sends 10001, whatever the image:
 OpenHands' own images name that user themselves, R2E's have none of that number and need root's home, and an
-engine without root may lack the number altogether. So the value never makes anything fail.
+engine without root may lack the number altogether. So the value never makes anything fail. Under Apptainer it
+is root always: of the image's own user that could only say the name.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import shutil
 import signal
@@ -35,6 +36,7 @@ from tests.live.parts_users import User
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
 CPU = max(os.sched_getaffinity(0))
+"".encode("idna")  # loads what a process that is another user by then could not load any more
 STATE = f"{os.getpid():012x}"  # where parts run in processes of their own, still this one's
 LIMITS = Limits(cpus=(CPU,), memory=96 << 20, pids=60, disk=30 << 20)
 SERVE = 'echo begun; exec /bin/busybox httpd -f -p "$2:$4" -h /etc'
@@ -303,6 +305,31 @@ def test_term_comes_first_and_kill_after_grace(place: Place) -> None:
 
 def _has(log: Path, word: str) -> bool:
     return word in log.read_text()
+
+
+def test_a_user_without_subordinate_ids_has_sandboxes_too(place: Place) -> None:
+    """They are hidden in a mount namespace, whose processes see no others."""
+    need(os.geteuid() == 0, "only root can hide a file from others")
+
+    def hidden() -> None:
+        ctypes.CDLL(None).unshare(0x20000)  # CLONE_NEWNS
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        for each in ("/etc/subuid", "/etc/subgid"):
+            subprocess.run(["mount", "--bind", "/dev/null", each], check=True)
+        place.do(life)
+
+    def life() -> None:
+        assert host.facts().subids == 0
+        with sandbox(place, 15) as (engine, start):
+            until(lambda: answers(start), "the sandbox to answer", 20, lambda: engine.logs(start.id))
+            assert said(engine, start, CHANGE).startswith("0\n/testbed\noriginal\nchanged\n")
+            engine.stop(start.id)
+            assert left(start) == []
+
+    child = multiprocessing.get_context("fork").Process(target=hidden)
+    child.start()
+    child.join(90)
+    assert child.exitcode == 0
 
 
 def test_root_is_refused() -> None:

@@ -184,8 +184,9 @@ class ApptainerSandboxes:
         end = time.monotonic() + BEGUN
         limited = False
         while child.poll() is None:
-            if (first := apptainer_found.first_of(child.pid)) and not limited:
-                limited = _limit(child.pid, first, limits)
+            starter, first = apptainer_found.begins(child.pid)
+            if first and not limited:
+                limited = _limit(starter, first, limits)
             if first and apptainer_found.begun(first) and (found := apptainer_found.every().get(id)):
                 return found
             if time.monotonic() > end:
