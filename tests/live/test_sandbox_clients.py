@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,19 @@ def test_the_sdk_is_told_what_is_wrong(sdk: Sdk, podman: Server, registry_host: 
     assert time.monotonic() - began < 30
     refused = asked("GET", f"{podman.url}/list", headers={"X-API-Key": "another"})
     assert refused.status == 401 and "X-API-Key" in refused.json["detail"]
+
+
+def test_one_that_ends_at_once_says_so(podman: Server, standin: str) -> None:
+    """No client waits for what will not come."""
+    podman.start("ends", standin, command=["/bin/sh", "-c", "echo I cannot; exit 7"])
+    found: dict[str, Any] = {}
+
+    def failed() -> bool:
+        found.update(podman.ask("GET", "/sessions/ends").good)
+        return bool(found["pod_status"] == "failed")
+
+    until(failed, "its end to be told", 30, podman.said)
+    assert "exit code 7" in found["why"] and "I cannot" in found["pod_logs"], found
 
 
 # The older client
