@@ -32,6 +32,7 @@ from runner.sandboxes.host import Counts, ImageFound
 from runner.sandboxes.nouns import Session, Wish
 
 PACE = 0.5  # seconds between two looks at a node
+HASTE = 1.0  # seconds for the looks under way, when it ends
 REMEMBERED = 10_000  # sandboxes that have ended, of which is known where they were
 
 
@@ -158,12 +159,13 @@ class Front:
             self._threads.append(thread)
 
     def close(self) -> None:
-        """Idempotent."""
+        """Idempotent. It does not wait for a node that is silent."""
         self._over.set()
         for each in self._threads:
-            each.join()
-        for node in self._nodes:
-            node.close()
+            each.join(HASTE)
+        if not any(each.is_alive() for each in self._threads):
+            for node in self._nodes:
+                node.close()
 
     # Placing
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +163,39 @@ def test_what_was_stopped_while_its_node_was_silent_is_ended_when_it_is_back(
     front.stop(session.id)
     node.up()
     until(lambda: of(node) == [], "its end")
+
+
+class Stuck:
+    """The client of a node that answers once, and then keeps who asks waiting."""
+
+    def __init__(self, url: str, key: str, timeout: float = 60.0) -> None:
+        self.asked, self.go, self.closed = 0, threading.Event(), False
+
+    def ask(self, *_: object) -> dict[str, Any]:
+        self.asked += 1
+        if self.asked > 1:
+            self.go.wait(60)
+        return {"slots": 1, "free": 1, "waiting": 0, "runtimes": []}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_its_end_waits_for_no_silent_node() -> None:
+    made: list[Stuck] = []
+
+    def client(url: str, key: str, timeout: float = 60.0) -> Any:
+        made.append(Stuck(url, key, timeout))
+        return made[-1]
+
+    front = Front(["http://node"], KEY, client=client)
+    front.begin()
+    until(lambda: any(each.asked > 1 for each in made), "a second look")
+    began = time.monotonic()
+    front.close()
+    assert time.monotonic() - began < 30 and not any(each.closed for each in made)
+    for each in made:
+        each.go.set()
 
 
 def test_without_any_node_it_does_not_begin(tmp_path: Path) -> None:
