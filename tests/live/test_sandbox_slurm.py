@@ -182,6 +182,8 @@ def test_training_gets_its_sandboxes_from_the_other_partition(login: Login, agen
     assert login.ended(jobs["ends"]) == "FAILED" and login.code(jobs["ends"]) == "7:0"
     rows = [row["name"] for row in json.loads(login.type("status", "--json").out)]
     assert sorted(rows) == sorted(jobs), "a job of two parts is one"
+    served = login.type("logs", "served", "--service", "sandboxes")
+    assert "its server is at http://" in served.out, served
     assert login.type("cancel", str(jobs["cancelled"].folder.root.name)).code == 0
     kill_server(jobs["served"])
     states = {name: login.ended(told) for name, told in jobs.items()}
