@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,13 +81,19 @@ def main() -> None:
             }
             say.say(f"load before: {os.getloadavg()[0]:.1f}")
             # Rounds, not blocks: what else the machine does meanwhile meets all alike. The first warms up.
-            found = [{way: take(turn) for way, take in ways.items()} for turn in range(asked.rounds + 1)][1:]
+            found = [taken(ways, turn) for turn in range(asked.rounds + 1)][1:]
             show(found)
             rate = a_minute(server, baked, asked.many, asked.slots)
             say.answer(
                 f"{rate:.1f} sandboxes a minute, {asked.slots} at once, on {os.cpu_count()} processors"
             )
     next(storage, None)
+
+
+def taken(ways: Mapping[str, Callable[[int], float]], turn: int) -> dict[str, float]:
+    found = {way: take(turn) for way, take in ways.items()}
+    say.say(f"round {turn}: " + ", ".join(f"{way} {seconds:.2f} s" for way, seconds in found.items()))
+    return found
 
 
 def show(found: list[dict[str, float]]) -> None:
