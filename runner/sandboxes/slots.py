@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from kit import share
 from kit.errors import HostError
 from runner.sandboxes.settings import Settings
 
+GIVEN = "SLURM_CPUS_ON_NODE"
 Share = tuple[int, ...]
 """The numbers of the processors of one slot."""
 FIRST = 3.0  # seconds that a sandbox is believed to hold its slots, before any has ended: too early is cheap
@@ -22,9 +23,12 @@ LEAST, LONGEST = 1.0, 60.0  # seconds after which one who was refused is asked t
 LAST = 64  # sandboxes whose time is remembered
 
 
-def processors() -> list[int]:
-    """The numbers of those that this process may use: its affinity mask, cut to its control group's quota."""
-    return sorted(os.sched_getaffinity(0))[: share.cpus()]
+def processors(environment: Mapping[str, str] = os.environ) -> list[int]:
+    """The numbers of those that this process may use: its affinity mask, cut to its control group's quota and
+    to as many as Slurm gave the job here, which not every site has its kernel hold."""
+    given = environment.get(GIVEN, "")
+    most = int(given) if given.isdecimal() and int(given) else share.cpus()
+    return sorted(os.sched_getaffinity(0))[: min(most, share.cpus())]
 
 
 def planned(processors: Sequence[int], memory: int, settings: Settings) -> tuple[Share, ...]:

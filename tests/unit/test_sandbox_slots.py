@@ -43,7 +43,10 @@ def test_a_reserve_of_all_leaves_nothing() -> None:
 
 
 def test_only_processors_of_this_process_are_given() -> None:
-    assert len(processors()) > 0 and set(processors()) <= os.sched_getaffinity(0)
+    here = processors({})
+    assert len(here) > 0 and set(here) <= os.sched_getaffinity(0)
+    assert processors({"SLURM_CPUS_ON_NODE": "1"}) == here[:1], "of a job, those that it was given"
+    assert processors({"SLURM_CPUS_ON_NODE": "4096"}) == here == processors({"SLURM_CPUS_ON_NODE": "?"})
 
 
 def test_slots_are_taken_and_given_back() -> None:
