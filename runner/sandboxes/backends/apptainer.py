@@ -142,10 +142,13 @@ class ApptainerSandboxes:
             self._known.pop(id, None)
 
     def logs(self, id: str, lines: int = 100) -> str:
-        known = self._known.get(id) or _unknown(apptainer_found.every().get(id))
-        if not known or lines <= 0:
+        known = self._known.get(id)
+        folder = known.folder if known else None
+        if not folder and (found := apptainer_found.every().get(id)):
+            folder = apptainer_found.folder(found.starter)
+        if not folder or lines <= 0:
             return ""
-        return "".join(apptainer_folder.said(known.folder).splitlines(keepends=True)[-lines:])
+        return "".join(apptainer_folder.said(folder).splitlines(keepends=True)[-lines:])
 
     def why(self, id: str) -> str:
         if ours := self._warden.why(id):
