@@ -211,4 +211,6 @@ def gone(url: str) -> bool:
         asked("GET", f"{url}/alive", timeout=5.0)
     except OSError:
         return True
+    except http.client.HTTPException:  # it ended in the middle of its answer
+        pass
     return False
