@@ -15,7 +15,8 @@ from msgspec import Struct, json
 
 from containers import sif
 from kit import shell
-from runner import images
+from kit.nouns import Platform
+from runner import agent_layer, images
 from runner.images import Made
 from runner.runs import RunFolder
 from tests.live import parts_left
@@ -162,6 +163,17 @@ def stock(cache: Path, cpu: Made, user: User) -> None:
         images.make("cpu", format="sif")
     for path in (cache, *cache.rglob("*")):
         shutil.chown(path, user.name)
+
+
+def mounted_agent(cache: Path, user: User) -> None:
+    """Puts the agent's layer into the user's cache, as whoever ran `runner prebuild` has it."""
+    made = agent_layer.squashfs(Platform.host(), images.store())
+    there = cache / "layers" / made.name
+    if not there.exists():
+        there.parent.mkdir(exist_ok=True)
+        shutil.copyfile(made, there)
+        for path in (there.parent, there):
+            shutil.chown(path, user.name)
 
 
 class Traces(Struct, frozen=True):

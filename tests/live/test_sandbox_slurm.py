@@ -14,12 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from runner import agent_layer, images
 from tests.live.needs import need
 from tests.live.parts_engines import User
 from tests.live.parts_faulty import Damaging
-from tests.live.parts_jobs import Login, Told, Traces, logs, said, traces
-from tests.live.parts_roots import NATIVE
+from tests.live.parts_jobs import Login, Told, Traces, logs, mounted_agent, said, traces
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
 
@@ -41,13 +39,7 @@ def cluster(slurm_like: Starter) -> Slurm:
 
 @pytest.fixture(scope="module")
 def login(cluster: Slurm, cached_sif: Path, ordinary_user: User) -> Login:
-    """A user whose cache has the agent's layer, as whoever ran `runner prebuild` has it."""
-    made = agent_layer.squashfs(NATIVE, images.store())
-    there = cached_sif / "layers" / made.name
-    there.parent.mkdir(exist_ok=True)
-    shutil.copyfile(made, there)
-    for path in (there.parent, there):
-        shutil.chown(path, ordinary_user.name)
+    mounted_agent(cached_sif, ordinary_user)
     return Login(cluster, ordinary_user, cached_sif, SLIPWORKS_CLUSTER="generic")
 
 

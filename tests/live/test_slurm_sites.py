@@ -17,10 +17,11 @@ from msgspec.structs import replace
 from runner import submitted
 from slurm import clusters
 from tests.live.parts_engines import User
-from tests.live.parts_jobs import Login, environment, logs
+from tests.live.parts_jobs import Login, environment, logs, mounted_agent
 from tests.live.parts_slurm import Slurm, Starter
 from tests.live.parts_slurm_conf import Shape
 from tests.live.parts_slurm_sites import shapes_of
+from tests.pages import ROOT, typed
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
@@ -39,10 +40,11 @@ scratch = "{scratch}"
 
 @pytest.fixture(scope="module")
 def sites(slurm_like: Starter) -> Slurm:
-    """A node of Vista's gh, which Slurm has no GPUs of, and one of FASRC's gpu_test."""
+    """A node of Vista's gh, which Slurm has no GPUs of, one of FASRC's gpu_test, and one of its `test`."""
     vista = replace(shapes_of(clusters.load("vista"))[0], count=1, prefix="c610-", gres=None)
     fasrc = Shape(partitions=("gpu_test",), count=1, prefix="holy8a24", gres="gpu:4", memory=64_000)
-    return slurm_like(vista, fasrc)
+    cpus = Shape(partitions=("test",), count=1, prefix="holy7c", gres=None, memory=200_000)
+    return slurm_like(vista, fasrc, cpus)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,8 @@ def login(sites: Slurm, cached_sif: Path, ordinary_user: User) -> Login:
     scratch.mkdir()
     shutil.chown(scratch, ordinary_user.name)
     (folder / "config.toml").write_text(OWN.format(scratch=scratch))
+    for path in (folder.parent, folder):
+        shutil.chown(path, ordinary_user.name)
     return Login(sites, ordinary_user, cached_sif, XDG_CONFIG_HOME=str(folder.parent), SCRATCH=str(scratch))
 
 
@@ -95,7 +99,7 @@ def test_gpus_by_gres(login: Login) -> None:
 
 
 TRAINER = """
-import hashlib, json, os, sys
+import hashlib, json, os, sys, urllib.request
 import ray
 from skyrl_agent import MARK
 
@@ -103,23 +107,31 @@ from skyrl_agent import MARK
 class Worker:
     def look(self):
         from skyrl_agent import MARK
-        key = os.environ["ALLHANDS_API_KEY"].encode()
-        return {"url": os.environ["SANDBOX_REMOTE_RUNTIME_API_URL"], "mark": MARK,
-                "key": hashlib.sha256(key).hexdigest(), "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}
+        url, key = os.environ["SANDBOX_REMOTE_RUNTIME_API_URL"], os.environ["ALLHANDS_API_KEY"]
+        asked = urllib.request.Request(url + "/list", headers={"X-API-Key": key})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            total = json.load(answer)["total"]
+        return {"url": url, "mark": MARK, "total": total, "gpu": os.environ["CUDA_VISIBLE_DEVICES"],
+                "key": hashlib.sha256(key.encode()).hexdigest()}
 
 handed_on = {name: os.environ[name] for name in ("SANDBOX_REMOTE_RUNTIME_API_URL", "ALLHANDS_API_KEY")}
 ray.init(runtime_env={"env_vars": {"VLLM_USE_V1": "1", **handed_on}}, num_cpus=None)
+key = handed_on["ALLHANDS_API_KEY"].encode()
 report = {"argv": sys.argv[1:], "cwd": os.getcwd(), "data": os.listdir("/data"),
+          "url": handed_on["SANDBOX_REMOTE_RUNTIME_API_URL"], "key": hashlib.sha256(key).hexdigest(),
           "worker": ray.get(Worker.remote().look.remote())}
 json.dump(report, open("/slipworks-run/report.json", "w"))
 """
-EXAMPLE = Path(__file__).parents[2] / "examples/fasrc-mig/job.yaml"
-SERVER, KEY = "http://holy8a24101:8000", "k3y-$(of)'the server"
+PAGE = ROOT / "docs/how-to/skyrl-agent-on-fasrc.md"
+SUBMIT = ["submit", "examples/fasrc-mig/job.yaml", "--cluster", "fasrc"]
+KEY = "w4ndb-$(of)'the page"
 
 
 @pytest.fixture
-def agent(ordinary_user: User) -> Iterator[Path]:
-    """What the example's user has: a checkout whose trainer reports, data, and a server's two files."""
+def agent(ordinary_user: User, login: Login) -> Iterator[Path]:
+    """What the example's user has: a checkout whose trainer reports, data, and the agent's layer, as whoever
+    ran `runner prebuild` has it."""
+    mounted_agent(login.cache, ordinary_user)
     home = ordinary_user.folder
     verl = home / "src/SkyRL/skyrl-agent/skyrl_agent/integrations/verl"
     verl.mkdir(parents=True)
@@ -128,11 +140,7 @@ def agent(ordinary_user: User) -> Iterator[Path]:
     (verl / "verl_main_ppo.py").write_text(TRAINER)
     (home / "data/r2e-all").mkdir(parents=True)
     (home / "data/r2e-all/train.parquet").touch()
-    (home / "sandboxes").mkdir()
-    (home / "sandboxes/url").write_text(f"{SERVER}\n")
-    (home / "sandboxes/key").write_text(KEY)
-    (home / "sandboxes/key").chmod(0o600)
-    mine = [home / name for name in ("src", "data", "sandboxes")]
+    mine = [home / name for name in ("src", "data")]
     for path in (*mine, *(each for above in mine for each in above.rglob("*"))):
         shutil.chown(path, ordinary_user.name)
     yield home
@@ -140,22 +148,62 @@ def agent(ordinary_user: User) -> Iterator[Path]:
         shutil.rmtree(path)
 
 
-def test_the_sandbox_servers_address_and_key_reach_rays_workers(login: Login, agent: Path) -> None:
-    """FASRC's example as it stands, but for its image: from files, into no script, log or Slurm's memory."""
+def test_fasrcs_page_as_it_is_typed(login: Login, agent: Path) -> None:
+    """The example as it stands, but for its image, and for slots of this machine's processors. Its sandboxes'
+    server, on the node of the partition `test`, is asked by Ray's worker, with the key."""
     (sif,) = (login.cache / "images/sif").glob("cpu-*.sif")
-    told = login.type(
-        "submit", str(EXAMPLE), f"image={sif}", "--cluster", "fasrc", "--json", WANDB_API_KEY="w"
+    here = (
+        f"image={sif}",
+        "sandboxes.server.cpus=1",
+        "sandboxes.server.reserve=0",
+        "sandboxes.server.slots=1",
     )
-    assert told.code == 0, told.err
-    state, shown = login.ended(told), login.slurm.show(told.jobs[0])
-    assert state == "COMPLETED", (shown, logs(told.folder))
+    assert SUBMIT in typed(PAGE)
+    told, said = None, ""
+    for words in typed(PAGE):
+        more = (f"image={sif}", *server, "--json") if words == SUBMIT else ()
+        each = login.type(*words, *more, given=KEY if words[0] == "secrets" else "", cwd=ROOT,
+                          SLIPWORKS_CLUSTER="fasrc")  # fmt: skip
+        assert each.code == 0, (words, each.err)
+        said += each.out + each.err
+        if words == SUBMIT:
+            told = each
+            assert login.ended(told) == "COMPLETED", logs(told.folder)
+    assert told and "#SBATCH --partition=test" in said and "state  completed" in said
+    shown = login.slurm.show(told.jobs[0])
     assert shown["Partition"] == "gpu_test" and shown["TresPerNode"].endswith("gpu:1"), shown
     report = json.decode((told.folder.root / "report.json").read_bytes())
     assert report["cwd"] == "/slipworks-run/code/0/skyrl-agent" and report["data"] == ["train.parquet"]
     assert "actor_rollout_ref.model.path=Qwen/Qwen3-1.7B" in report["argv"]
     assert report["worker"] == {
-        "url": SERVER, "mark": "the checkout", "gpu": "0", "key": hashlib.sha256(KEY.encode()).hexdigest(),
+        "url": report["url"], "mark": "the checkout", "gpu": "0", "key": report["key"], "total": 0,
     }  # fmt: skip
+    assert KEY not in said + logs(told.folder)
+
+
+FILES = """
+name: files
+arch: cpu
+ray: false
+env_files: {SANDBOX_REMOTE_RUNTIME_API_URL: URL, ALLHANDS_API_KEY: KEY}
+run: 'echo "$SANDBOX_REMOTE_RUNTIME_API_URL"; printf %s "$ALLHANDS_API_KEY" | sha256sum'
+"""
+
+
+def test_a_servers_address_and_key_come_from_files(login: Login) -> None:
+    """Of another job's server, say: into no script, log or Slurm's memory."""
+    place = login.slurm.shared / "sandboxes"
+    place.mkdir()
+    (place / "url").write_text("http://holy8a24101:8000\n")
+    (place / "key").write_text(KEY)
+    (place / "key").chmod(0o600)
+    for path in (place, *place.iterdir()):
+        shutil.chown(path, login.name)
+    text = FILES.replace(" URL", f" '{place}/url'").replace(" KEY", f" '{place}/key'")
+    told = login.submit(text, "--cluster", "vista")
+    assert login.ended(told) == "COMPLETED", logs(told.folder)
+    found, shown = logs(told.folder), login.slurm.show(told.jobs[0])
+    assert "http://holy8a24101:8000\n" in found and hashlib.sha256(KEY.encode()).hexdigest() in found
     kept = [each for each in told.folder.root.rglob("*") if each.is_file()]
     assert not [each for each in kept if KEY.encode() in each.read_bytes()]
-    assert "k3y-" not in str(shown)
+    assert "w4ndb-" not in str(shown)
