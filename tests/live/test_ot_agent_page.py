@@ -155,7 +155,7 @@ def test_the_page_as_it_is_typed(login: Login, here: tuple[str, ...]) -> None:
     assert not [words for words, text in texts.items() if KEY in text or "hf_$(x)" in text]
     assert "HF_TOKEN" in texts["secrets list"] and "WANDB_API_KEY" in texts["secrets list"]
     assert "#SBATCH --partition=dc-hwai" in texts[" ".join([*SUBMIT, "--dry-run"])]
-    assert "juwels" in texts["clusters"] and "COMPLETED" in texts["status"]
+    assert "juwels" in texts["clusters"] and "completed" in texts["status"]
     assert "state  completed" in texts["why last"]
     shown = login.slurm.show(told.jobs[0])
     assert (shown["Partition"], shown["Account"]) == ("dc-hwai", "your-project"), shown

@@ -152,8 +152,7 @@ def test_fasrcs_page_as_it_is_typed(login: Login, agent: Path) -> None:
     """The example as it stands, but for its image, and for slots of this machine's processors. Its sandboxes'
     server, on the node of the partition `test`, is asked by Ray's worker, with the key."""
     (sif,) = (login.cache / "images/sif").glob("cpu-*.sif")
-    here = (
-        f"image={sif}",
+    server = (
         "sandboxes.server.cpus=1",
         "sandboxes.server.reserve=0",
         "sandboxes.server.slots=1",
