@@ -43,7 +43,7 @@ def sites(slurm_like: Starter) -> Slurm:
     """A node of Vista's gh, which Slurm has no GPUs of, one of FASRC's gpu_test, and one of its `test`."""
     vista = replace(shapes_of(clusters.load("vista"))[0], count=1, prefix="c610-", gres=None)
     fasrc = Shape(partitions=("gpu_test",), count=1, prefix="holy8a24", gres="gpu:4", memory=64_000)
-    cpus = Shape(partitions=("test",), count=1, prefix="holy7c", gres=None, memory=200_000)
+    cpus = Shape(partitions=("test",), count=1, prefix="holy7c", gres=None, cpus=48, memory=200_000)
     return slurm_like(vista, fasrc, cpus)
 
 
