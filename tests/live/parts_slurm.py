@@ -70,7 +70,7 @@ class Slurm(Struct, kw_only=True):
         answer = self.run("sbatch", "--parsable", *options, script, user=user).stdout
         return int(answer.split(";")[0])
 
-    def show(self, job: int) -> dict[str, str]:
+    def show(self, job: int | str) -> dict[str, str]:
         """What scontrol says of a job (its name and folder must hold no blanks)."""
         said = self.run("scontrol", "--oneliner", "show", "job", str(job)).stdout
         return dict(word.split("=", 1) for word in said.split() if "=" in word)

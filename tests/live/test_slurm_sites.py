@@ -169,7 +169,7 @@ def test_fasrcs_page_as_it_is_typed(login: Login, agent: Path) -> None:
             told = each
             assert login.ended(told) == "COMPLETED", logs(told.folder)
     assert told and "#SBATCH --partition=test" in said and "state  completed" in said
-    shown = login.slurm.show(told.jobs[0])
+    shown = login.slurm.show(f"{told.jobs[0]}+0")
     assert shown["Partition"] == "gpu_test" and shown["TresPerNode"].endswith("gpu:1"), shown
     report = json.decode((told.folder.root / "report.json").read_bytes())
     assert report["cwd"] == "/slipworks-run/code/0/skyrl-agent" and report["data"] == ["train.parquet"]
