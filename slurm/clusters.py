@@ -27,6 +27,7 @@ class Partition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A partition as far as it differs from the cluster: None means as the cluster.
 
     time_limit  the longest that Slurm grants, as Slurm writes it ("2-00:00:00"); nodes: the most a job gets.
+    time_limits where that depends on a job's size: from so many nodes on, which are the key, this limit.
     """
 
     arch: str | None = None
@@ -35,8 +36,14 @@ class Partition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cpus_per_node: int | None = None
     memory_per_node: str | None = None
     time_limit: str | None = None
+    time_limits: dict[str, str] = {}
     nodes: int | None = None
     exclusive: bool | None = None
+
+    def longest(self, nodes: int) -> str | None:
+        """The limit of a job on so many nodes."""
+        fitting = [int(least) for least in self.time_limits if int(least) <= nodes]
+        return self.time_limits[str(max(fitting))] if fitting else self.time_limit
 
 
 class Excluded(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -290,8 +297,13 @@ def _complaints(cluster: Cluster) -> Iterator[str]:
 
 
 def _sizes(where: str, each: Cluster | Partition) -> Iterator[str]:
-    if each.time_limit is not None and not _TIME.fullmatch(each.time_limit):
-        yield f"{where}a time limit is written like 2-00:00:00, found {each.time_limit!r}"
+    by_nodes = each.time_limits if isinstance(each, Partition) else {}
+    for nodes in by_nodes:
+        if not re.fullmatch("[1-9][0-9]*", nodes):
+            yield f"{where}time_limits has numbers of nodes for keys, found {nodes!r}"
+    for limit in (each.time_limit, *by_nodes.values()):
+        if limit is not None and not _TIME.fullmatch(limit):
+            yield f"{where}a time limit is written like 2-00:00:00, found {limit!r}"
     for key, least in (("gpus_per_node", 0), ("cpus_per_node", 1), ("ray_cpus", 1), ("nodes", 1)):
         number = getattr(each, key, None)
         if number is not None and number < least:

@@ -95,7 +95,7 @@ def options(
     _refuse_clusters(cluster.sbatch)
     further = {**cluster.sbatch, **own}
     partition = _text(further.get("partition", cluster.partition))
-    here = _merged(cluster, partition)
+    here = _merged(cluster, partition, nodes)
     time = time or _default_time(cluster, here)
     limit = _text(further.get("time", time))
     _check(here, partition, nodes, gpus, limit)
@@ -142,8 +142,9 @@ def _given(**values: str | None) -> Options:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _merged(cluster: Cluster, name: str | None) -> Partition:
-    """The partition with the cluster's values where it has none of its own. Limits are only its own."""
+def _merged(cluster: Cluster, name: str | None, nodes: int) -> Partition:
+    """The partition with the cluster's values where it has none of its own. Limits are only its own, and
+    those of a job on so many nodes."""
     part = cluster.partitions.get(name or "", Partition())
 
     def of(field: str) -> object:
@@ -152,7 +153,7 @@ def _merged(cluster: Cluster, name: str | None) -> Partition:
 
     shared = ("gpus_per_node", "gpu_type", "cpus_per_node", "memory_per_node", "exclusive")
     return Partition(
-        time_limit=part.time_limit, nodes=part.nodes, **{field: of(field) for field in shared}  # type: ignore[arg-type]
+        time_limit=part.longest(nodes), nodes=part.nodes, **{field: of(field) for field in shared}  # type: ignore[arg-type]
     )  # fmt: skip
 
 

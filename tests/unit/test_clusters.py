@@ -89,6 +89,8 @@ def test_a_cluster_of_ones_own_stands_on_generic() -> None:
         ({"gpus_per_node": "4"}, InvalidFileError, "u.toml, [clusters.vista]"),
         ({"time_limit": "2 hours"}, InvalidFileError, "2 hours"),
         ({"partitions": {"gh": {"time_limit": "x"}}}, InvalidFileError, "partitions.gh"),
+        ({"partitions": {"gh": {"time_limits": {"4": "x"}}}}, InvalidFileError, "partitions.gh"),
+        ({"partitions": {"gh": {"time_limits": {"few": "30"}}}}, InvalidFileError, "'few'"),
         ({"cpus_per_node": 0}, InvalidFileError, "cpus_per_node is 0"),
         ({"driver": {"version": "new", "seen": "2026-01"}}, InvalidFileError, "'new'"),
         ({"driver": {"version": "580", "seen": "lately"}}, InvalidFileError, "'lately'"),

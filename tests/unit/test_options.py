@@ -281,3 +281,16 @@ class TestTimes:
         long = seconds(f"{days}-{hours:02}:{minutes:02}:{over:02}")
         assert long == seconds(f"{days * 24 + hours}:{minutes:02}:{over:02}")
         assert long - over == (days * 1440 + hours * 60 + minutes) * 60
+
+
+def test_the_limit_of_a_partition_may_depend_on_the_number_of_nodes() -> None:
+    """As some sites have it: the more nodes, the shorter. What a job asks for is held against its own."""
+    main = Partition(time_limit="1-00:00:00", time_limits={"4": "06:00:00", "16": "00:30:00"})
+    cluster = site(partitions={"main": main})
+    assert [main.longest(nodes) for nodes in (1, 3, 4, 15, 16, 99)] == [
+        "1-00:00:00", "1-00:00:00", "06:00:00", "06:00:00", "00:30:00", "00:30:00",
+    ]  # fmt: skip
+    assert asked(cluster, nodes=3, time="20:00:00")["time"] == "20:00:00"
+    with pytest.raises(UnsupportedError, match="gives a job at most 06:00:00, the job asks for 20:00:00"):
+        ask(cluster, nodes=4, time="20:00:00")
+    assert asked(cluster, nodes=16)["time"] == "00:30:00", "the cluster's usual hour is more than it gets"
