@@ -56,7 +56,8 @@ class Sdk:
         self.log = log
         python = layer / "python/bin" / f"python{agent_layer.spec().python}"
         (loader,) = (layer / "lib").glob("ld-linux-*")
-        argv = [str(loader), "--library-path", str(layer / "lib"), str(python), "-I", "-c", DRIVER]
+        # -B: the layer is everybody's, and a package in it (beartype) writes byte code of its own.
+        argv = [str(loader), "--library-path", str(layer / "lib"), str(python), "-I", "-B", "-c", DRIVER]
         env = {"PATH": "/usr/bin:/bin", "HOME": str(log.parent), "LANG": "C.UTF-8",
                "LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENHANDS_SUPPRESS_BANNER": "1"}  # fmt: skip
         with log.open("w") as file:
