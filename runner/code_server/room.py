@@ -16,6 +16,7 @@ SYSTEM = (
 )  # fmt: skip
 """Where images keep what a Python needs; its own folders come to it."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+TRIES = 100  # to take hold of a file that is replaced all the time
 BASES = ("/tmp", "/mnt", "/dev/shm", "/run")  # one of them is covered, in this namespace alone
 
 
@@ -34,11 +35,7 @@ def build(see: list[str], hide: list[str], disk: int) -> None:
     quiet = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("tmpfs", root, "tmpfs", quiet, "size=1m,mode=755")
     for path, place in sources:
-        try:
-            _put(root, path, place)
-        except FileNotFoundError:  # another is in its place by now, as when somebody adds a user
-            _put(root, path, _opened(path))
-        os.close(place)
+        _put_of_now(root, path, place)
         kernel.make_read_only(root + path)
     for path in hide:
         if Path(root + path).is_dir():
@@ -91,3 +88,17 @@ def _put(root: str, path: str, place: int) -> None:
     else:
         target.touch()
     kernel.mount(source, str(target), None, kernel.MS_BIND | kernel.MS_REC)
+
+
+def _put_of_now(root: str, path: str, place: int) -> None:
+    """The same, and closes it. Where another has taken its place, as when somebody adds a user, that one."""
+    for _ in range(TRIES):
+        try:
+            _put(root, path, place)
+            break
+        except FileNotFoundError:
+            os.close(place)
+            place = _opened(path)
+    else:
+        _put(root, path, place)
+    os.close(place)
