@@ -102,10 +102,7 @@ class Together(Generic[T]):
         with self._lock:
             found = self._under_way.get(name)
             if found is None:
-                found = self._under_way[name] = Future()
-                threading.Thread(
-                    target=self._do, args=(name, work, found), name=f"image {what}", daemon=True
-                ).start()
+                found = self._begun(name, what, work)
         try:
             return found.result(self.within)
         except TimeoutError:
@@ -126,6 +123,20 @@ class Together(Generic[T]):
                 left = list(self._under_way.values())
             if not wait(left, AGAIN).not_done:
                 return
+
+    def _begun(self, name: Hashable, what: str, work: Callable[[], T]) -> Future[T]:
+        """Under way once its thread is: where none is to be had, who asks again tries again."""
+        found: Future[T] = Future()
+        thread = threading.Thread(
+            target=self._do, args=(name, work, found), name=f"image {what}", daemon=True
+        )  # fmt: skip
+        self._under_way[name] = found
+        try:
+            thread.start()
+        except BaseException:  # as many as this user may have
+            del self._under_way[name]
+            raise
+        return found
 
     def _do(self, name: Hashable, work: Callable[[], T], found: Future[T]) -> None:
         try:

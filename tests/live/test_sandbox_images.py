@@ -35,7 +35,7 @@ from tests.live.parts_roots import NATIVE
 
 pytestmark = pytest.mark.live
 COMMAND = ("/usr/local/bin/openhands-agent-server", "--port", "60000")
-SOON = 10.0  # seconds in which a missing image is told: clients would wait for 60 of nothing
+SOON = 30.0  # seconds in which a missing image is told: clients would wait for 60 of nothing
 
 
 def wish(image: str, pull: Pull = "IfNotPresent") -> Wish:
