@@ -9,7 +9,9 @@ It leaves in the attempt's folder `sandboxes`, which its owner alone can enter:
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,8 @@ NO_PROXY = ("no_proxy", "NO_PROXY")
 LEFT_OUT = ("output", "open-mode", "requeue", "signal", "comment")
 """Options that Slurm takes of a job's first part alone."""
 EVERYWHERE = "0.0.0.0"
+ADDRESS = re.compile(r"url(-\d+)?")
+"""Files in the attempt's folder; what is half-written has another name."""
 
 
 def wrong_of(job: Job) -> Iterator[tuple[str, str | None]]:
@@ -173,6 +177,14 @@ def _true(probe: Callable[[str], bool], word: str) -> bool | None:
 
 def _no_proxy(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
     """Servers and sandboxes are near: no proxy is asked for them."""
-    hosts = {urlsplit(path.read_text().strip()).hostname for path in sorted(folder.glob("url*"))}
-    more = sorted(filter(None, hosts))
+    more = sorted({*filter(None, map(_host, folder.iterdir()))})
     return {name: ",".join([*filter(None, [env.get(name)]), *more]) for name in NO_PROXY}
+
+
+def _host(file: Path) -> str | None:
+    """Of a server's address. A name that NFS remembers may be of no file any more."""
+    if not ADDRESS.fullmatch(file.name):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        return urlsplit(file.read_text().strip()).hostname
+    return None
