@@ -22,34 +22,37 @@ class _Serving(Struct, frozen=True):
     url: str
 
 
-def stop(meant: Sequence[Seen]) -> None:
+def stop(meant: Sequence[Seen], grace: float = 10.0) -> None:
     """Ends them, several at a time; of those by hand the record goes, too. Idempotent. All are tried; the
-    first failure is raised then."""
+    first failure is raised then.
+
+    grace: seconds between TERM and KILL; a server that runs has its own.
+    """
     with contextlib.ExitStack() as over:
-        ways = {folder: _way(folder, over) for folder in {each.folder for each in meant}}
+        ways = {folder: _way(folder, over, grace) for folder in {each.folder for each in meant}}
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for each in [pool.submit(ways[one.folder], one) for one in meant]:
                 each.result()
 
 
-def _way(folder: Path, over: contextlib.ExitStack) -> Callable[[Seen], None]:
+def _way(folder: Path, over: contextlib.ExitStack, grace: float) -> Callable[[Seen], None]:
     if folder == places.by_hand():
-        return _forgotten
+        return lambda seen: _forgotten(seen, grace)
     try:
         over.enter_context(records.held(folder))  # no server comes while we change what it would read
     except HeldError:
         server = over.enter_context(_server(folder))
         return lambda seen: _asked(server, seen)
-    return _stopped
+    return lambda seen: _stopped(seen, grace)
 
 
-def _forgotten(seen: Seen) -> None:
-    _end(seen)
+def _forgotten(seen: Seen, grace: float) -> None:
+    _end(seen, grace)
     records.drop(seen.folder, seen.session.id)
 
 
-def _stopped(seen: Seen) -> None:
-    _end(seen)
+def _stopped(seen: Seen, grace: float) -> None:
+    _end(seen, grace)
     if seen.session.live:
         records.write(seen.folder, structs.replace(seen.session, phase="stopped", ended=time.time()))
 
@@ -59,9 +62,9 @@ def _asked(server: Client, seen: Seen) -> None:
         server.ask("POST", "/stop", {"runtime_id": seen.session.id})
 
 
-def _end(seen: Seen) -> None:
+def _end(seen: Seen, grace: float) -> None:
     if seen.session.engine:
-        here.engine(seen.session).stop(seen.session.id)
+        here.engine(seen.session).stop(seen.session.id, grace)
     records.clear(seen.folder, seen.session.id)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from msgspec import json, structs
 
 from kit.errors import InvalidFileError, UnknownNameError, UnsupportedError, UsageError
+from kit.shell import quote
 from runner import cli, submission
 from runner import job as jobs
 from runner.job import Job
@@ -25,7 +27,7 @@ from runner.sandboxes import in_job
 from slurm import answers, clusters, script
 from slurm.clusters import Cluster as Profile
 from slurm.script import Servers
-from tests.unit import parts_node
+from tests.unit import parts_node, parts_script
 from tests.unit.parts_script import Cluster, send, until
 
 GENERIC = clusters.load("generic")
@@ -175,6 +177,13 @@ def test_every_client_finds_the_server_by_its_own_variables(attempt: Attempt, ur
     }  # fmt: skip
 
 
+def test_what_a_node_is_just_writing_is_no_address(attempt: Attempt, url: str) -> None:
+    """On NFS it is in the folder's list for a while when it is gone already."""
+    (attempt.folder / "sandboxes/url-1.123.tmp").write_text("http://10.0.0.7:80")
+    (attempt.folder / "sandboxes/url-2").symlink_to("gone")
+    assert told(attempt, url)["NO_PROXY"] == "10.0.0.2,127.0.0.1"
+
+
 @pytest.mark.parametrize("where", ["env", "env_files", "secrets"])
 def test_of_another_server_that_the_job_names_nothing_is_replaced_nor_told_our_key(
     attempt: Attempt, url: str, where: str
@@ -213,8 +222,10 @@ def test_a_node_waits_for_the_server_before_its_command_and_services(folder: Run
     (place / "key").write_text("k3y")
     (place / "url").write_text(url)
     says = "echo $0 finds $RUNTIME_API_URL by $ALLHANDS_API_KEY"
+    log = quote(str(folder.attempt(1).service_log("beside", 0)))
+    heard = f"until grep -q finds {log}; do sleep 0.02; done"
     beside = Service(name="beside", run=("sh", "-c", f"{says}; sleep 60", "beside"))
-    parts_node.job(folder, "sh", "-c", says, "the command", sandboxes=20.0, services=(beside,))
+    parts_node.job(folder, "sh", "-c", f"{heard}; {says}", "the command", sandboxes=20.0, services=(beside,))
     code, said = parts_node.alone(folder)
     assert code == 0 and f"the command finds {url} by k3y" in said, said
     assert folder.attempt(1).service_log("beside", 0).read_text() == f"beside finds {url} by k3y\n"
@@ -233,13 +244,15 @@ LOADER = """#!/bin/bash
 # Stands for the layer's loader: what it would start is a server that says its address and ends at TERM.
 printf '%s\\0' "$@" >>"$RECORD/server"
 printf '%s\\n' "$SLIPWORKS_CACHE" >>"$RECORD/cache"
+printf '%s\\n' "$(printenv TMPDIR)" >"$RECORD/temporary"
+case $* in *" sandbox stop "*) exit 0 ;; esac
 while [ $# -gt 0 ]; do
     [ "$1" != --state ] || state=$2
     shift
 done
 stat -c '%a' "$state" "$state/key" >"$RECORD/modes"
 printf '%s' "$state" >"$RECORD/state"
-trap 'echo ended >>"$RECORD/server-ended"; exit 0' TERM
+if [ -e "$RECORD/deaf" ]; then trap : TERM; else trap 'echo ended >>"$RECORD/server-ended"; exit 0' TERM; fi
 [ ! -e "$RECORD/no-server" ] || exit 3
 echo "http://$SLURMD_NODENAME:1234"
 exec {nothing}<> <(:)
@@ -269,7 +282,7 @@ def parted(cluster: Cluster, **more: object) -> script.Batch:
     layer = cluster.run.parent / "a layer"
     part = Servers(
         options={"partition": "cpu"}, nodes=1, cpus=4, engine="apptainer", layer=str(layer),
-        words=("sandbox", "serve", "--set", "{}"), cache="/a cache", patience=5.0,
+        words=("sandbox", "serve", "--set", "{}"), cache="/a cache", patience=60.0,
     )  # fmt: skip
     return cluster.batch(sandboxes=part, **more)
 
@@ -328,6 +341,48 @@ def test_several_nodes_are_asked_through_one_address(cluster: Cluster) -> None:
     assert fronts == ["http://n1:1234", "http://n2:1234"], "of both nodes, once"
     assert (cluster.record / "server-ended").read_text() == "ended\n" * 3
     assert [cluster.attempt(f"sandboxes/url-{rank}").read_text() for rank in (0, 1)] == fronts
+
+
+def test_deaf_servers_have_one_deadline_that_leaves_time_for_what_they_left(cluster: Cluster) -> None:
+    """Slurm kills 30 s after its TERM. Two servers are on the first node: its own, and what stands before."""
+    (cluster.record / "deaf").touch()
+    cluster.container(FOUND + "ended 0\n")
+    batch = parted(cluster)
+    assert batch.sandboxes
+    asked = structs.replace(batch.sandboxes, nodes=2)
+    began = time.monotonic()
+    code, said = cluster.finish(structs.replace(batch, sandboxes=asked))
+    assert code == 0 and 10 < time.monotonic() - began < 28, said
+    words = cluster.words("server")
+    ends = [words[place : place + 5] for place, word in enumerate(words) if word == "stop"]
+    assert [each[:4] for each in ends] == [["stop", "--all", "--grace", "1"]] * 2, "on each node"
+    assert not Path((cluster.record / "state").read_text()).exists()
+
+
+def test_files_of_the_users_other_ids_do_not_stay(cluster: Cluster) -> None:
+    """Of a sandbox by Apptainer, whose namespace died with its server."""
+    mine = 'case $* in *slipworks-7-*) [ -n "${INSIDE-}" ] || exit 1 ;; esac'
+    cluster.program("rm", f'#!/bin/bash\n{mine}\nexec /bin/rm "$@"\n')
+    inside = '#!/bin/bash\nwhile [ "$1" != -- ]; do shift; done\nshift\nINSIDE=yes exec "$@"\n'
+    cluster.program("unshare", inside)
+    cluster.container(FOUND + "ended 0\n")
+    code, said = cluster.finish(parted(cluster))
+    assert code == 0 and " is left" not in said, said
+    assert not Path((cluster.record / "state").read_text()).exists()
+
+
+def test_what_programs_keep_for_a_while_is_at_root_too(cluster: Cluster) -> None:
+    """Layers that podman pulls, say, are in /var/tmp where nothing else is said."""
+    cluster.program("srun", parts_script.SRUN.replace("#!/bin/bash", "#!/bin/bash\nunset TMPDIR", 1))
+    cluster.container(FOUND + "ended 0\n")
+    (root := cluster.record / "a root").mkdir()
+    batch = parted(cluster)
+    assert batch.sandboxes
+    asked = structs.replace(batch.sandboxes, root=str(root))
+    code, said = cluster.finish(structs.replace(batch, sandboxes=asked))
+    assert code == 0, said
+    assert (cluster.record / "temporary").read_text() == f"{root}\n"
+    assert Path((cluster.record / "state").read_text()).parent == root
 
 
 def test_a_node_without_the_engine_says_so(cluster: Cluster) -> None:

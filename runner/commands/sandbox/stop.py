@@ -1,4 +1,4 @@
-"""Stop sandboxes: TERM, and KILL ten seconds later; nothing of their containers is left.
+"""Stop sandboxes: TERM, and KILL ten seconds later (or --grace); nothing of their containers is left.
 
 One of a server that runs is stopped by that server. --all means every one that was started by hand; with
 --state, every one of that server, and what a killed one left.
@@ -17,6 +17,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sandbox", nargs="*", metavar="SANDBOX", help=_which.NAME)
     parser.add_argument("--all", action="store_true", help="all that were started by hand")
     _which.state(parser)
+    parser.add_argument(
+        "--grace", type=_which.count, default=10, metavar="SECONDS",
+        help="between TERM and KILL, of those that no running server stops (default: 10)",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="name what would be stopped, and stop nothing")
     parser.add_argument("--json", action="store_true", help="what was stopped, as JSON")
 
@@ -39,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             {one.session.id: one for one in (here.one(word, known) for word in args.sandbox)}.values()
         )
     if not args.dry_run:
-        stopping.stop(meant)
+        stopping.stop(meant, args.grace)
     if args.json:
         told = [{"name": each.name, "id": each.session.id, "was": each.state} for each in meant]
         say.answer(json.format(json.encode(told)).decode())
