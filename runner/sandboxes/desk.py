@@ -21,7 +21,7 @@ from runner.sandboxes import bringing, failures, held_port, reached, records, re
 from runner.sandboxes.admission import Admission
 from runner.sandboxes.backend import Backend
 from runner.sandboxes.bringing import Asked, Node
-from runner.sandboxes.host import Counts, ImageFound, Images
+from runner.sandboxes.host import Counts, ImageFound, Images, same_image
 from runner.sandboxes.nouns import LIVE, Phase, Session, Wish
 from runner.sandboxes.settings import Settings
 from runner.sandboxes.table import Entry, Table
@@ -196,12 +196,7 @@ class Desk:
     # Parts of these
 
     def _again(self, found: Entry, wish: Wish) -> Session:
-        if found.session.wish.image != wish.image:
-            raise UsageError(
-                f"the session {wish.session!r} was begun with the image {found.session.wish.image}, "
-                f"and is asked for with {wish.image}",
-                "stop it first, or use another session_id",
-            )
+        same_image(found.session, wish)
         return self._used(found)
 
     def _begun(self, wish: Wish) -> Entry:

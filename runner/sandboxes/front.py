@@ -2,11 +2,13 @@
 
 It keeps nothing on disk: what there is, its nodes' servers know, and are asked when it begins and all the
 time. A node that gives no answer has its sandboxes failed, the others go on; one that comes back is believed,
-but for what was meanwhile stopped, or begun again elsewhere: that is ended there.
+but for what was meanwhile stopped, or begun again elsewhere: that is ended there. What a client was given is
+never ended for another of its name (front_names.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,13 +24,13 @@ from kit.errors import (
     NotFoundError,
     SlipworksError,
     UnsupportedError,
-    UsageError,
 )
 from kit.say import say
 from runner.sandboxes import models
 from runner.sandboxes.client import Client
+from runner.sandboxes.front_names import Names, Turns
 from runner.sandboxes.front_node import Node
-from runner.sandboxes.host import Counts, ImageFound
+from runner.sandboxes.host import Counts, ImageFound, same_image
 from runner.sandboxes.nouns import Session, Wish
 
 PACE = 0.5  # seconds between two looks at a node
@@ -50,30 +52,24 @@ class Front:
         self._nodes = [Node(url, partial(client, key=key), silence) for url in urls]
         self._lock = threading.RLock()
         self._known: dict[str, tuple[Node, Session]] = {}  # by id
-        self._names: dict[str, str] = {}  # the newest's id
-        self._turns: dict[str, threading.Lock] = {}
+        self._names, self._turns = Names(), Turns()
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
 
     # What the API asks
 
     def start(self, wish: Wish) -> Session:
-        with self._lock:
-            turn = self._turns.setdefault(wish.session, threading.Lock())
-        with turn:
+        with self._turns.of(wish.session):
             found = self.find(wish.session)
-            if found and found.live:
-                if found.wish.image != wish.image:
-                    raise UsageError(
-                        f"the session {wish.session!r} was begun with the image {found.wish.image}, "
-                        f"and is asked for with {wish.image}"
-                    )
-                return found
-            return self._begun(wish)
+            if not found or not found.live:
+                return self._begun(wish)
+            same_image(found, wish)
+            with self._lock:
+                self._names.give(found)
+            return found
 
     def find(self, session: str) -> Session | None:
-        id = self._names.get(session)
-        return self.known(id) if id else None
+        return self.known(self._names.get(session))
 
     def known(self, id: str) -> Session | None:
         """As its node tells it, which so hears that it is used; as it was last, where that is silent."""
@@ -172,14 +168,31 @@ class Front:
     def _begun(self, wish: Wish) -> Session:
         """On the node with the most room; on the next where that has none after all."""
         failures: list[SlipworksError] = []
+        with self._lock:
+            self._names.anew(wish.session)
         for node in self._best():
             try:
+                self._rid(node, wish.session)
                 with node.sending(wish.factor):
                     record = node.ask("POST", "/start", models.body(wish))
-                return self._told(node, record)
+                return self._given(node, record)
             except (BusyError, NetworkError, UnsupportedError) as failure:
                 failures.append(failure)
         raise self._why_not(failures)
+
+    def _rid(self, node: Node, name: str) -> None:
+        """Ends what is unwanted of a name: the node would give it as the session, and it would be ended."""
+        with self._lock:
+            known = [self._known[id][1] for id in node.unwanted if id in self._known]
+        for id in [each.id for each in known if each.wish.session == name]:
+            with contextlib.suppress(NotFoundError):
+                self._told(node, node.ask("POST", "/stop", {"runtime_id": id}))
+
+    def _given(self, node: Node, record: dict[str, Any]) -> Session:
+        with self._lock:
+            session = self._told(node, record)
+            self._names.give(session)
+        return session
 
     def _best(self) -> list[Node]:
         return sorted((each for each in self._nodes if each.answers), key=lambda each: -each.room())
@@ -203,13 +216,15 @@ class Front:
     # What is known
 
     def _told(self, node: Node, record: dict[str, Any]) -> Session:
-        """Remembers what a node says of a sandbox."""
+        """Remembers what a node says of a sandbox; and which one is to be ended, where two of a name live."""
         session = models.session(record)
+        name = session.wish.session
         with self._lock:
             self._known[session.id] = node, session
-            newest = self._known.get(self._names.get(session.wish.session, ""))
-            if newest is None or newest[1].id == session.id or session.began >= newest[1].began:
-                self._names[session.wish.session] = session.id
+            at, first = self._known.get(self._names.get(name), (node, None))
+            unwanted = self._names.unwanted(session, first, under_way=name in self._turns)
+            if unwanted:
+                (node if unwanted is session else at).unwanted.add(unwanted.id)
         return session
 
     def _lost(self, node: Node, session: Session, why: str, phase: str = "failed") -> Session:
@@ -226,7 +241,7 @@ class Front:
 
     def _look(self, node: Node) -> None:
         """What a node has now; where it is silent for too long, that it has nothing."""
-        before = node.answers
+        before, unwanted = node.answers, set(node.unwanted)
         try:
             found = node.look()
         except SlipworksError as failure:
@@ -238,12 +253,17 @@ class Front:
         if not before:
             say(f"{node.url} answers: {node.slots} slots")
         self._merge(node, found)
+        with self._lock:  # what was not there any more, though it was unwanted before this look
+            node.unwanted -= unwanted - {str(each["runtime_id"]) for each in found}
 
     def _merge(self, node: Node, records: list[dict[str, Any]]) -> None:
         """What a node has is believed, but for what is wanted no more: that is ended."""
         listed = {str(each["runtime_id"]) for each in records}
-        ends = [each["runtime_id"] for each in records if self._unwanted(node, each)]
         with self._lock:
+            for each in records:
+                if each["runtime_id"] not in node.unwanted:
+                    self._told(node, each)
+            ends = sorted(listed & node.unwanted)
             missing = [each for at, each in self._known.values()
                        if at is node and each.live and each.id not in listed]  # fmt: skip
         for session in missing:  # it has ended, or is newer than this look
@@ -253,23 +273,7 @@ class Front:
                 self._told(node, node.ask("POST", "/stop", {"runtime_id": id}))
             except SlipworksError as failure:  # the next look has it again
                 say(f"error: sandbox {id} of {node.url} could not be ended: {failure.message}")
-        node.unwanted &= listed
         self._forget()
-
-    def _unwanted(self, node: Node, record: dict[str, Any]) -> bool:
-        """Whether it is to be ended: stopped while its node was silent, or a younger one has its name."""
-        session = models.session(record)
-        if session.id in node.unwanted:
-            return True
-        with self._lock:
-            at, newest = self._known.get(self._names.get(session.wish.session, ""), (node, session))
-            self._told(node, record)
-        if newest.id == session.id or not newest.live:
-            return False
-        if newest.began < session.began:
-            at.unwanted.add(newest.id)
-            return False
-        return True
 
     def _asked_of(self, node: Node, session: Session) -> None:
         try:
@@ -293,6 +297,4 @@ class Front:
             ended = [each for _, each in self._known.values() if not each.live]
             for session in sorted(ended, key=lambda each: each.began)[: len(self._known) - REMEMBERED]:
                 del self._known[session.id]
-                if self._names.get(session.wish.session) == session.id:
-                    del self._names[session.wish.session]
-                    self._turns.pop(session.wish.session, None)
+                self._names.forget(session)

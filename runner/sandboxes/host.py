@@ -6,6 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from kit.errors import UsageError
 from runner.sandboxes.nouns import Ready, Session, Wish
 
 
@@ -22,6 +23,16 @@ class Counts(Struct, frozen=True, kw_only=True):
     slots: int
     free: int
     waiting: int
+
+
+def same_image(found: Session, wish: Wish) -> None:
+    """UsageError where a session that lives is asked for with another image."""
+    if found.wish.image != wish.image:
+        raise UsageError(
+            f"the session {wish.session!r} was begun with the image {found.wish.image}, "
+            f"and is asked for with {wish.image}",
+            "stop it first, or use another session_id",
+        )
 
 
 class Host(Protocol):

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from kit.errors import BusyError, LaunchError, NotFoundError, UnsupportedError, UsageError
+from kit.errors import BusyError, LaunchError, NetworkError, NotFoundError, UnsupportedError, UsageError
+from runner.sandboxes.client import Client
 from runner.sandboxes.front import Front
+from runner.sandboxes.front_names import Names, Turns
 from runner.sandboxes.nouns import Session
 from tests.unit.parts_desk import until, wish
 from tests.unit.parts_served import KEY, Place, served
@@ -33,8 +35,9 @@ def began(nodes: list[Place]) -> Iterator[Began]:
     """Begins a front of both."""
     made: list[Front] = []
 
-    def front(silence: float = 1.0) -> Front:
-        made.append(Front([each.url for each in nodes], KEY, silence=silence))
+    def front(silence: float = 60.0, client: type[Client] = Client) -> Front:
+        """silence: where it is the subject, much less."""
+        made.append(Front([each.url for each in nodes], KEY, silence=silence, client=client))
         made[-1].begin()
         return made[-1]
 
@@ -95,7 +98,8 @@ def test_pause_resume_stop_and_an_unknown_one(began: Began) -> None:
     assert {each.phase for each in (front.known(id), front.find("one")) if each} == {"paused"}
     assert front.resume(id).phase == "ready"
     assert front.stop(id).phase == front.stop(id).phase == "stopped"
-    assert front.sessions() == [] and front.find("two") is None
+    until(lambda: front.sessions() == [], "the list without it")
+    assert front.find("two") is None
     for call in (front.pause, front.resume, front.stop, front.logs):
         with pytest.raises(NotFoundError):
             call("0" * 16)
@@ -130,7 +134,7 @@ def test_a_front_that_begins_again_finds_all(began: Began, nodes: list[Place]) -
 
 
 def test_a_silent_node_loses_its_own_alone(began: Began, nodes: list[Place]) -> None:
-    front = began()
+    front = began(silence=5.0)
     held = [front.start(wish(f"s{n}")) for n in range(6)]
     gone = of(nodes[1])
     nodes[1].down()
@@ -163,6 +167,98 @@ def test_what_was_stopped_while_its_node_was_silent_is_ended_when_it_is_back(
     front.stop(session.id)
     node.up()
     until(lambda: of(node) == [], "its end")
+
+
+class Unheard(Client):
+    """To which the answers of the larger node's starts do not come in time."""
+
+    late = ""  # its URL
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, **query: str) -> dict[str, Any]:
+        if path == "/start" and self.url == Unheard.late:
+            raise NetworkError("timed out")
+        return super().ask(method, path, body, **query)
+
+
+def test_what_a_client_was_given_is_ended_for_no_other_of_its_name(
+    began: Began, nodes: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a node begins one after all, which the front began elsewhere meanwhile."""
+    monkeypatch.setattr(Unheard, "late", nodes[1].url)
+    front = began(client=Unheard)
+    given = front.start(wish())
+    assert of(nodes[0]) == ["one"] and of(nodes[1]) == []
+    late = nodes[1].desk.start(wish())
+    assert late.began > given.began
+    until(lambda: of(nodes[1]) == [], "the end of the late one")
+    assert [each.id for each in nodes[0].desk.sessions()] == [given.id] == [front.start(wish()).id]
+    until(lambda: [each.id for each in front.sessions()] == [given.id], "the list without the late one")
+    # Also where the given one is over: nobody knows of the other.
+    front.stop(given.id)
+    nodes[1].desk.start(wish())
+    until(lambda: of(nodes[1]) == [], "the end of another late one")
+    assert front.find("one").id == given.id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_two_that_nobody_was_given_the_older_one_goes_on(
+    began: Began, nodes: list[Place], first: int
+) -> None:
+    older = nodes[first].desk.start(wish())
+    time.sleep(0.01)
+    nodes[1 - first].desk.start(wish())
+    front = began()
+    until(lambda: of(nodes[1 - first]) == [], "the end of the younger")
+    assert front.start(wish()).id == older.id
+
+
+def test_one_that_is_still_to_be_ended_is_given_to_nobody(
+    began: Began, nodes: list[Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while its node was silent, and asked for again before a look found it there."""
+    monkeypatch.setattr("runner.sandboxes.front.PACE", 600.0)
+    front = began()
+    old = front.start(wish())
+    nodes[1].down()
+    front._nodes[1].answers = False
+    assert front.stop(old.id).phase == "stopped"
+    nodes[1].up()
+    front._nodes[1].answers = True
+    new = front.start(wish(image="other"))
+    assert new.id != old.id and new.live
+    front._look(front._nodes[1])
+    assert [each.id for each in nodes[1].desk.sessions()] == [new.id]
+
+
+def test_while_one_is_begun_nobody_says_which_of_its_name_is_wanted() -> None:
+    names = Names()
+    a, b = (Session(id=id, wish=wish(), phase="ready", began=began) for id, began in (("a", 2.0), ("b", 1.0)))
+    assert names.unwanted(a, None, under_way=True) is None
+    assert names.unwanted(b, a, under_way=True) is None and names.get("one") == "a"
+    names.give(a)
+    assert names.unwanted(b, a, under_way=True) is b
+    names.anew("one")
+    assert names.unwanted(b, a, under_way=False) is a and names.get("one") == "b"
+
+
+def test_a_turn_is_kept_as_long_as_somebody_wants_it() -> None:
+    turns, inside, most = Turns(), list[int](), list[int]()
+    go = threading.Event()
+
+    def one(_: int) -> None:
+        with turns.of("a"):
+            inside.append(1)
+            go.wait(20)
+            most.append(len(inside))
+            inside.pop()
+
+    with ThreadPoolExecutor(8) as pool:
+        asked = pool.map(one, range(8))
+        until(lambda: inside, "the first")
+        assert "a" in turns and len(turns) == 1
+        go.set()
+        list(asked)
+    assert most == [1] * 8 and len(turns) == 0
 
 
 class Stuck:
