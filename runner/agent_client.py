@@ -7,8 +7,10 @@ asked. The session key goes into a header and is never shown.
 from __future__ import annotations
 
 import contextlib
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -19,6 +21,7 @@ from kit.errors import VerifyError
 PAUSE = 0.1  # seconds between two looks at a command's output, as the SDK has it
 MOST = 64 << 20  # bytes of an answer
 LONGEST = 300  # characters of an answer that an error quotes
+QUICK = 5.0  # seconds for what a server tells of itself at once, whatever it does
 
 
 class Ran(Struct, frozen=True):
@@ -37,6 +40,7 @@ class Agent:
         self._http = httpx.Client(
             base_url=url, headers={"X-Session-API-Key": key}, timeout=timeout, trust_env=False,
             verify=url.startswith("https:"),  # else certificates are read for nothing: 20 ms and more
+            limits=httpx.Limits(max_keepalive_connections=0),  # each has its own, which can be cut: _Cut
         )  # fmt: skip
 
     def __enter__(self) -> Agent:
@@ -48,14 +52,19 @@ class Agent:
     def alive(self) -> bool:
         """Whether it says so now. An address where nobody listens, or no longer, is no."""
         try:
-            with self._http.stream("GET", "/alive", timeout=5.0) as answer:  # its body may have no end
+            with (
+                _Cut(QUICK) as cut,
+                self._http.stream("GET", "/alive", timeout=QUICK, extensions={"trace": cut.trace}) as answer,
+            ):  # its body may have no end
                 return answer.status_code == 200
         except httpx.RequestError:
             return False
 
     def idle(self) -> float | None:
         """Seconds since it last did something; None where it does not say, as one of another make."""
-        said = self._json("GET", "/server_info").get("idle_time")
+        with _Cut(QUICK) as cut:
+            info = self._json("GET", "/server_info", timeout=QUICK, extensions={"trace": cut.trace})
+        said = info.get("idle_time")
         return float(said) if isinstance(said, (int, float)) and said >= 0 else None
 
     def command(self, command: str, cwd: str | None = None) -> Ran:
@@ -116,3 +125,32 @@ class Agent:
                 if len(found) > most:
                     raise VerifyError(f"the agent-server answers {method} {path} with more than {most} bytes")
         return httpx.Response(answer.status_code, content=bytes(found))
+
+
+class _Cut:
+    """Ends a request `seconds` after it has a connection, by taking that away: httpx counts the time of each
+    read anew, so a sandbox that sends a byte now and then would hold whoever asks it, without end."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> _Cut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def trace(self, event: str, told: Mapping[str, Any]) -> None:
+        """What httpx tells of a request; where nobody listens no thread is begun."""
+        if event == "connection.connect_tcp.complete":
+            self._socket = told["return_value"].get_extra_info("socket")
+            self._timer.start()
+        elif event == "connection.start_tls.complete":
+            self._socket = told["return_value"].get_extra_info("socket")
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):  # it ended in this moment
+            if self._socket:
+                self._socket.shutdown(socket.SHUT_RDWR)

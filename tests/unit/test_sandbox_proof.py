@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -165,6 +168,40 @@ def test_an_answer_that_is_none_is_told(
     answers[START] = answer
     with Agent(url, "key") as agent, pytest.raises(VerifyError, match=told):
         agent.command("x")
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The URL of a server that begins an answer and never ends it: a byte now and then."""
+    over = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not over.wait(0.02):
+                client.sendall(b"x")
+
+    def answer() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=answer, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        over.set()
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.timeout(30)
+def test_who_answers_without_end_holds_nobody(dripping: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.agent_client.QUICK", 0.3)
+    with Agent(dripping, "key") as agent:
+        began = time.monotonic()
+        assert not agent.alive()
+        with pytest.raises(VerifyError, match="does not answer"):
+            agent.idle()
+        assert 0.5 < time.monotonic() - began < 10
 
 
 def test_a_command_has_an_end(server: tuple[str, dict[str, tuple[int, bytes]]]) -> None:
