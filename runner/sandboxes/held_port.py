@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from kit.errors import HostError
 from runner import ports
@@ -31,13 +31,21 @@ class HeldPort:
 def hold(address: str = "", taken: Collection[int] = ()) -> HeldPort:
     """One that was free at `address` (empty: at all of this host's), and is none of `taken`: ports that were
     promised to sandboxes which do not listen yet."""
-    numbers = range(LOWEST, max(ports.ephemeral(), LOWEST + 4096))
-    first = random.randrange(len(numbers))
-    for turn in range(len(numbers)):
-        number = numbers[(first + turn) % len(numbers)]
+    for number in numbers():
         if number not in taken and (bound := _bound(address, number)):
             return HeldPort(bound)
-    raise HostError(f"no free port between {LOWEST} and {LOWEST + len(numbers)} for a sandbox", "ss -ltn")
+    raise HostError(f"no free port between {LOWEST} and {_end()} for a sandbox", "ss -ltn")
+
+
+def numbers() -> Iterator[int]:
+    """All ports that may be tried, from one of them on: which, is chance."""
+    every = range(LOWEST, _end())
+    first = random.randrange(len(every))
+    return (every[(first + turn) % len(every)] for turn in range(len(every)))
+
+
+def _end() -> int:
+    return max(ports.ephemeral(), LOWEST + 4096)
 
 
 def again(address: str, number: int) -> HeldPort | None:

@@ -85,6 +85,12 @@ class Session(Struct, frozen=True, kw_only=True):
         return f"slipworks-{self.id}"
 
     @property
+    def port(self) -> int:
+        """Of its URL; 0 where that names none."""
+        said = self.url.rpartition(":")[2]
+        return int(said) if said.isdecimal() else 0
+
+    @property
     def live(self) -> bool:
         return self.phase in LIVE
 

@@ -17,7 +17,7 @@ from kit import files, say
 from kit.errors import LaunchError
 from runner import limits
 from runner.code_server import kernel
-from runner.sandboxes import auth, reached, records
+from runner.sandboxes import auth, held_port, reached, records
 from runner.sandboxes.api import Served, app
 from runner.sandboxes.places import SERVER
 from runner.sandboxes.settings import Settings
@@ -64,10 +64,28 @@ def desk(settings: Settings, state: Path) -> Iterator[Served]:
     engine = backend.chosen(settings)
     made = Desk(engine, images.of(settings, engine.name), settings, state)
     try:
-        made.recover()
+        with _told_later():
+            made.recover()
         yield Served(host=made, prefix=settings.prefix, engine=engine.name, limits=engine.enforced())
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def _told_later() -> Iterator[None]:
+    """Who is told to end in the block hears it at its end: then all that is to be ended is known."""
+    told: list[int] = []
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # of nohup
+    signs = [signal.SIGTERM, signal.SIGINT, *([] if ignored else [signal.SIGHUP])]
+    before = {each: signal.signal(each, lambda number, _: told.append(number)) for each in signs}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+    if told:
+        say.say("told to end")
+        signal.raise_signal(signal.SIGINT if told[0] == signal.SIGINT else signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -143,13 +161,14 @@ def before(state: Path) -> int:
 def bound(settings: Settings, before: int = 0) -> Iterator[socket.socket]:
     """The server's socket, before anything is begun. LaunchError where it cannot listen there.
 
-    before: a port that is taken where none was asked for, if it is free.
+    before: a port that is taken where none was asked for, if it is free. Else it is one that no outgoing
+    connection takes, so that also whoever comes after us finds it free.
     """
     family = socket.AF_INET6 if ":" in settings.listen else socket.AF_INET
     # Only where the protocol is named does asyncio switch Nagle's delay off: 40 ms of each answer otherwise.
     with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as made:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if settings.port or not _binds(made, settings.listen, before):
+        if settings.port or not (_binds(made, settings.listen, before) or _chosen(made, settings.listen)):
             try:
                 made.bind((settings.listen, settings.port))
             except OSError as refused:
@@ -167,6 +186,16 @@ def _binds(made: socket.socket, address: str, port: int) -> bool:
             made.bind((address, port))
             return True
     return False
+
+
+def _chosen(made: socket.socket, address: str) -> bool:
+    """Binds to the first that nobody has, also not who does not listen yet: a reused address would be shared
+    with another who begins now."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    try:
+        return any(_binds(made, address, each) for each in held_port.numbers())
+    finally:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def url(settings: Settings, listening: socket.socket) -> str:

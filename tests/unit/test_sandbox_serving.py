@@ -14,21 +14,28 @@ from typing import Any
 import pytest
 
 from kit.errors import AuthError, HeldError, LaunchError
+from runner import ports
+from runner.sandboxes import held_port, records, serving
 from runner.sandboxes.client import Client
+from runner.sandboxes.settings import Settings
 from tests.unit.parts_desk import until
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = """
-import sys
+import sys, time
 from pathlib import Path
 from runner import cli
 from runner.sandboxes import backend, desk, images
 from tests.unit.parts_desk import Engine, Gallery
 
 class Kept(Engine):
-    'Its containers outlive the process.'
+    'Its containers outlive the process. It does not answer while there is a file "hold" beside their folder.'
     folder = Path(sys.argv.pop(1))
     def states(self, state):
+        hold, asked = (self.folder.with_name(each) for each in ("hold", "asked"))
+        while hold.exists():
+            asked.touch()
+            time.sleep(0.01)
         return {each.name: "running" for each in self.folder.iterdir()}
     def start(self, start):
         self.folder.joinpath(start.id).touch()
@@ -54,7 +61,7 @@ PATIENCE = 60
 class Process:
     """A server whose engine is a folder."""
 
-    def __init__(self, tmp_path: Path, *words: str, name: str = "state") -> None:
+    def __init__(self, tmp_path: Path, *words: str, name: str = "state", answers: bool = True) -> None:
         self.state, self.log = tmp_path / name, tmp_path / f"{name}.log"
         self.containers = tmp_path / "containers"
         self.containers.mkdir(exist_ok=True)
@@ -63,7 +70,7 @@ class Process:
         with self.log.open("a") as log:
             self.child = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
         assert self.child.stdout
-        self.url = self.child.stdout.readline().strip()
+        self.url = self.child.stdout.readline().strip() if answers else ""
 
     @property
     def key(self) -> str:
@@ -88,8 +95,8 @@ Made = Callable[..., Process]
 def begun(tmp_path: Path) -> Iterator[Made]:
     found: list[Process] = []
 
-    def make(*words: str, name: str = "state") -> Process:
-        found.append(Process(tmp_path, *words, name=name))
+    def make(*words: str, **more: Any) -> Process:
+        found.append(Process(tmp_path, *words, **more))
         return found[-1]
 
     yield make
@@ -132,6 +139,34 @@ def test_one_that_was_killed_is_begun_again_with_its_sandboxes_and_its_key(begun
     assert [after[each] == before[each] for each in ("runtime_id", "url", "session_api_key")] == [True] * 3
     assert [each.name for each in again.containers.iterdir()] == [before["runtime_id"]]
     assert again.ends(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_one_that_is_told_to_end_while_it_finds_sandboxes_ends_them(
+    begun: Made, how: signal.Signals, tmp_path: Path
+) -> None:
+    server = begun()
+    server.ask("POST", "/start", image="image", session_id="one")
+    until(lambda: server.ask("GET", "/sessions/one")["pod_status"] == "ready", "ready")
+    server.ends(signal.SIGKILL)
+    (tmp_path / "hold").touch()
+    again = begun(answers=False)
+    until((tmp_path / "asked").exists, "the question to the engine")
+    again.child.send_signal(how)
+    (tmp_path / "hold").unlink()
+    again.ends()
+    assert list(server.containers.iterdir()) == [], again.log.read_text()
+    assert [each.phase for each in records.read(server.state)] == ["stopped"]
+
+
+def test_a_restarted_server_finds_its_port_free() -> None:
+    """No outgoing connection takes it meanwhile."""
+    settings = Settings()
+    with serving.bound(settings) as one, serving.bound(settings) as other:
+        found = [each.getsockname()[1] for each in (one, other)]
+        assert len(set(found)) == 2 and all(held_port.LOWEST <= each < ports.ephemeral() for each in found)
+    with serving.bound(settings, before=found[0]) as again:
+        assert again.getsockname()[1] == found[0]
 
 
 def test_a_folder_has_one_server(begun: Made) -> None:
