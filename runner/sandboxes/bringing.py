@@ -79,7 +79,7 @@ def start_of(node: Node, session: Session, image: Ready, folder: Path) -> Start:
     return Start(
         id=session.id, name=session.name, state=node.label, image=image, workdir=session.wish.workdir,
         secret={**session.wish.env, KEY: session.key}, limits=limits(session, node.settings),
-        address=node.address, port=int(session.url.rpartition(":")[2]), folder=str(folder),
+        address=node.address, port=session.port, folder=str(folder),
     )  # fmt: skip
 
 

@@ -148,8 +148,9 @@ class Desk:
             self._next()
 
     def end(self, entry: Entry, phase: Phase, why: str = "", grace: float = GRACE) -> None:
-        """Ends one that lives; else nothing. It is gone when this returns, unless a thread is bringing its
-        container up, which clears it away then, or an engine fails, which is tried again."""
+        """Ends one that lives; else nothing. It is gone when this returns, unless its engine is just starting
+        its container, which the thread that waits for it clears away then, or an engine fails, which is tried
+        again. One that was started waits for nothing: its thread may be held by what the sandbox answers."""
         with self._table.lock:
             contained = bool(entry.session.engine)
             wish = structs.replace(entry.session.wish, env={})  # it may hold secrets
@@ -158,7 +159,7 @@ class Desk:
                 return
             self._admission.leave(entry.session.id)
             entry.ending.set()
-            if entry.bringing and contained:
+            if entry.bringing and contained and not entry.entered:
                 return
         self.clear(entry, grace)
 
@@ -203,7 +204,7 @@ class Desk:
         now, id = self.node.clock(), secrets.token_hex(8)
         cpus = self._admission.asked(id, wish.factor, now)
         try:
-            port = held_port.hold(self.node.address)
+            port = held_port.hold(self.node.address, self._table.ports())
         except BaseException:
             self._admission.give(id, None)
             raise

@@ -89,7 +89,7 @@ def _adopted(node: Node, desk: Takes, entry: Entry, *, paused: bool) -> None:
 def _begun_again(node: Node, desk: Takes, session: Session) -> None:
     """Its client knows its port: that one, or else it has failed."""
     again = Entry(structs.replace(session, phase="queued", cpus=(), admitted=0.0))
-    again.port = held_port.again(node.address, int(session.url.rpartition(":")[2]))
+    again.port = held_port.again(node.address, session.port)
     if again.port and session.url.startswith(f"http://{node.address}:"):
         desk.queue(again)
     else:
@@ -122,15 +122,16 @@ def emptied(node: Node, desk: Takes, grace: float) -> None:
 
 def _each(node: Node, ids: Iterable[str], grace: float) -> None:
     """Ends containers that nobody asks for."""
+    _at_once(lambda id: unclaimed(node, id, grace), list(ids))
 
-    def end(id: str) -> None:
-        try:
-            node.backend.stop(id, grace)
-            records.clear(node.table.folder, id)
-        except SlipworksError as failure:
-            say(f"error: sandbox {id}, which no session has, could not be removed: {failure.message}")
 
-    _at_once(end, list(ids))
+def unclaimed(node: Node, id: str, grace: float = 10.0) -> None:
+    """Ends a container that nobody asks for."""
+    try:
+        node.backend.stop(id, grace)
+        records.clear(node.table.folder, id)
+    except SlipworksError as failure:
+        say(f"error: sandbox {id}, which no session has, could not be removed: {failure.message}")
 
 
 def _at_once(work: Callable[..., None], items: list[Entry] | list[str]) -> None:

@@ -25,7 +25,7 @@ class Entry:
 
     session   as it is now: another object after each change, which is made under the table's lock.
     port      held for it, until its container takes it.
-    bringing  a thread brings it up: where it has a container, that thread clears it away.
+    bringing  a thread brings it up: while its engine starts a container, only that thread clears it away.
     entered   its engine has started it: what is not running now has ended.
     ending    set when it is to end; gone: when nothing of it is left.
     turn      whoever pauses or resumes it; clearing: somebody clears it away; stuck: that failed.
@@ -82,6 +82,15 @@ class Table:
         """The oldest first."""
         with self.lock:
             return list(self._live.values())
+
+    def ports(self) -> set[int]:
+        """Those that clients of live ones know: also while none of them listens."""
+        return {each.session.port for each in self.live()}
+
+    def has(self, id: str) -> bool:
+        """Whether it lives, or is being cleared away."""
+        entry = self._all.get(id)
+        return entry is not None and not entry.gone.is_set()
 
     def left(self) -> list[Entry]:
         """Those that ended, and of which something is there that nobody clears away now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ from typing import Protocol
 
 from kit.errors import SlipworksError
 from kit.say import once, say
-from runner.sandboxes import failures, lifetimes
+from runner.sandboxes import failures, lifetimes, returning
+from runner.sandboxes.backend import State
 from runner.sandboxes.bringing import Node
 from runner.sandboxes.nouns import Phase, Session
 from runner.sandboxes.table import Entry
@@ -22,6 +24,9 @@ PATIENCE = 5.0  # seconds for the last round
 HANDS = 16  # sandboxes that are asked, or ended, at once
 ASKED = 30.0  # seconds between two questions whether a sandbox that looks idle is busy
 SAVED = 60.0  # seconds between two writings of when a sandbox was used
+STRAYS = 600.0
+"""Seconds in which the engine is asked also where no sandbox lives: a server that was killed may have left a
+command behind that starts one later than its heir looked."""
 
 
 class Ends(Protocol):
@@ -73,6 +78,8 @@ class Watch:
         # Apart: a sandbox may let those who ask it wait for long, and is ended all the same.
         self._asking, self._ending = Hands("asks"), Hands("ends")
         self._asked: dict[str, float] = {}
+        self._strays: set[str] = set()
+        self._began = time.monotonic()
 
     def begin(self) -> None:
         self._thread.start()
@@ -103,7 +110,11 @@ class Watch:
         now = self.node.clock()
         self._desk.late(now)
         live = self.node.table.live()
-        dead = self._dead([each for each in live if each.entered])
+        entered = [each for each in live if each.entered]  # what is to be there is known before it is asked
+        states = self._states(bool(entered))
+        dead = {each for each in entered if states.get(each.session.id, "ended") == "ended"}
+        self._asked = {id: then for id, then in self._asked.items() if self.node.table.has(id)}
+        self._end_strays(states)
         for entry in live:
             if entry in dead:
                 self._ending.do(entry.session.id, partial(self._ended, entry))
@@ -136,10 +147,17 @@ class Watch:
         if lifetimes.idle(entry.session, self.node.settings, now):
             self._ending.do(session.id, partial(self._desk.end, entry, "stopped", why))
 
-    def _dead(self, live: list[Entry]) -> set[Entry]:
-        """Those that ended by themselves: of each it was known before that its engine had started it."""
-        states = self.node.backend.states(self.node.label) if live else {}
-        return {each for each in live if states.get(each.session.id, "ended") == "ended"}
+    def _states(self, any_: bool) -> dict[str, State]:
+        if any_ or self._strays or time.monotonic() - self._began < STRAYS:
+            return self.node.backend.states(self.node.label)
+        return {}
+
+    def _end_strays(self, states: dict[str, State]) -> None:
+        """Ends what no session has in two rounds: of one it may be that it was just being cleared away."""
+        strays = {id for id in states if not self.node.table.has(id)}
+        for id in strays & self._strays:
+            self._ending.do(id, partial(returning.unclaimed, self.node, id))
+        self._strays = strays
 
     def _ended(self, entry: Entry) -> None:
         self._desk.end(entry, "failed", failures.ended(self.node, entry))

@@ -18,7 +18,7 @@ from kit.errors import (
     UsageError,
     VerifyError,
 )
-from runner.sandboxes import records
+from runner.sandboxes import held_port, records
 from runner.sandboxes.desk import Desk
 from runner.sandboxes.nouns import KEY
 from tests.unit.parts_desk import Engine, Gallery, made, reached, until, wish
@@ -48,7 +48,7 @@ def desk(tmp_path: Path, engine: Engine, gallery: Gallery) -> Iterator[Desk]:
 @pytest.fixture
 def patient(tmp_path: Path, engine: Engine, gallery: Gallery) -> Iterator[Desk]:
     """Two slots, and all may wait."""
-    one = made(tmp_path / "patient", engine, gallery, slots=2, queue=60.0)
+    one = made(tmp_path / "patient", engine, gallery, slots=2, queue=600.0)
     one.recover()
     yield one
     engine.hold.set()
@@ -135,6 +135,22 @@ def test_a_port_is_held_until_its_container_takes_it(desk: Desk, engine: Engine,
         taken.bind(("127.0.0.1", port))
 
 
+def test_no_port_is_promised_twice(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its container, which has it by now, does not listen."""
+    free = [held_port.hold() for _ in range(2)]
+    for each in free:
+        each.release()
+    monkeypatch.setattr(held_port, "numbers", lambda: iter([each.number for each in free]))
+    desk.start(wish("one"))
+    first = reached(desk, "one", "ready")
+    desk.start(wish("two"))
+    second = reached(desk, "two", "ready")
+    assert [first.port, second.port] == [each.number for each in free]
+    desk.stop(first.id)
+    desk.start(wish("three"))
+    assert reached(desk, "three", "ready").port == first.port
+
+
 # Too many
 
 
@@ -181,7 +197,9 @@ def test_sixty_four_at_once_are_all_served_by_two_slots(patient: Desk, engine: E
     assert sum(each.phase == "queued" for each in begun) == 62
     served: set[str] = set()
     while served != names:
-        running = [each for each in patient.sessions() if each.phase == "ready"]
+        found = [each for each in map(patient.known, [one.id for one in begun]) if each]
+        assert not [each.why for each in found if each.phase == "failed"]
+        running = [each for each in found if each.phase == "ready"]
         assert len(engine.containers) <= 2
         for each in running:
             served.add(each.wish.session)
@@ -340,6 +358,27 @@ def test_stopped_while_its_container_starts(desk: Desk, engine: Engine) -> None:
     assert not engine.containers and engine.stopped == [id] and desk.counts().free == 6
 
 
+def test_one_that_holds_who_asks_it_is_stopped_while_it_comes_up(
+    desk: Desk, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def alive(self: object) -> bool:
+        asked.set()
+        return answered.wait(30)
+
+    monkeypatch.setattr("tests.unit.parts_desk.Agent.alive", alive)
+    id = desk.start(wish()).id
+    assert asked.wait(10)
+    began = time.monotonic()
+    assert desk.stop(id).phase == "stopped" and time.monotonic() - began < 10
+    assert engine.stopped == [id] and desk.counts().free == 6
+    answered.set()
+    until(lambda: not desk.node.table.one(id).bringing)
+    assert desk.known(id).phase == "stopped" and desk.counts().free == 6  # type: ignore[union-attr]
+    assert engine.stopped == [id]
+
+
 # Pause
 
 
@@ -388,6 +427,9 @@ def test_the_idle_end_and_the_busy_do_not(tmp_path: Path, engine: Engine) -> Non
     phases = {each.wish.session: each.phase for each in desk.sessions()}
     assert phases == {"asked": "ready", "busy": "ready"}
     assert desk.known(ids[2]).why == "it was idle for 60 s"  # type: ignore[union-attr]
+    until(lambda: all(desk.node.table.one(id).gone.is_set() for id in ids[2:]))
+    desk.watch.look()
+    assert not desk.watch._asked, "of the ended ones nothing is kept"
     now[0] = 1118.0  # 58 s after it was asked for, 61 s after the other was busy
     engine.idle[ids[1]] = 61.0
     desk.watch.look()

@@ -143,6 +143,47 @@ def test_a_container_without_a_session_is_ended(tmp_path: Path, engine: Engine) 
     desk.close()
 
 
+def test_a_container_that_appears_later_than_its_heir_looked_is_ended(
+    tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a command that outlived the server which began it: it has no session, or one that was lost."""
+    lost = session("c" * 16, engine="podman")
+    records.write(tmp_path, lost)
+    desk = made(tmp_path, engine)
+    monkeypatch.setattr(desk.watch, "begin", lambda: None)
+    desk.recover()
+    until(lambda: desk.node.table.one(lost.id).gone.is_set())
+    mine = [desk.start(wish(name)).id for name in ("mine", "clearing")]
+    for name in ("mine", "clearing"):
+        reached(desk, name, "ready")
+    engine.stopped.clear()
+    engine.stuck.set()
+    desk.stop(mine[1])  # its engine does not end it now: that is known, and tried again
+    engine.containers |= {"d" * 16: "running", lost.id: "running"}
+    desk.watch.look()
+    engine.stuck.clear()
+    desk.watch.look()
+    until(lambda: set(engine.containers) == {mine[0]}, f"the end of {engine.containers}")
+    until(lambda: desk.counts().free == 5)
+    desk.watch.look()
+    assert sorted(engine.stopped) == sorted(["d" * 16, lost.id, mine[1]])
+    assert desk.known(mine[0]).phase == "ready"  # type: ignore[union-attr]
+    desk.close()
+
+
+def test_what_is_seen_once_without_a_session_may_be_on_its_way(tmp_path: Path, engine: Engine) -> None:
+    desk = made(tmp_path, engine)
+    engine.containers["d" * 16] = "running"
+    desk.watch.look()
+    del engine.containers["d" * 16]
+    desk.watch.look()
+    engine.containers["d" * 16] = "running"
+    desk.watch.look()
+    assert not engine.stopped
+    desk.close()
+    assert engine.stopped == ["d" * 16]
+
+
 @pytest.mark.parametrize(
     "state, why",
     [
