@@ -10,9 +10,7 @@ and commas in a path as punctuation.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from containers.engine import Bind
 from containers.mounts import mount_option
 from kit import shell
 from kit.errors import UsageError
+from runner.sandboxes import reached, wished
 from runner.sandboxes.nouns import Start
 
 LOG, ENV, PROFILE, CONFIG, SHM, WORKDIR = "log", "env", "seccomp.json", "apptainer", "shm", "workdir"
@@ -84,19 +83,26 @@ def argv(start: Start, where: Where) -> list[str]:
         words.append(f"--security=seccomp:{PROFILE}")
     if where.folder:
         words += ["--mount", mount_option(Bind(folder / WORKDIR, workdir(start)), "ro")]
-    if home := _variables(start).get("HOME"):
-        words.append(f"--home={home}")
+    if home := _variables(start).get(wished.HOME):  # of `A:B` the first would be a folder of the host
+        words.append(f"--home={wished.folder(home, wished.HOME)}")
     return [*words, *start.image.mount, start.image.reference, *command(start)]
 
 
 def command(start: Start) -> list[str]:
     """The server's, with an address and a port that are ours to say."""
     image = start.image
-    return [*image.entrypoint, *image.command, "--host", _bindable(start.address), "--port", str(start.port)]
+    return [
+        *image.entrypoint,
+        *image.command,
+        "--host",
+        reached.bindable(start.address),
+        "--port",
+        str(start.port),
+    ]
 
 
 def workdir(start: Start) -> str:
-    return posixpath.normpath(f"/{(start.workdir or start.image.workdir or '/').lstrip('/')}")
+    return wished.folder(start.workdir) if start.workdir else wished.normal(start.image.workdir or "/")
 
 
 def env_text(start: Start) -> str:
@@ -106,7 +112,7 @@ def env_text(start: Start) -> str:
         raise UsageError(
             f"apptainer passes no variable of the name {bad[0][:100]!r}", "use letters, digits and _"
         )
-    return "".join(f"{name}={shell.quote(value)}\n" for name, value in both.items() if name != "HOME")
+    return "".join(f"{name}={shell.quote(value)}\n" for name, value in both.items() if name != wished.HOME)
 
 
 def own_environment(start: Start, ours: dict[str, str]) -> dict[str, str]:
@@ -143,11 +149,3 @@ def profile() -> str:
 
 def _variables(start: Start) -> dict[str, str]:
     return {**start.env, **start.secret}
-
-
-def _bindable(address: str) -> str:
-    """An address to listen at: a name may be of several."""
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return "0.0.0.0"

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from kit import process, say, shell
 from kit.errors import NotFoundError, UsageError, VerifyError
 from runner.agent_client import Agent
-from runner.sandboxes import backend, bringing, held_port, here, images, places, records
+from runner.sandboxes import backend, bringing, held_port, here, images, places, records, wished
 from runner.sandboxes.backend import Backend
 from runner.sandboxes.host import Images
 from runner.sandboxes.nouns import KEY, Ready, Session, Start, Wish
@@ -40,6 +40,7 @@ def started(asked: Asked, folder: Path | None = None) -> Session:
 
     On failure, or when it is interrupted, nothing of it is left; the error has the end of its log.
     """
+    wished.demand(asked.wish)
     folder = folder or places.by_hand()
     if asked.wish.session:
         _demand_free(asked.wish.session, folder)
@@ -59,6 +60,7 @@ def started(asked: Asked, folder: Path | None = None) -> Session:
 def plan(asked: Asked) -> dict[str, Any]:
     """What would be started, for people and programs; nothing is asked of an engine. No variable's value."""
     settings, wish = asked.settings, asked.wish
+    wished.demand(wish)
     return {
         "image": wish.image,
         "engine": settings.engine or f"the first that works here of {', '.join(backend.FIRST)}",

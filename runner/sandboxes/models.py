@@ -5,17 +5,20 @@ The older client and the SDK's `APIRemoteWorkspace` read one record of a sandbox
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from runner.sandboxes import commands
+from runner.sandboxes import commands, wished
 from runner.sandboxes.host import Counts
 from runner.sandboxes.nouns import Phase, Pull, Session, Wish
 
 MOST = 1 << 20
 """Characters of a text that a client may send."""
+DEEPEST = 4096
+"""Characters of a path."""
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.~:@=+-]{0,199}$"
 IMAGE = r"^[A-Za-z0-9/._~][^\x00-\x1f\x7f]*$"
 TEXT = r"^[^\x00]*$"
@@ -25,13 +28,35 @@ LINE = r"""^(?:[^'"\\\x00]|\\[^\x00]|'[^'\x00]*'|"(?:[^"\\\x00]|\\[^\x00])*")*$"
 Line = Annotated[Text, WithJsonSchema({"type": "string", "maxLength": MOST, "pattern": LINE})]
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 Variable = Annotated[str, Field(pattern=VARIABLE)]
+
+
+def folder(said: str) -> str:
+    if len(said) > DEEPEST or not re.fullmatch(wished.FOLDER, said):
+        raise ValueError(wished.NO_FOLDER)
+    return said
+
+
+def variables(env: dict[str, str]) -> dict[str, str]:
+    if found := wished.wrong(env):
+        raise ValueError(found)
+    return env
+
+
+Folder = Annotated[
+    str,
+    AfterValidator(folder),
+    WithJsonSchema({"type": "string", "maxLength": DEEPEST, "pattern": wished.FOLDER}),
+]
+"""These two say in words what they miss, where a pattern would only be shown."""
 Environment = Annotated[
-    dict[Variable, Text],
+    dict[Variable, Annotated[str, Field(max_length=MOST)]],
+    AfterValidator(variables),
     WithJsonSchema(
         {
             "type": "object",
             "propertyNames": {"pattern": VARIABLE},
-            "additionalProperties": {"type": "string", "maxLength": MOST, "pattern": TEXT},
+            "properties": {wished.HOME: {"type": "string", "maxLength": MOST, "pattern": wished.FOLDER}},
+            "additionalProperties": {"type": "string", "maxLength": MOST, "pattern": wished.VALUE},
         }
     ),
 ]
@@ -62,8 +87,12 @@ class StartRequest(BaseModel):
     command: Line | list[Text] | None = Field(
         None, description="words, or one line of them; empty: the agent-server's own start"
     )
-    working_dir: Text | None = None
-    environment: Environment | None = None
+    working_dir: Folder | None = Field(
+        None, description="an absolute path in the sandbox, without `..` and colons; made if it is missing"
+    )
+    environment: Environment | None = Field(
+        None, description="no value has a line break; HOME is a path as working_dir is"
+    )
     run_as_user: Annotated[int, Field(ge=0, lt=1 << 32), BeforeValidator(whole)] | None = Field(
         None, description="not followed: a sandbox runs as the own user of its image"
     )
@@ -221,10 +250,11 @@ def pod(session: Session) -> Pod:
     return "failed"
 
 
-def listed(sessions: list[Session], counts: Counts) -> dict[str, Any]:
+def listed(records: list[Any], counts: Counts) -> dict[str, Any]:
+    """records: of the sandboxes, as `runtime` or already written."""
     return {
-        "total": len(sessions),
-        "runtimes": [runtime(each) for each in sessions],
+        "total": len(records),
+        "runtimes": records,
         "slots": counts.slots,
         "free": counts.free,
         "waiting": counts.waiting,

@@ -122,6 +122,20 @@ def test_a_session_is_begun_once(client: TestClient, desk: Desk) -> None:
     assert client.post("/start", json={"image": SDK["image"]}).json()["session_id"].startswith("sandbox-")
 
 
+@pytest.mark.parametrize(("more", "says"), [
+    ({"working_dir": "/etc:/../nosuch"}, "body.working_dir: Value error, expected an absolute path"),
+    ({"environment": {"HOME": "/etc:/x"}}, "HOME: expected an absolute path"),
+    ({"environment": {"PEM": "hid\nden"}}, "PEM: a line break"),
+])  # fmt: skip
+def test_what_no_engine_is_told_is_refused_with_a_word(
+    client: TestClient, desk: Desk, more: dict[str, Any], says: str
+) -> None:
+    answer = start(client, **more)
+    assert answer.status_code == 422 and answer.json()["error"] == "invalid"
+    assert says in answer.json()["detail"] and "hid" not in answer.text
+    assert not desk.sessions()
+
+
 def test_a_failed_one_tells_why_and_its_log(client: TestClient) -> None:
     id = start(client, image="no:1").json()["runtime_id"]
     for path in ("/sessions/agent-server-1", f"/runtime/{id}"):

@@ -83,7 +83,7 @@ def test_a_kept_entrypoint_a_user_a_folder_and_a_mount() -> None:
     for each in (
         "--user=1000",
         "--workdir=/work here",
-        "--volume=/work here",
+        "--mount=type=volume,destination=/work here",
         "--publish=[::1]:20001:60000/tcp",
     ):
         assert each in words
@@ -166,9 +166,9 @@ def test_a_folder_that_the_image_lacks_is_made(monkeypatch: pytest.MonkeyPatch, 
     told = Told(monkeypatch, bad('Error: workdir "/w" does not exist on container x'), GOOD, GOOD)
     engine = DockerSandboxes(Settings())
     engine.start(start(tmp_path, workdir="/w"))
-    assert "--volume=/w" in told.began[1]
+    assert "--mount=type=volume,destination=/w" in told.began[1]
     engine.start(start(tmp_path, workdir="/w"))
-    assert "--volume=/w" not in told.began[2]  # another image may have it
+    assert "--mount=type=volume,destination=/w" not in told.began[2]  # another image may have it
 
 
 @pytest.mark.parametrize(("text", "kind", "says"), [

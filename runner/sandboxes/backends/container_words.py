@@ -6,13 +6,15 @@ of the host but the agent's layer, and nothing of the server's environment.
 
 from __future__ import annotations
 
-import ipaddress
+import csv
+import io
 import re
 from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
 from kit.errors import UsageError
+from runner.sandboxes import reached, wished
 from runner.sandboxes.nouns import LABEL, PORT, Start
 
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID",
@@ -45,7 +47,7 @@ def run(start: Start, where: Where, limits: Collection[str]) -> list[str]:
     if start.image.mount:
         words += ["--security-opt=label=disable", *start.image.mount]  # SELinux: binds are not relabelled
     if where.own:
-        words.append(f"--publish={_bracketed(_bindable(start.address))}:{start.port}:{PORT}/tcp")
+        words.append(f"--publish={_bracketed(reached.bindable(start.address))}:{start.port}:{PORT}/tcp")
     else:
         words.append("--network=host")
     if "memory" in limits:  # with as much of swap as none
@@ -57,9 +59,10 @@ def run(start: Start, where: Where, limits: Collection[str]) -> list[str]:
     if start.image.user:
         words.append(f"--user={start.image.user}")
     if start.workdir:
-        words.append(f"--workdir={start.workdir}")
+        folder = wished.folder(start.workdir)
+        words.append(f"--workdir={folder}")
         if where.folder:
-            words.append(f"--volume={start.workdir}")
+            words.append(f"--mount={_volume(folder)}")
     if not start.image.entrypoint:
         words.append("--entrypoint=")
     return words
@@ -70,7 +73,7 @@ def image(start: Start, where: Where) -> list[str]:
 
     Without `--host` an agent-server may listen on its own loopback, where no published port reaches it.
     """
-    host, port = ("0.0.0.0", PORT) if where.own else (_bindable(start.address), start.port)
+    host, port = ("0.0.0.0", PORT) if where.own else (reached.bindable(start.address), start.port)
     return [start.image.reference, *start.image.command, "--host", host, "--port", str(port)]
 
 
@@ -86,12 +89,11 @@ def environment(start: Start, env_text: Callable[[dict[str, str]], str]) -> tupl
     return [f"--env={name}={both[name]}" for name in both if name not in carried], env_text(carried)
 
 
-def _bindable(address: str) -> str:
-    """An address to listen at: a name may be of several."""
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError:
-        return "0.0.0.0"
+def _volume(folder: str) -> str:
+    """One of the container's own at a folder. Never `--volume`, which reads `A:B` as a folder of the host."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(["type=volume", f"destination={folder}"])
+    return text.getvalue()
 
 
 def _bracketed(address: str) -> str:
