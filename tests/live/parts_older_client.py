@@ -20,7 +20,7 @@ class OlderClient:
     def __init__(self, url: str, key: str, session: str, image: str) -> None:
         self.api, self.sid, self.image = url, session, image
         self.headers = {"X-API-Key": key}
-        self.runtime_id = self.runtime_url = ""
+        self.runtime_id = self.runtime_url = self.prefix = ""
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         answer = asked(method, f"{self.api}{path}", body, headers=self.headers)
@@ -44,8 +44,7 @@ class OlderClient:
 
     def build_runtime(self) -> None:
         """With an image that was made before: only whether it is there is asked."""
-        prefix = self.send("GET", "/registry_prefix")["registry_prefix"]
-        assert isinstance(prefix.rstrip("/"), str)
+        self.prefix = self.send("GET", "/registry_prefix")["registry_prefix"].rstrip("/")
         found = self.send("GET", f"/image_exists?image={self.image}")
         if not found["exists"]:
             raise FileNotFoundError(f"Container image {self.image} does not exist")

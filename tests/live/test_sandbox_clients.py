@@ -20,13 +20,14 @@ from tests.live.parts_slurm_daemons import until
 from tests.live.parts_users import User
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+PREFIX = "registry.example/bases/"
 
 
 @pytest.fixture(scope="module")
 def podman(private_storage: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Tells who comes when all is taken to come again."""
     state = tmp_path_factory.mktemp("it's a server") / "state"
-    with serving(state, engine="podman", slots=4, cpus=1, memory=1024) as made:
+    with serving(state, engine="podman", slots=4, cpus=1, memory=1024, prefix=PREFIX) as made:
         yield made
     assert containers() == []
 
@@ -108,6 +109,7 @@ def test_the_sdks_workspace_under_apptainer(
 
 def test_the_sdk_is_told_what_is_wrong(sdk: Sdk, podman: Server, registry_host: str) -> None:
     """At once, and not after the time that it would wait."""
+    assert sdk("answer = 1") == 1  # it has been imported
     began = time.monotonic()
     given = {"url": podman.url, "image": f"{registry_host}/nobody/made-this:1", "session": "missing"}
     with pytest.raises(SdkError, match=r"Runtime failed.*\n.*nobody/made-this"):
@@ -139,6 +141,7 @@ def test_the_older_clients_requests(podman: Server, standin: str) -> None:
     client = OlderClient(podman.url, podman.key, "older", standin)
     assert not client.check_existing_runtime()
     client.build_runtime()
+    assert client.prefix == PREFIX.rstrip("/")
     client.start_runtime(
         ["/openhands/micromamba/bin/micromamba", "run", "-n", "openhands", "poetry", "run", "python", "-u",
          "-m", "openhands.runtime.action_execution_server", "60000", "--working-dir", "/workspace",
