@@ -14,12 +14,13 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
-from msgspec import Struct, json
+from msgspec import Struct
 
 from kit.errors import NotFoundError, SlipworksError
 from runner.sandboxes import models, problems
 from runner.sandboxes.auth import HEADER, App, Locked
 from runner.sandboxes.host import Host
+from runner.sandboxes.listing import Listing
 from runner.sandboxes.models import Problem
 from runner.sandboxes.nouns import Session
 
@@ -52,7 +53,7 @@ def unlocked(serving: Served) -> FastAPI:
     made = FastAPI(title="slipworks sandboxes", version="1", docs_url=None, redoc_url=None,
                    description=__doc__, exception_handlers=problems.HANDLERS)  # fmt: skip
     made.state.served = serving
-    made.state.slow = CapacityLimiter(AT_ONCE)
+    made.state.slow, made.state.listing = CapacityLimiter(AT_ONCE), Listing()
     made.add_api_route("/health", health, response_model=models.Health, methods=["GET"])
     made.include_router(routes())
     made.include_router(older.routes())
@@ -121,11 +122,9 @@ async def session(request: Request, session_id: str) -> Response:
 
 async def listed(request: Request) -> Response:
     """Those that live, the oldest first."""
-    return Response(await quickly(_listed, served(request).host), media_type="application/json")
-
-
-def _listed(host: Host) -> bytes:
-    return json.encode(models.listed(host.sessions(), host.counts()))
+    host, listing = served(request).host, request.app.state.listing
+    raw = await quickly(lambda: listing.written(host.sessions(), host.counts()))
+    return Response(raw, media_type="application/json")
 
 
 async def told(request: Request, found: Session) -> Response:
