@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kit import process
-from runner.sandboxes.written import nameless
+from runner.sandboxes.written import counting, nameless
 
-LONGEST = 300.0  # seconds for a `du`
+LONGEST = 300.0  # seconds in which what a sandbox wrote is removed
 ENTER = r"""
 _pid=$1 _term=$TERM; shift
 eval "$(tr '\n\0' '\1\n' </proc/$_pid/environ |
@@ -42,15 +42,17 @@ class Namespace:
         ]  # fmt: skip
 
     def written(self, folder: Path, servers: Iterable[int]) -> int | None:
-        """Bytes on disk below a folder, and of files that have no name any more; None: not known now."""
+        """Bytes on disk below a folder, and of files that have no name any more; None: not known now.
+        TimeoutError where they are too many to count."""
         argv = ["du", "--summarize", "--block-size=1", "--one-file-system", "--", str(folder)]
-        done = self._run(argv, "measure a sandbox")
+        done = counting(self._inside(argv), keep=self._kept)
         number = done.out.split("\t")[0]
         return int(number) + nameless(servers) if number.isdecimal() else None
 
     def remove(self, paths: Iterable[Path]) -> None:
         argv = ["rm", "-rf", "--one-file-system", "--", *map(str, paths)]
-        self._run(argv, "remove what a sandbox wrote")
+        inside, keep = self._inside(argv), self._kept
+        process.run(inside, what="remove what a sandbox wrote", check=False, timeout=LONGEST, keep=keep)
 
     def close(self) -> None:
         """Idempotent."""
@@ -58,13 +60,16 @@ class Namespace:
         if held >= 0:
             os.close(held)
 
-    def _run(self, argv: Sequence[str], what: str) -> process.Result:
+    @property
+    def _kept(self) -> list[int]:
+        return [self._held] if self._held >= 0 else []
+
+    def _inside(self, argv: Sequence[str]) -> list[str]:
         """Within the namespace. By a descriptor of the command's own: a server lets no other process of its
         user look at its descriptors (PR_SET_DUMPABLE)."""
         if self._held < 0:
-            return process.run(argv, what=what, check=False, timeout=LONGEST)
-        enter = [str(_nsenter()), f"--user=/proc/self/fd/{self._held}", "--preserve-credentials", "--"]
-        return process.run([*enter, *argv], what=what, check=False, timeout=LONGEST, keep=[self._held])
+            return list(argv)
+        return [str(_nsenter()), f"--user=/proc/self/fd/{self._held}", "--preserve-credentials", "--", *argv]
 
 
 def _nsenter() -> Path:

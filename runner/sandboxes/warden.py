@@ -6,7 +6,6 @@ a control group would not allow; and a sandbox that passes it ends as a whole.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -14,16 +13,18 @@ from collections.abc import Callable, Collection
 from msgspec import Struct
 
 from kit import say
-from kit.errors import SlipworksError
 from runner.sandboxes import processes
 from runner.sandboxes.nouns import Limits, Use
 
 PACE = 1.0  # seconds between two looks at processes
 DISK_PACE = 3.0  # and at what was written
-SHARES = {"processes": 20, "disk": 5}
+SHARE, DISK_SHARE = 20, 5
 """A look that takes long is repeated after so many times as long; one at a disk waits for it as a rule."""
+LONGEST_PAUSE = 60.0  # seconds between two looks at a disk, however long they take
+UNKNOWN = 5  # looks in a row that tell nothing, after which it is said
 Measure = Callable[[], int | None]
-"""Bytes that a sandbox has written; None: not known now."""
+"""Bytes that a sandbox has written; None: not known now. TimeoutError: so many files that to count them took
+longer than it may, which is more than any disk of a sandbox."""
 
 
 class _Watched(Struct, frozen=True, kw_only=True):
@@ -42,14 +43,15 @@ class _Watched(Struct, frozen=True, kw_only=True):
 
 
 class Warden:
-    """Watches sandboxes from threads of its own, which end with the last of them. Any thread may call it.
+    """Watches sandboxes from threads of its own: one looks at the processes of all, and each disk has one for
+    itself, so that none waits for another's many files. Any thread may call it; all end with what they watch.
 
     end(id)  the engine's way to kill one, where a signal is not allowed to us.
     """
 
     def __init__(self, end: Callable[[str], None], pace: float = PACE, disk_pace: float = DISK_PACE) -> None:
         self._end = end
-        self._paces: dict[str, float] = {"processes": pace, "disk": disk_pace}
+        self._pace, self._disk_pace = pace, disk_pace
         self._watched: dict[str, _Watched] = {}
         self._why: dict[str, str] = {}
         self._disk: dict[str, int] = {}
@@ -70,10 +72,10 @@ class Warden:
         with self._lock:
             self._why.pop(id, None)
             self._watched[id] = one
-            if one.by_processes and one.namespace:
-                self._begin("processes", self._look_at_processes)
+            if one.by_processes and one.namespace and "processes" not in self._threads:
+                self._begin("processes", self._go)
             if disk and "disk" not in one.held:
-                self._begin("disk", self._look_at_disks)
+                self._begin(f"disk {id}", lambda: self._measure(one, disk))
             self._woken.notify_all()
 
     def forget(self, id: str) -> None:
@@ -99,27 +101,64 @@ class Warden:
 
     # Threads
 
-    def _begin(self, name: str, look: Callable[[], None]) -> None:
-        if name not in self._threads:
-            work = threading.Thread(target=self._go, args=(name, look), name=f"warden: {name}", daemon=True)
-            self._threads[name] = work
-            work.start()
+    def _begin(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(target=work, name=f"warden: {name}", daemon=True)
+        self._threads[name] = thread
+        thread.start()
 
-    def _go(self, name: str, look: Callable[[], None]) -> None:
+    def _go(self) -> None:
+        """Looks at the processes of all, while there are any."""
         while True:
             began = time.monotonic()
             try:
-                look()
+                self._look_at_processes()
             except Exception as failure:  # what watches goes on, whatever becomes of one look
                 say.once(f"note: a look at sandboxes failed: {type(failure).__name__}: {failure}")
-            pace = max(self._paces[name], SHARES[name] * (time.monotonic() - began))
+            pace = max(self._pace, SHARE * (time.monotonic() - began))
             with self._lock:
-                end = time.monotonic() + pace
-                while self._watched and (left := end - time.monotonic()) > 0:
-                    self._woken.wait(left)
+                self._woken.wait_for(lambda: not self._watched, pace)
                 if not self._watched:
-                    del self._threads[name]
+                    del self._threads["processes"]
                     return
+
+    def _measure(self, one: _Watched, disk: Measure) -> None:
+        """Looks at one disk, while it is watched."""
+        unknown = 0
+        while self._goes_on(one):
+            began = time.monotonic()
+            try:
+                why = self._look_at_disk(one, disk)
+            except Exception as failure:  # it may end just now; and what watches goes on
+                why = f"{type(failure).__name__}: {failure}"
+            unknown = unknown + 1 if why else 0
+            if unknown == UNKNOWN and self._goes_on(one) and processes.namespace(one.pid) == one.namespace:
+                say.once(f"note: what the sandbox {one.id} writes is not known, so not limited: {why}")
+            pace = max(self._disk_pace, min(LONGEST_PAUSE, DISK_SHARE * (time.monotonic() - began)))
+            with self._lock:
+                self._woken.wait_for(lambda: not self._goes_on(one), pace)
+        with self._lock:
+            if self._threads.get(f"disk {one.id}") is threading.current_thread():
+                del self._threads[f"disk {one.id}"]
+
+    def _goes_on(self, one: _Watched) -> bool:
+        return self._watched.get(one.id) is one and one.id not in self._why
+
+    def _look_at_disk(self, one: _Watched, disk: Measure) -> str:
+        """Why nothing is known of it; empty: it is, and what has more than it may is ended."""
+        try:
+            used = disk()
+        except TimeoutError:
+            self._finish(one, "it had so many files that counting them took too long, which counts as more "
+                              f"than its {_size(one.limits.disk)} of disk")  # fmt: skip
+            return ""
+        if used is None:
+            return "nothing was told"
+        with self._lock:
+            if self._watched.get(one.id) is one:
+                self._disk[one.id] = used
+        if used > one.limits.disk:
+            self._finish(one, f"it had more than its {_size(one.limits.disk)} of disk: {_size(used)}")
+        return ""
 
     def _look_at_processes(self) -> None:
         with self._lock:
@@ -131,21 +170,6 @@ class Warden:
                 self._finish(one, why)
             elif one.limits.cpus and "cpus" not in one.held:
                 processes.pin(found, one.limits.cpus)
-
-    def _look_at_disks(self) -> None:
-        with self._lock:
-            some = [each for each in self._watched.values() if each.disk and "disk" not in each.held]
-        for one in some:
-            used = None
-            with contextlib.suppress(SlipworksError, OSError):  # it may end just now
-                used = one.disk() if one.disk else None
-            if used is None:
-                continue
-            with self._lock:
-                if self._watched.get(one.id) is one:
-                    self._disk[one.id] = used
-            if used > one.limits.disk:
-                self._finish(one, f"it had more than its {_size(one.limits.disk)} of disk: {_size(used)}")
 
     def _finish(self, one: _Watched, why: str) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ engine keeps for it, and by the open files that have no name any more."""
 from __future__ import annotations
 
 import stat
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ from kit import process
 from runner.sandboxes import processes
 from runner.sandboxes.warden import Measure
 
-LONGEST = 300.0  # seconds for a `du`
+LONGEST = 60.0  # seconds in which what a sandbox wrote must be counted
+
+
+def counting(argv: Sequence[str], *, keep: Sequence[int] = ()) -> process.Result:
+    """Runs a command that counts what a sandbox wrote. TimeoutError where it takes too long; by `timeout`,
+    which ends what the command began, too."""
+    began = time.monotonic()
+    within = ["timeout", "--kill-after=5", f"{LONGEST:g}", *argv]
+    done = process.run(within, what="measure a sandbox", check=False, timeout=LONGEST + 30, keep=keep)
+    if done.code in (124, 137) and time.monotonic() - began >= LONGEST:
+        raise TimeoutError(f"it was not counted in {LONGEST:g} s")
+    return done
 
 
 def written(told: dict[str, Any], pid: int, inside: Callable[[Sequence[str]], list[str]]) -> Measure:
@@ -70,9 +82,9 @@ def nameless(pids: Iterable[int]) -> int:
 def _du(inside: Callable[[Sequence[str]], list[str]], folders: Sequence[str]) -> int | None:
     """What lies on other file systems is not counted: the merged views of overlays, /proc, shared memory."""
     argv = ["du", "--summarize", "--total", "--block-size=1", "--one-file-system", "--", *folders]
-    done = process.run(argv, what="measure a sandbox", check=False, timeout=LONGEST)
+    done = counting(argv)
     if done.code and inside(argv) != argv:  # another user's inside, which costs a process of the engine more
-        done = process.run(inside(argv), what="measure a sandbox", check=False, timeout=LONGEST)
+        done = counting(inside(argv))
     last = done.out.splitlines()[-1:] or [""]
     number = last[0].split("\t")[0]
     return int(number) if number.isdecimal() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
@@ -128,6 +129,70 @@ def test_what_was_written_is_measured_and_ended(node: Node, watching: Warden) ->
     node.until(lambda: bool(node.ended))
     assert watching.why("a") == "it had more than its 50 MB of disk: 51 MB"
     assert watching.use("a").disk == 51 << 20
+
+
+def test_one_with_very_many_files_is_ended_and_keeps_no_other_from_being_looked_at(
+    node: Node, watching: Warden
+) -> None:
+    counted, looks, over = threading.Event(), threading.Semaphore(0), threading.Event()
+
+    def never() -> int:
+        counted.set()
+        over.wait(10)
+        raise TimeoutError("so many files")
+
+    def other() -> int:
+        looks.release()
+        return 51 << 20 if over.is_set() else 0
+
+    watching.watch("a", 7, LIMITS, ALL, never)
+    assert counted.wait(10)
+    watching.watch("b", 8, LIMITS, ALL, other)
+    for _ in range(3):
+        assert looks.acquire(timeout=10)  # while the first is still being counted
+    assert not node.ended
+    over.set()
+    node.until(lambda: sorted(node.ended) == [7, 8])
+    assert watching.why("a") == ("it had so many files that counting them took too long, which counts as "
+                                 "more than its 50 MB of disk")  # fmt: skip
+    assert watching.why("b") == "it had more than its 50 MB of disk: 51 MB"
+
+
+def test_a_disk_that_tells_nothing_is_said_once(
+    node: Node, watching: Warden, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = threading.Semaphore(0)
+
+    def nothing() -> None:
+        looks.release()
+
+    watching.watch("a", 7, LIMITS, ALL, nothing)
+    for _ in range(3 * warden.UNKNOWN):
+        assert looks.acquire(timeout=10)
+    watching.forget("a")
+    assert capsys.readouterr().err.count("what the sandbox a writes is not known, so not limited") == 1
+    assert not node.ended
+
+
+def runs(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_what_is_not_counted_in_time_is_told_and_nothing_of_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(written, "LONGEST", 0.3)
+    pid = tmp_path / "pid"
+    with pytest.raises(TimeoutError):
+        written.counting(["sh", "-c", f"sleep 60 & echo $! >{pid}; wait"])
+    end = time.monotonic() + 10
+    while runs(int(pid.read_text())) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not runs(int(pid.read_text()))
+    assert written.counting(["sh", "-c", "exit 124"]).code == 124  # at once: its own
 
 
 def test_the_engine_ends_what_may_not_be_signalled(node: Node) -> None:

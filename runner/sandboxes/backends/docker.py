@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from containers.engines.docker import Docker
-from kit import process
 from runner.sandboxes.backends.containers import Containers
 from runner.sandboxes.nouns import Start
 from runner.sandboxes.settings import Settings
 from runner.sandboxes.warden import Measure
-from runner.sandboxes.written import LONGEST
+from runner.sandboxes.written import counting
 
 LOG = "16m"
 GROUPS = {"CPUSet": "cpus", "MemoryLimit": "memory", "PidsLimit": "pids"}
@@ -59,7 +58,7 @@ class DockerSandboxes(Containers):
         argv = [*self.program(), "inspect", "--size", "--format={{.SizeRw}}", str(told.get("Id"))]
 
         def asked() -> int | None:
-            done = process.run(argv, what="measure a sandbox", check=False, timeout=LONGEST)
+            done = counting(argv)
             return int(done.out) if done.code == 0 and done.out.strip().isdecimal() else None
 
         return asked
