@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Sequence
 from pathlib import Path
@@ -160,6 +161,59 @@ def test_a_port_that_is_published_nowhere_is_no_network(
     engine.start(start(tmp_path))
     engine.stop(ID)
     assert "--network=host" in told.began[1] and "--network=host" not in told.began[0]
+
+
+PUBLISHED = (
+    '[{"State": {"Pid": 4194305}, "NetworkSettings": {"Ports": {"60000/tcp": [{"HostPort": "20001"}]}}}]'
+)
+
+
+@pytest.mark.parametrize("told_of", ["docker: network bridge not found", "cgroup: no memory"])
+def test_an_error_of_a_moment_takes_no_isolation_away(
+    told_of: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once a container had it, a failure is that sandbox's own; and the next one has it again."""
+    told = Told(monkeypatch, GOOD, bad(told_of), GOOD)
+    told.inspected = PUBLISHED
+    engine = DockerSandboxes(Settings())
+    engine.start(start(tmp_path))
+    with pytest.raises(VerifyError, match=told_of.split(":")[0]):
+        engine.start(start(tmp_path))
+    engine.start(start(tmp_path))
+    engine.stop(ID)
+    assert len(told.began) == 3
+    for each in told.began:
+        assert "--network=host" not in each and "--memory=1073741824" in each
+    assert engine.enforced()["network"] == "own"
+
+
+def test_who_began_with_less_than_another_got_begins_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two at once: the first is refused a network for a moment, the second gets one meanwhile."""
+    told = Told(monkeypatch, bad("docker: network bridge not found"), GOOD, GOOD)
+    told.inspected = PUBLISHED
+    engine = DockerSandboxes(Settings())
+    other = engine._other
+
+    def meanwhile(where: Where, asked: Start, text: str) -> Where | None:
+        found = other(where, asked, text)
+        assert engine._settled(Where(), json.loads(PUBLISHED)[0])
+        return found
+
+    monkeypatch.setattr(engine, "_other", meanwhile)
+    engine.start(start(tmp_path))
+    engine.stop(ID)
+    assert ["--network=host" in each for each in told.began] == [False, True, False]
+
+
+def test_one_that_ended_at_once_proves_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its ports are gone, whether or not it ever had one of the host's."""
+    told = Told(monkeypatch, GOOD, bad("docker: network bridge not found"), GOOD)
+    engine = DockerSandboxes(Settings())
+    engine.start(start(tmp_path))
+    engine.start(start(tmp_path))
+    assert "--network=host" in told.began[2]
 
 
 def test_a_folder_that_the_image_lacks_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,23 +1,23 @@
 """What podman and docker do for sandboxes in the same words; podman.py and docker.py say where they differ.
 
-Found out by the first containers, and kept: whether the engine can give a network of its own here, and which
-limits its control groups really hold. What they do not is watched by a warden of ours.
+Found out by the first containers, and kept once one has begun: whether the engine can give a network of its
+own here, and which limits its control groups really hold. What they do not is watched by a warden of ours.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from containers import complaints
 from kit import process, say
-from kit.errors import HostError, NotFoundError, SlipworksError, UnsupportedError, VerifyError
+from kit.errors import HostError, NotFoundError, SlipworksError, UnsupportedError
 from runner.sandboxes import held_limits, processes
 from runner.sandboxes.backend import State
-from runner.sandboxes.backends import container_words
+from runner.sandboxes.backends import container_words, refusals
 from runner.sandboxes.backends.container_words import Where
 from runner.sandboxes.nouns import LABEL, Limits, Start, Use
 from runner.sandboxes.settings import Settings
@@ -26,16 +26,6 @@ from runner.sandboxes.written import written
 
 ASKED = 60.0  # seconds for a question
 BEGUN = 600.0  # and for a start: storage without overlay copies the image
-NO_NETWORK = re.compile(
-    r"netavark:|slirp4netns failed|pasta failed|network bridge not found|iptables failed|setting up network"
-    r"|could not find network|/dev/net/tun|rootlessport|failed to create endpoint",
-    re.IGNORECASE,
-)
-NO_GROUPS = re.compile(r"cgroup", re.IGNORECASE)
-NO_FOLDER = re.compile(r"workdir .* does not exist", re.IGNORECASE)
-NO_IMAGE = re.compile(r"image not known|no such image|unable to find image", re.IGNORECASE)
-GONE = re.compile(r"no such container|no container with name", re.IGNORECASE)
-TAKEN = re.compile(r"address already in use|port is already allocated", re.IGNORECASE)
 
 
 class Containers:
@@ -46,7 +36,9 @@ class Containers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._own = settings.network == "own"
+        self._settling = threading.Lock()
         self._groups = True  # whether control groups are asked for limits
+        self._proved: set[str] = set()  # "own", "groups": that a container of ours had it here
         self._held: frozenset[str] | None = None
         self._warden = Warden(self._kill)
 
@@ -89,7 +81,7 @@ class Containers:
         """What the engine answers. NotFoundError for a container that is not there."""
         done = process.run([*self.program(), *words], what=what, check=False, timeout=ASKED)
         told = done.out + done.err
-        if done.code and GONE.search(told):
+        if done.code and refusals.GONE.search(told):
             raise NotFoundError(f"could not {what}: there is no such container")
         if done.code:
             raise complaints.explain(what, told, None, error=HostError)
@@ -225,27 +217,53 @@ class Containers:
             told = done.out + done.err
             if done.code == 0:
                 found = self._inspected(start.id)
-                if not where.own or _reached(found):
-                    self._own, self._groups = self._own and where.own, self._groups and where.groups
+                if where.own and not _reached(found):  # docker without a bridge
+                    told = "setting up network: its port is published nowhere"
+                elif self._settled(where, found):
                     return found
-                told = "setting up network: its port is published nowhere"  # docker without a bridge
+                else:  # it lacks what another got meanwhile: the error was one of a moment
+                    self._remove(start.name, 0.0)
+                    where = Where(own=self._own, groups=self._groups, folder=where.folder)
+                    continue
             log = self.logs(start.id, process.TAIL)
             self._remove(start.name, 0.0)
             changed = self._other(where, start, told)
             if changed is None:
-                raise _failure(start, told, log, done.code)
+                raise refusals.failure(start, told, log, done.code)
             where = changed
 
+    def _settled(self, where: Where, told: dict[str, Any]) -> bool:
+        """Keeps what a container began with: what one had, this host gives, and all later ones have it, too.
+        False of one that has less than that."""
+        had = {"own"} if where.own and _published(told) else set()
+        had |= {"groups"} if where.groups else set()
+        with self._settling:
+            if ("own" in self._proved and not where.own) or ("groups" in self._proved and not where.groups):
+                return False
+            self._proved |= had
+            self._own = "own" in self._proved or (self._own and where.own)
+            self._groups = "groups" in self._proved or (self._groups and where.groups)
+            return True
+
     def _other(self, where: Where, start: Start, told: str) -> Where | None:
-        """What to ask for instead, where the engine refused for a reason that can be lived with."""
-        if where.own and NO_NETWORK.search(told) and not TAKEN.search(told):
+        """What to ask for instead, where the engine refused for a reason that can be lived with: while no
+        container of ours had it yet. Later it is an error of the moment."""
+        if (
+            where.own
+            and "own" not in self._proved
+            and refusals.NO_NETWORK.search(told)
+            and not refusals.TAKEN.search(told)
+        ):
             say.once(f"note: {self.name} gives no network of its own here, sandboxes share the host's: "
-                     f"{_line(told)}")  # fmt: skip
+                     f"{refusals.line(told)}")  # fmt: skip
             return Where(own=False, groups=where.groups, folder=where.folder)
-        if where.groups and self.controllers() and NO_GROUPS.search(told):
-            say.once(f"note: {self.name} has no control groups here, limits are watched: {_line(told)}")
+        no_groups = where.groups and "groups" not in self._proved and refusals.NO_GROUPS.search(told)
+        if no_groups and self.controllers():
+            say.once(
+                f"note: {self.name} has no control groups here, limits are watched: {refusals.line(told)}"
+            )
             return Where(own=where.own, groups=False, folder=where.folder)
-        if start.workdir and not where.folder and NO_FOLDER.search(told):
+        if start.workdir and not where.folder and refusals.NO_FOLDER.search(told):
             return Where(own=where.own, groups=where.groups, folder=True)
         return None
 
@@ -273,7 +291,7 @@ class Containers:
                 [*self.program(), *words, name], what=f"end {name}", check=False, timeout=ASKED + grace
             )
         told = done.out + done.err
-        if done.code and not GONE.search(told):
+        if done.code and not refusals.GONE.search(told):
             raise complaints.explain(f"remove {name}", told, None, error=HostError)
 
 
@@ -285,25 +303,12 @@ def _state(told: str, pid: int) -> State:
 
 def _reached(told: dict[str, Any]) -> bool:
     """Whether a port of the container is one of the host's; true of one that has ended already."""
-    ports = (told.get("NetworkSettings") or {}).get("Ports") or {}
-    return any(ports.values()) or not (told.get("State") or {}).get("Pid")
+    return _published(told) or not (told.get("State") or {}).get("Pid")
+
+
+def _published(told: dict[str, Any]) -> bool:
+    return any(((told.get("NetworkSettings") or {}).get("Ports") or {}).values())
 
 
 def _name(id: str) -> str:
     return f"slipworks-{id}"
-
-
-def _line(told: str) -> str:
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    found = next((line for line in lines if NO_NETWORK.search(line) or NO_GROUPS.search(line)), "")
-    return (found or (lines[-1] if lines else "no word"))[:300]
-
-
-def _failure(start: Start, told: str, log: str, code: int) -> SlipworksError:
-    what = f"start {start.image.reference}"
-    if NO_IMAGE.search(told):
-        return NotFoundError(f"could not {what}: the engine has no such image: {_line(told)}")
-    if TAKEN.search(told):
-        return HostError(f"could not {what}: port {start.port} was taken just now", "ss -ltnp")
-    return complaints.explain(what, f"{log}\n{told}".strip(), start.image.reference, error=VerifyError,
-                              code=code)  # fmt: skip
