@@ -16,6 +16,7 @@ from runner.sandboxes.nouns import Limits, Phase, Ready, Session, Start, Use, Wi
 from runner.sandboxes.settings import Settings
 
 WITHIN = 10.0  # seconds for what takes milliseconds
+PATIENCE = 30.0  # seconds for what several threads do one after the other
 
 
 class Engine:
@@ -155,7 +156,7 @@ def wish(session: str = "one", image: str = "image", **more: Any) -> Wish:
 
 def until(true: Callable[[], object], what: str = "it") -> None:
     """Waits for what another thread does."""
-    end = time.monotonic() + WITHIN
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end, f"{what} did not happen"
         time.sleep(0.005)

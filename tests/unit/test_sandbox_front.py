@@ -134,7 +134,7 @@ def test_a_front_that_begins_again_finds_all(began: Began, nodes: list[Place]) -
 
 
 def test_a_silent_node_loses_its_own_alone(began: Began, nodes: list[Place]) -> None:
-    front = began(silence=5.0)
+    front = began(silence=3.0)
     held = [front.start(wish(f"s{n}")) for n in range(6)]
     gone = of(nodes[1])
     nodes[1].down()
@@ -159,7 +159,7 @@ def test_a_silent_node_loses_its_own_alone(began: Began, nodes: list[Place]) -> 
 def test_what_was_stopped_while_its_node_was_silent_is_ended_when_it_is_back(
     began: Began, nodes: list[Place]
 ) -> None:
-    front = began(silence=0.0)
+    front = began(silence=1.0)
     session = front.start(wish())
     (node,) = (each for each in nodes if of(each))
     node.down()
