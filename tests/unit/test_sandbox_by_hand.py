@@ -53,6 +53,7 @@ class Engine:
         self.states: dict[str, backend.State] = {}
         self.pages: dict[str, ThreadingHTTPServer] = {}
         self.mute = self.dead = False
+        self.graces: list[float] = []
         self.watched: tuple[str, ...] = ()
 
     def end(self, id: str) -> None:
@@ -94,6 +95,7 @@ class Backend:
     def resume(self, id: str) -> None: ...
 
     def stop(self, id: str, grace: float = 10.0) -> None:
+        self.engine.graces.append(grace)
         self.engine.end(id)
         self.engine.states.pop(id, None)
 
@@ -385,7 +387,9 @@ def test_what_a_killed_server_left_goes_with_all(type_: Type, engine: Engine, tm
     assert code == 0 and {each["id"][0]: each["state"] for each in json.loads(out)} == {
         "a": "ready", "b": "left", "c": "left"
     }  # fmt: skip
-    assert type_("stop", "--all", *given)[0] == 0
+    engine.graces.clear()
+    assert type_("stop", "--all", "--grace", "1", *given)[0] == 0
+    assert set(engine.graces) == {1.0}, "a job's node has little time at its end"
     assert engine.states == {} and {each.phase for each in records.read(tmp_path)} == {"stopped"}
 
 
