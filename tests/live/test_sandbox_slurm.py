@@ -53,6 +53,19 @@ def agent(login: Login, standin: str) -> str:
     return standin
 
 
+SPY = "; ".join(
+    [
+        "env; cat /proc/*/environ /proc/*/cmdline | tr '\\0' '\\n'",
+        'ls -laR /root /home /run /tmp /slipworks-run "$RUNS"',
+        'cat /tmp/slipworks-*/key "$RUNS"/*/attempt-*/sandboxes/key',
+        'for it in /proc/[0-9]*/root; do cat $it/tmp/slipworks-*/key "$it$RUNS"/*/attempt-*/*/key; done',
+        "find / -path /proc -prune -o -path /sys -prune -o -type f -size -64k -print >/tmp/files",
+        "grep -v ^/tmp/ /tmp/files | xargs cat",
+        "wget -T 5 -q -O - $SERVER/list",
+        "echo THE END",
+    ]
+)
+"""Of a sandbox that looks for its server's key: wherever on these nodes it is, which have one /tmp."""
 TRAINING = """
 import json, os, time, urllib.error, urllib.request
 
@@ -70,7 +83,7 @@ def ask(path, body=None, key=key, url=url):
 
 def wish(session):
     command = "/usr/local/bin/openhands-agent-server --port 60000"
-    spies = {"BEGIN": "env; cat /proc/*/environ; ls -a /"}
+    spies = {"BEGIN": os.environ["SPY"], "RUNS": os.environ["RUNS"], "SERVER": url}
     return {"image": image, "command": command, "working_dir": "/", "environment": spies,
             "session_id": session, "run_as_user": 10001, "resource_factor": 1}
 
@@ -94,7 +107,13 @@ urls, keys = ("SANDBOX_REMOTE_RUNTIME_API_URL", "RUNTIME_API_URL"), ("ALLHANDS_A
 found["pairs"] = [[os.environ[each] == url for each in urls], [os.environ[each] == key for each in keys]]
 found["no_proxy"] = os.environ["no_proxy"]
 found["url"] = url
-telling = urllib.request.urlopen(session["url"] + "/told", timeout=60).read().decode()
+until, telling = time.monotonic() + 100, ""
+while "THE END" not in telling and time.monotonic() < until:
+    try:  # it is there once all is said
+        telling = urllib.request.urlopen(session["url"] + "/told", timeout=60).read().decode(errors="replace")
+    except urllib.error.HTTPError as missing:
+        time.sleep(0.2)
+found["spied"] = "THE END" in telling and "OH_SESSION_API_KEYS_0=" + session["session_api_key"] in telling
 found["secret"] = key in telling
 found["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
 print("found:", json.dumps(found), flush=True)
@@ -116,7 +135,7 @@ sandboxes:
   partition: cpu
   engine: {engine}
   server: {{cpus: 1, memory: 1024, slots: 1{more}}}
-env: {{IMAGE: "{image}", NAME: "{name}", CODE: "{code}", BOXES: "{nodes}"}}
+env: {env}
 binds: ["{place}:/training:ro"]
 run: [python3, /training/training.py]
 """
@@ -129,8 +148,10 @@ def begun(
     place = login.slurm.shared / "training"
     place.mkdir(exist_ok=True)
     (place / "training.py").write_text(TRAINING)
-    words = {"name": name, "image": image, "nodes": nodes, "engine": engine, "more": more}
-    return login.submit(JOB.format(code=7, place=place, **words), **env)
+    words = {"name": name, "nodes": nodes, "engine": engine, "more": more}
+    told = {"IMAGE": image, "NAME": name, "CODE": "7", "BOXES": str(nodes), "SPY": SPY}
+    told["RUNS"] = str(login.runs)
+    return login.submit(JOB.format(env=json.dumps(told), place=place, **words), **env)
 
 
 def found(told: Told, seconds: float = 120) -> dict[str, Any]:
@@ -163,11 +184,14 @@ def test_training_gets_its_sandboxes_from_the_other_partition(login: Login, agen
         got = found(told)
         assert got["health"] == 200 and got["gpus"] in ("0", "1", "2", "3"), got
         assert got["wrong"][0] == 401 and "X-API-Key" in got["wrong"][1], got
-        assert got["pairs"] == [[True, True], [True, True]] and got["secret"] is False
+        assert got["pairs"] == [[True, True], [True, True]]
+        assert got["spied"] and got["secret"] is False
         hosts = [str(urlsplit(each).hostname) for each in [got["url"], *got["at"]]]
         assert set(hosts) <= {*addresses} & {*got["no_proxy"].split(",")}, got
         assert len({*hosts[1:]}) == (2 if name == "ends" else 1), "on each node a slot was free"
         assert told.folder.script.read_text().count("#SBATCH hetjob") == 1, name
+        keys = [each.read_text() for each in Path("/tmp").glob(f"slipworks-{told.jobs[0]}*/key")]
+        assert key_of(told) in keys, "where it was looked for"
         assert key_of(told) not in logs(told.folder) + told.folder.script.read_text()
     cluster.run("scontrol", "update", f"JobId={jobs['limited'].jobs[0]}", "EndTime=now+1")
     (jobs["ends"].folder.root / "go").touch()
@@ -235,7 +259,7 @@ def test_a_podman_without_root_serves_them_from_storage_of_the_jobs_own(
         got = found(told)
     finally:
         proxy.close()
-    assert got["secret"] is False and len(got["at"]) == 1, got
+    assert got["spied"] and got["secret"] is False and len(got["at"]) == 1, got
     assert list(Path("/tmp").glob(f"slipworks-podman-{told.jobs[0]}-*")), "beside no other job's"
     (told.folder.root / "go").touch()
     assert login.ended(told) == "FAILED" and login.code(told) == "7:0", logs(told.folder)
