@@ -151,7 +151,7 @@ def left(start: Start) -> list[str]:
 def test_a_sandbox_from_its_start_to_its_end(place: Place) -> None:
     def life() -> Start:
         with sandbox(place, 1) as (engine, start):
-            until(lambda: answers(start), "the sandbox to answer", 20, lambda: engine.logs(start.id))
+            until(lambda: answers(start), "the sandbox to answer", 60, lambda: engine.logs(start.id))
             assert engine.logs(start.id) == "begun\n"
             assert engine.states(STATE)[start.id] == "running" and start.id not in engine.states("other")
             found = engine.use(start.id)
@@ -221,7 +221,7 @@ def test_what_passes_a_watched_limit_is_ended(
 
 def test_one_that_ended_says_how_and_one_that_cannot_start_says_why(place: Place) -> None:
     def ends() -> tuple[str, list[str], str]:
-        with sandbox(place, 7, image=running(place, "echo so long; sleep 0.3; exit 5")) as (engine, start):
+        with sandbox(place, 7, image=running(place, "echo so long; sleep 3; exit 5")) as (engine, start):
             until(lambda: start.id not in engine.states(STATE), "its end", 30)
             assert "so long" in engine.logs(start.id)
             told = engine.why(start.id)
@@ -243,7 +243,7 @@ def test_a_server_after_a_killed_one_has_its_sandboxes_and_ends_them(place: Plac
 
     def again() -> tuple[str, str, str]:
         engine = ApptainerSandboxes(Settings())
-        until(lambda: answers(first) and answers(other), "both to answer", 20)
+        until(lambda: answers(first) and answers(other), "both to answer", 60)
         assert {first.id, other.id} <= set(engine.states(STATE))
         log, cwd = engine.logs(first.id), said(engine, first, "pwd; echo x >here; ls")
         engine.adopt(first.id, LIMITS, first.folder)
@@ -261,7 +261,7 @@ def test_of_one_whose_starter_was_killed_nothing_is_left(place: Place) -> None:
         with sandbox(place, 11) as (engine, start):
             starter = apptainer_found.every()[start.id].starter
             os.kill(starter, signal.SIGKILL)
-            until(lambda: engine.states(STATE).get(start.id) == "ended", "its end", 20)
+            until(lambda: engine.states(STATE).get(start.id) == "ended", "its end", 60)
             engine.stop(start.id)
         return start
 
@@ -278,7 +278,7 @@ def test_of_one_that_was_lost_with_its_server_nothing_is_left(place: Place) -> N
         found = apptainer_found.every()[start.id]
         for pid in (found.starter, *found.servers):
             os.kill(pid, signal.SIGKILL)
-        until(lambda: start.id not in apptainer_found.every(), "its end", 20)
+        until(lambda: start.id not in apptainer_found.every(), "its end", 60)
         ApptainerSandboxes(Settings()).stop(start.id)
         assert foreign_files.removed(Path(start.folder)) and not Path(start.folder).exists()
         assert foreign_files.removed(Path(start.folder))
@@ -289,12 +289,13 @@ def test_of_one_that_was_lost_with_its_server_nothing_is_left(place: Place) -> N
 def test_term_comes_first_and_kill_after_grace(place: Place) -> None:
     def deaf() -> tuple[str, str]:
         logs = []
-        for number, line in ((12, "trap 'echo heard; exit' TERM"), (13, "trap 'echo deaf' TERM")):
+        both = ((12, "trap 'echo heard; exit' TERM", 30.0), (13, "trap 'echo deaf' TERM", 4.0))
+        for number, line, grace in both:
             line += "; echo up; while :; do sleep 0.1; done"
             with sandbox(place, number, image=running(place, line)) as (engine, start):
                 log = Path(start.folder, apptainer_words.LOG)
-                until(partial(_has, log, "up\n"), "it to be up", 20)
-                engine.stop(start.id, 1.0)
+                until(partial(_has, log, "up\n"), "it to be up", 60)
+                engine.stop(start.id, grace)
                 logs.append(log.read_text())
                 assert start.id not in engine.states(STATE)
         return logs[0], logs[1]
@@ -312,6 +313,7 @@ def test_a_user_without_subordinate_ids_has_sandboxes_too(place: Place) -> None:
     need(os.geteuid() == 0, "only root can hide a file from others")
 
     def hidden() -> None:
+        os.setpgid(0, 0)
         ctypes.CDLL(None).unshare(0x20000)  # CLONE_NEWNS
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         for each in ("/etc/subuid", "/etc/subgid"):
@@ -321,14 +323,18 @@ def test_a_user_without_subordinate_ids_has_sandboxes_too(place: Place) -> None:
     def life() -> None:
         assert host.facts().subids == 0
         with sandbox(place, 15) as (engine, start):
-            until(lambda: answers(start), "the sandbox to answer", 20, lambda: engine.logs(start.id))
+            until(lambda: answers(start), "the sandbox to answer", 60, lambda: engine.logs(start.id))
             assert said(engine, start, CHANGE).startswith("0\n/testbed\noriginal\nchanged\n")
             engine.stop(start.id)
             assert left(start) == []
 
     child = multiprocessing.get_context("fork").Process(target=hidden)
     child.start()
-    child.join(90)
+    child.join(140)
+    for number in (signal.SIGINT, signal.SIGKILL):  # of the first it ends what it began
+        if child.exitcode is None:
+            os.killpg(child.pid or 0, number)
+            child.join(15)
     assert child.exitcode == 0
 
 
