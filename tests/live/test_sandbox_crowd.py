@@ -12,7 +12,7 @@ import pytest
 from tests.live.parts_sandbox_server import Server, asked, containers, gone, serving, wish
 from tests.live.parts_slurm_daemons import until
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 SLOTS, MANY = 6, 64
 
 
@@ -23,9 +23,11 @@ def served(server: Server, session: str, image: str, refused: list[float]) -> st
         if answer.status != 429:
             break
         refused.append(float(answer.headers["Retry-After"]))
-        assert 0 < refused[-1] < 60
+        assert 0 < refused[-1] <= 60
         time.sleep(refused[-1])  # as it is told
     found = answer.good
+    while server.ask("GET", f"/sessions/{session}").good["phase"] == "queued":
+        time.sleep(0.5)  # 64 who asked 20 times a second would measure nothing but that
     server.ready(session)
     assert asked("GET", f"{found['url']}/alive").good == {"status": "ok"}
     server.stop(found["runtime_id"])
@@ -41,7 +43,7 @@ def test_many_at_once_are_all_served(queue: int, private_storage: Path, standin:
 
         def watch() -> tuple[int, int]:
             most = waited = 0
-            while not done.wait(0.05):
+            while not done.wait(0.1):
                 found = server.ask("GET", "/list").good
                 assert found["slots"] == SLOTS
                 running = [each for each in found["runtimes"] if each["phase"] != "queued"]

@@ -29,11 +29,9 @@ def ended(server: Server, session: str) -> dict[str, Any]:
     return server.ask("GET", f"/sessions/{session}").good
 
 
-def test_idle_long_and_dead_ones_end_and_are_told(
-    private_storage: Path, standin: str, tmp_path: Path
-) -> None:
+def test_idle_and_dead_ones_end_and_are_told(private_storage: Path, standin: str, tmp_path: Path) -> None:
     """Each of its own cause; of the one that died with its log's end. Their slots are free again."""
-    with serving(tmp_path / "state", **SETTINGS, idle=5, longest=18) as server:
+    with serving(tmp_path / "state", **SETTINGS, idle=5) as server:
         urls = {name: server.start(name, standin, environment=each)["url"]
                 for name, each in {"busy": {}, "idle": IDLE, "dies": DIES}.items()}  # fmt: skip
         died = ended(server, "dies")
@@ -42,10 +40,20 @@ def test_idle_long_and_dead_ones_end_and_are_told(
         idle = ended(server, "idle")
         assert (idle["phase"], idle["why"]) == ("stopped", "it was idle for 5 s")
         assert asked("GET", f"{urls['busy']}/alive").status == 200
+        until(lambda: server.ask("GET", "/list").good["free"] == 3, "slots to be free", 30, server.said)
+        assert len(containers()) == 1 and gone(urls["idle"]) and gone(urls["dies"])
+        assert len(list((tmp_path / "state/sandboxes").iterdir())) == 1
+
+
+def test_one_that_is_busy_ends_at_its_longest_time(
+    private_storage: Path, standin: str, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "state", **SETTINGS, idle=0, longest=6) as server:
+        url = server.start("busy", standin)["url"]
         busy = ended(server, "busy")
-        assert (busy["phase"], busy["why"]) == ("stopped", "it lived for 18 s, the longest that is allowed")
+        assert (busy["phase"], busy["why"]) == ("stopped", "it lived for 6 s, the longest that is allowed")
         until(lambda: server.ask("GET", "/list").good["free"] == 4, "all slots to be free", 30, server.said)
-        assert containers() == [] and all(gone(each) for each in urls.values())
+        assert containers() == [] and gone(url)
         assert list((tmp_path / "state/sandboxes").iterdir()) == []
 
 
