@@ -32,6 +32,7 @@ from tests.live.needs import need
 from tests.live.parts_bases import busybox_tar
 from tests.live.parts_registry import free_port
 from tests.live.parts_roots import NATIVE
+from tests.live.parts_sandbox_harm import BOMB
 from tests.live.parts_slurm_daemons import until
 from tests.live.parts_users import User
 
@@ -40,9 +41,6 @@ IMAGE = "localhost/slipworks-test-sandbox:1"
 CPU = max(os.sched_getaffinity(0))
 LIMITS = Limits(cpus=(CPU,), memory=64 << 20, pids=40, disk=30 << 20)
 SERVE = 'echo begun; exec /bin/busybox httpd -f -p "$2:$4" -h /etc'
-BOMB = (
-    "while :; do sh -c 'while :; do sleep 60 & done'; done"  # a shell that cannot fork ends: another begins
-)
 FILL = "for n in 1 2 3 4 5; do dd if=/dev/zero of=/fill.$n bs=1M count=10; done; sleep 60"
 HIDE = "exec 7>/one 8>/two; rm /one /two; busybox dd if=/dev/zero bs=1M count=20 >&7; " \
        "busybox dd if=/dev/zero bs=1M count=20 >&8; sleep 60"  # fmt: skip
@@ -123,7 +121,7 @@ def answers(start: Start) -> bool:
 
 def test_a_sandbox_from_its_start_to_its_end(node: Node) -> None:
     def life() -> None:
-        with sandbox(node, 1, workdir="/made/for it") as (engine, start):
+        with sandbox(node, 1, workdir='/made/"for", it') as (engine, start):
             until(lambda: answers(start), "the sandbox to answer", 20, lambda: engine.logs(start.id))
             assert engine.states(start.state) == {start.id: "running"}
             assert engine.states("of another server") == {}
@@ -131,7 +129,8 @@ def test_a_sandbox_from_its_start_to_its_end(node: Node) -> None:
             assert not list(Path(start.folder).iterdir())  # the file that held the key is gone
 
             looked = said(engine, start, "env; pwd; cat /proc/1/status; cat /proc/1/limits")
-            for there in ("TOLD=a b", "LINES=1\n2", "SESSION=of this one", "/made/for it", "NoNewPrivs:\t1"):
+            for there in ("TOLD=a b", "LINES=1\n2", "SESSION=of this one", '/made/"for", it',
+                          "NoNewPrivs:\t1"):  # fmt: skip
                 assert there in looked, there
             assert "SECRET_OF_THE_SERVER" not in looked and "not-for-sandboxes" not in looked
             kept = int(next(line for line in looked.splitlines() if line.startswith("CapBnd")).split()[1], 16)
@@ -149,7 +148,7 @@ def test_a_sandbox_from_its_start_to_its_end(node: Node) -> None:
             engine.pause(start.id)  # one that is paused can be stopped
             began = time.monotonic()
             engine.stop(start.id, 1.0)
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 60
             assert engine.states(start.state) == {}
             assert not processes.belonging([left])[left]
             assert not answers(start)
