@@ -70,7 +70,8 @@ def test_sandboxes_that_mean_harm_do_none(strict: Server, standin: str) -> None:
     fill = strict.start("fill", standin, environment={"BEGIN": FILL})
     until(lambda: ended(strict, "fill", "disk"), "what fills the disk to fail", 60, strict.said)
     until(lambda: gone(fill["url"]), "the end of what filled the disk", 30)
-    bomb = strict.start("bomb", standin, environment={"BEGIN": BOMB})
+    # A little later than the stand-in's own processes, which it would keep from beginning.
+    bomb = strict.start("bomb", standin, environment={"BEGIN": f"sleep 1; {BOMB}"})
     held = strict.ask("GET", "/health").good["limits"]["pids"] != "watched"
     most: list[int] = []
 
