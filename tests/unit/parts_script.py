@@ -20,7 +20,7 @@ RANK = "@rank-0badcafe@"
 
 SRUN = """#!/bin/bash
 # One task a node, all on this machine. A TERM ends all of them, as srun's does.
-printf '%s\\0' "$@" >>"$RECORD/srun"
+{ flock 9; printf '%s\\0' "$@" >&9; } 9>>"$RECORD/srun" # bash writes line by line: two at once would mix
 [ ! -e "$RECORD/no-srun" ] || exit 1
 nodes=1
 while [ $# -gt 0 ]; do
