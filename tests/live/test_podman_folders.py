@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -37,7 +38,7 @@ leave_podman
 
 
 TEMPLATES = Path(script.__file__).parent / "templates"
-PODMAN = (TEMPLATES / "podman.j2").read_text()
+PODMAN = re.sub(r"^\{%.*%\}\n", "", (TEMPLATES / "podman.j2").read_text(), flags=re.MULTILINE)
 FUNCTIONS = (TEMPLATES / "folders.j2").read_text() + PODMAN
 
 
