@@ -151,7 +151,7 @@ def test_an_image_without_the_layer_has_it_mounted(login: Login, cpu: Made, tmp_
     said = logs(told.folder)
     assert login.slurm.show(told.jobs[0])["ExitCode"] == "9:0", said
     assert "cannot access '/opt/stack'" in said and "Read-only file system" in said, said
-    (layer,) = (login.cache / "layers").iterdir()
+    (layer,) = (login.cache / "layers").glob("slipworks-*.sqfs")
     assert layer.suffix == ".sqfs"
 
 
