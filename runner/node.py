@@ -34,7 +34,7 @@ from runner.private import Private
 from runner.program import Program
 from runner.rays import Ray
 from runner.runs import Attempt, RunFolder
-from runner.sandboxes import in_job as sandboxes
+from runner.sandboxes import in_attempt as sandboxes
 from runner.services import Services
 from runner.steps import KILLED, Steps
 

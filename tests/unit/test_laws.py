@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
+
+from kit import process
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("kit", "definitions", "containers", "image_cache", "slurm", "runner")
@@ -79,3 +82,12 @@ def test_rooms_stay_small() -> None:
     grown = {str(p.relative_to(ROOT)): n for part in PARTS for p in sources(part)
              if (n := len(p.read_text().splitlines())) > 330}  # fmt: skip
     assert not grown
+
+
+def test_a_node_knows_nothing_of_clusters_and_scripts() -> None:
+    """All nodes of a job begin by this import, from an image that may lie on a network."""
+    asked = (
+        "import sys, runner.node; print(*sorted(each for each in sys.modules if each.startswith('slurm.')))"
+    )
+    done = process.run([sys.executable, "-c", asked], what="import a node's part", cwd=ROOT)
+    assert done.out.split() == ["slurm.fabric"]

@@ -23,7 +23,7 @@ from runner.job import Job
 from runner.launch import Launch, Service
 from runner.meeting import Late
 from runner.runs import Attempt, RunFolder
-from runner.sandboxes import in_job
+from runner.sandboxes import in_attempt, in_job
 from slurm import answers, clusters, script
 from slurm.clusters import Cluster as Profile
 from slurm.script import Servers
@@ -165,7 +165,7 @@ def told(attempt: Attempt, url: str, **more: object) -> dict[str, str]:
     (attempt.folder / "sandboxes/url-1").write_text("http://10.0.0.2:8000")
     (attempt.folder / "sandboxes/url").write_text(url)
     launch = Launch(run_id="0", name="n", command=(), sandboxes=5.0, **more)  # type: ignore[arg-type]
-    return in_job.variables(attempt, launch, {"no_proxy": "here"}, lambda: None)
+    return in_attempt.variables(attempt, launch, {"no_proxy": "here"}, lambda: None)
 
 
 def test_every_client_finds_the_server_by_its_own_variables(attempt: Attempt, url: str) -> None:
@@ -196,19 +196,19 @@ def test_of_another_server_that_the_job_names_nothing_is_replaced_nor_told_our_k
 def test_what_is_awaited_is_said_and_a_stop_is_heard(attempt: Attempt, url: str) -> None:
     launch = Launch(run_id="0", name="n", command=(), sandboxes=0.2)
     with pytest.raises(Late, match="the server of sandboxes on the job's other nodes"):
-        in_job.variables(attempt, launch, {}, lambda: None)
+        in_attempt.variables(attempt, launch, {}, lambda: None)
     with pytest.raises(Late, match=f"waited 0.2 s for an answer of {url}/none"):
         told_late = Launch(run_id="0", name="n", command=(), sandboxes=0.2)
         (attempt.folder / "sandboxes/url").write_text(f"{url}/none")
-        in_job.variables(attempt, told_late, {}, lambda: None)
+        in_attempt.variables(attempt, told_late, {}, lambda: None)
 
     def stop() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        in_job.variables(attempt, launch, {}, stop)
+        in_attempt.variables(attempt, launch, {}, stop)
     none = Launch(run_id="0", name="n", command=())
-    assert in_job.variables(attempt, none, {}, stop) == {}
+    assert in_attempt.variables(attempt, none, {}, stop) == {}
 
 
 def test_the_plan_has_how_long_nodes_wait(tmp_path: Path) -> None:
