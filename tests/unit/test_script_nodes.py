@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -63,6 +65,39 @@ def test_signs_of_life_while_the_image_comes(cluster: Cluster) -> None:
     cluster.attempt("meeting/go").touch()
     assert job.communicate(timeout=60) and job.returncode == 0
     assert (cluster.record / "last").read_text() == "000000000999", "the script has left it to the container"
+
+
+@pytest.mark.parametrize("last", ["orphan; kill -KILL $$", "orphan; ended 0"])
+def test_what_apptainer_could_not_unmount_is_ended(cluster: Cluster, last: str) -> None:
+    """Slurm's TERM may meet it as it begins: what holds the image ignores that, and nobody else ends it."""
+    cluster.program("apptainer", ENGINE)
+    shutil.copy("/bin/sleep", cluster.bin / "fuse-overlayfs")
+    (cluster.record / "other").mkdir()
+    shutil.copy("/bin/sleep", cluster.record / "other/fuse-overlayfs")
+    cluster.container(
+        "orphan() { setsid fuse-overlayfs 1000 </dev/null &>/dev/null & local held=$!\n"
+        'until grep -qa "s.1000" "/proc/$held/cmdline" && ! grep -qa bash "/proc/$held/cmdline"; do\n'
+        'read -r -t 0.02 -u "$nothing"; done; echo $held >"$RECORD/holder"; kill -TERM $held; }\n' + last
+    )
+    another = subprocess.Popen([cluster.record / "other/fuse-overlayfs", "1000"])
+    try:
+        cluster.finish(cluster.batch(container=("apptainer", "exec", "image", "node")))
+        holder = int((cluster.record / "holder").read_text())
+        until(lambda: not _lives(holder), "the end of what holds the image", 1)
+        assert another.poll() is None, "it is not this job's"
+        assert not list(cluster.record.glob("slipworks-mounts-*"))
+    finally:
+        another.kill()
+        another.wait()
+        if _lives(holder := int((cluster.record / "holder").read_text())):
+            os.kill(holder, signal.SIGKILL)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class TestLeftovers:
