@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kit.errors import InvalidFileError, UnsupportedError
 from kit.suggest import unknown
-from runner import env_files
+from runner import env_files, sbatch_option
 from runner.after import making as after
 from runner.assignments import NAME as VARIABLE
 from runner.beside import checks as beside
@@ -20,7 +20,7 @@ from runner.egress import checks as egress
 from runner.sandboxes import in_job as sandboxes
 from runner.staging import checks as staging
 from slurm import times
-from slurm.options import OTHERS_KEY, refusal
+from slurm.options import OTHERS_KEY
 
 if TYPE_CHECKING:
     from runner.job import Job
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 KEPT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 READY = re.compile(r"port:\d{1,5}|https?://.+|file:/.+|run:.*\S.*", re.DOTALL)
-OPTION = re.compile(r"[a-z][a-z0-9-]+")
 LONGEST_ALL = 1 << 20
 """Bytes of all words and variables of a program: as a rule the kernel takes 2 MiB, and the image has some."""
 LONGEST_WARNING = 65535  # seconds that sbatch --signal takes
@@ -185,15 +184,11 @@ def _check_options(job: Job, locate: Locate) -> None:
     seen: set[str] = set()
     for key, value in job.sbatch.items():
         at, name = locate(f"sbatch.{key}"), key.lstrip("-")
-        if not OPTION.fullmatch(name):
-            raise InvalidFileError(f"{at}: found option {key!r}, expected the long name of one of sbatch's")
         if name in seen:
             raise InvalidFileError(f"{at}: {name} is given twice")
         seen.add(name)
-        if isinstance(value, str) and ("\n" in value or "\r" in value):
-            raise InvalidFileError(f"{at}: {name} holds a line break, which no #SBATCH line can carry")
-        if why := refusal(name, value):
-            raise UnsupportedError(f"{at}: sbatch's {name} cannot be used here: {why}")
+        for kind, complaint in sbatch_option.wrong(key, value):
+            raise kind(f"{at}: {complaint}")
         if instead := OTHERS_KEY.get(name):
             raise UnsupportedError(f"{at}: sbatch's {name} is said by the job's own key {instead}", instead)
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from runner import sbatch_option
 from runner.bounds import Least, too_small
 from runner.sandboxes.settings import Settings
-from slurm.options import OTHERS_KEY, refusal
+from slurm.options import OTHERS_KEY
 
-OPTION = re.compile(r"[a-z][a-z0-9-]+")
 MEMORY = re.compile(r"[1-9]\d*[KMGT]?")
 OWN = {
     **OTHERS_KEY, "cpus-per-task": "sandboxes.cpus:", "mem": "sandboxes.memory:",
@@ -96,12 +96,8 @@ def wrong(asked: Sandboxes) -> Iterator[tuple[str, str | None]]:
 def _wrong_options(options: Mapping[str, str | bool]) -> Iterator[tuple[str, str | None]]:
     for key, value in options.items():
         name, at = key.lstrip("-"), f"sbatch.{key}"
-        if not OPTION.fullmatch(name):
-            yield at, f"found option {key!r}, expected the long name of one of sbatch's"
-        if isinstance(value, str) and ("\n" in value or "\r" in value):
-            yield at, f"{name} holds a line break, which no #SBATCH line can carry"
-        if why := refusal(name, value):
-            yield at, f"sbatch's {name} cannot be used here: {why}"
+        for _, complaint in sbatch_option.wrong(key, value):
+            yield at, complaint
         if name in OWN:
             where = (
                 f"by {OWN[name]} alone" if OWN[name] else "by the job's own sbatch: both parts are one job"
