@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from runner.commands import _numbers
+
 TO = "registry and namespace of the baked images, or oci:FOLDER"
 
 
@@ -25,7 +27,9 @@ def journal(parser: argparse.ArgumentParser) -> None:
 
 
 def pace(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=count, default=16, metavar="N", help="so many at once (default: 16)")
+    parser.add_argument(
+        "--jobs", type=_numbers.count, default=16, metavar="N", help="so many at once (default: 16)"
+    )
     parser.add_argument(
         "--every",
         type=float,
@@ -33,9 +37,3 @@ def pace(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="without a terminal, tell how far it is so often (default: 10; 0: never)",
     )
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)

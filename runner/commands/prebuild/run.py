@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from runner.commands import _numbers
 from runner.commands.prebuild import _which
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ HELP = "bake what was planned, or go on with it"
 def arguments(parser: argparse.ArgumentParser) -> None:
     _which.which(parser)
     _which.pace(parser)
-    parser.add_argument("--limit", type=_which.count, metavar="N", help="only so many images in this run")
+    parser.add_argument("--limit", type=_numbers.count, metavar="N", help="only so many images in this run")
     parser.add_argument(
         "--mirror", action="store_true", help="copy the bases into the target, and bake nothing"
     )

@@ -18,7 +18,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.commands.prebuild import _which, plan
+from runner.commands import _numbers
+from runner.commands.prebuild import plan
 
 if TYPE_CHECKING:
     from runner.prebuilding_sifs import Foreseen, Wanted
@@ -37,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="TARGET", help="what was baked into it, in place of a list")
     parser.add_argument("--platform", help="linux/amd64 or linux/arm64 (default: this machine's)")
     parser.add_argument(
-        "--jobs", type=_which.count, metavar="N", help="at once (default: by CPUs and memory)"
+        "--jobs", type=_numbers.count, metavar="N", help="at once (default: by CPUs and memory)"
     )
     parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS",
                         help="without a terminal, tell how far it is so often (0: never)")  # fmt: skip
@@ -46,8 +47,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pin", action="store_true", help="keep the SIFs from `runner image gc`")
     parser.add_argument("--force", action="store_true", help="begin although the disk may be too small")
     parser.add_argument("--shard", type=_part, metavar="I/N", help="only the I-th of N parts of the list")
-    parser.add_argument("--slurm", type=_which.count, metavar="N", help="submit a job array of N tasks")
-    parser.add_argument("--most", type=_which.count, metavar="N", help="with --slurm: tasks at a time")
+    parser.add_argument("--slurm", type=_numbers.count, metavar="N", help="submit a job array of N tasks")
+    parser.add_argument("--most", type=_numbers.count, metavar="N", help="with --slurm: tasks at a time")
     parser.add_argument(
         "--arch", default="cpu", help="with --slurm: of the image of its tasks (default: cpu)"
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from runner.commands import _numbers
 from runner.commands.prebuild import _which
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _which.which(parser)
     several = parser.add_mutually_exclusive_group()
     several.add_argument(
-        "--sample", type=_which.count, default=SAMPLE, metavar="N", help="so many, by chance (default: 5)"
+        "--sample", type=_numbers.count, default=SAMPLE, metavar="N", help="so many, by chance (default: 5)"
     )
     several.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--engine", choices=("podman", "docker"), help="default: the first that works here")
     parser.add_argument(
-        "--jobs", type=_which.count, default=2, metavar="N", help="so many at once (default: 2)"
+        "--jobs", type=_numbers.count, default=2, metavar="N", help="so many at once (default: 2)"
     )
     parser.add_argument(
         "--network", choices=("own", "host"), default="own",

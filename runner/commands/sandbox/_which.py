@@ -13,9 +13,3 @@ def state(parser: argparse.ArgumentParser) -> None:
         "--state", type=Path, metavar="FOLDER",
         help="of a server with this state folder (default: those by hand, and your server's)",
     )  # fmt: skip
-
-
-def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)

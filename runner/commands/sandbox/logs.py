@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from runner.commands import _numbers
 from runner.commands.sandbox import _which
 
 HELP = "the end of a sandbox's log"
@@ -11,7 +12,9 @@ HELP = "the end of a sandbox's log"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sandbox", metavar="SANDBOX", help=_which.NAME)
-    parser.add_argument("--lines", type=_which.count, default=100, metavar="N", help="so many (default: 100)")
+    parser.add_argument(
+        "--lines", type=_numbers.count, default=100, metavar="N", help="so many (default: 100)"
+    )
     _which.state(parser)
     parser.add_argument("--json", action="store_true", help="as JSON: name, state and log")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from runner.commands.sandbox import _which
+from runner.commands import _numbers
 
 if TYPE_CHECKING:
     from runner.sandboxes.by_hand import Asked
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--pull", choices=tuple(PULL), default="missing",
         help="whether its registry is asked (default: missing, where the image is not here)",
     )  # fmt: skip
-    parser.add_argument("--memory", type=_which.count, default=8192, metavar="MB", help="default: 8192")
+    parser.add_argument("--memory", type=_numbers.count, default=8192, metavar="MB", help="default: 8192")
     parser.add_argument(
         "--network", choices=("own", "host"), default="own",
         help="own (default), or the host's where an engine has no other",

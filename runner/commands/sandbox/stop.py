@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from runner.commands import _numbers
 from runner.commands.sandbox import _which
 
 HELP = "stop sandboxes"
@@ -18,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="all that were started by hand")
     _which.state(parser)
     parser.add_argument(
-        "--grace", type=_which.count, default=10, metavar="SECONDS",
+        "--grace", type=_numbers.count, default=10, metavar="SECONDS",
         help="between TERM and KILL, of those that no running server stops (default: 10)",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="name what would be stopped, and stop nothing")
