@@ -55,7 +55,9 @@ def brought(node: Node, entry: Entry) -> None:
     node.table.save(entry)
     if entry.port:
         entry.port.release()
-    url = node.backend.start(start_of(node, begun, image, records.own_folder(node.table.folder, begun.id)))
+    url = node.backend.start(
+        start_of(begun, image, node.settings, node.address, node.table.folder, node.label)
+    )
     entry.entered = True
     node.table.change(entry, ("starting",), url=url)
     awaited(node, entry)
@@ -74,12 +76,18 @@ def awaited(node: Node, entry: Entry) -> None:
             entry.ending.wait(POLL)
 
 
-def start_of(node: Node, session: Session, image: Ready, folder: Path) -> Start:
-    """All that the client's variables hold stays out of every argv: clients forward keys of their own."""
+def start_of(
+    session: Session, image: Ready, settings: Settings, address: str, folder: Path, label: str
+) -> Start:
+    """Of a session in a state folder with a label.
+
+    All that the client's variables hold stays out of every argv: clients forward keys of their own.
+    """
     return Start(
-        id=session.id, name=session.name, state=node.label, image=image, workdir=session.wish.workdir,
-        secret={**session.wish.env, KEY: session.key}, limits=limits(session, node.settings),
-        address=node.address, port=session.port, folder=str(folder),
+        id=session.id, name=session.name, state=label, image=image,
+        workdir=session.wish.workdir, secret={**session.wish.env, KEY: session.key},
+        limits=limits(session, settings), address=address, port=session.port,
+        folder=str(records.own_folder(folder, session.id)),
     )  # fmt: skip
 
 

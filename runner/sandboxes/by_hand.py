@@ -19,7 +19,7 @@ from runner.agent_client import Agent
 from runner.sandboxes import backend, bringing, held_port, here, images, places, records, wished
 from runner.sandboxes.backend import Backend
 from runner.sandboxes.host import Images
-from runner.sandboxes.nouns import KEY, Ready, Session, Start, Wish
+from runner.sandboxes.nouns import Ready, Session, Wish
 from runner.sandboxes.settings import Settings
 
 POLL = 0.05
@@ -123,7 +123,11 @@ class _Coming:
         try:
             with say.step(f"starting {wish.session}"):
                 self.port.release()
-                self.engine.start(self._start(ready))
+                label = records.label(self.folder)
+                start = bringing.start_of(
+                    self.session, ready, self.asked.settings, self.address, self.folder, label
+                )
+                self.engine.start(start)
                 self._known(started=time.time())
                 self._alive()
         except BaseException:
@@ -136,15 +140,6 @@ class _Coming:
         self.session = structs.replace(self.session, **more)
         records.write(self.folder, self.session)
         return self.session
-
-    def _start(self, ready: Ready) -> Start:
-        settings, session = self.asked.settings, self.session
-        return Start(
-            id=session.id, name=session.name, state=records.label(self.folder), image=ready,
-            secret={**session.wish.env, KEY: session.key}, workdir=session.wish.workdir,
-            limits=bringing.limits(session, settings), address=self.address, port=self.port.number,
-            folder=str(records.own_folder(self.folder, session.id)),
-        )  # fmt: skip
 
     def _alive(self) -> None:
         """VerifyError, with the end of its log, where it ends or does not come up in time."""

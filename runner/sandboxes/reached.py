@@ -45,3 +45,8 @@ def bindable(address: str) -> str:
         return str(ipaddress.ip_address(address))
     except ValueError:
         return "0.0.0.0"
+
+
+def bracketed(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address

@@ -200,7 +200,7 @@ def _chosen(made: socket.socket, address: str) -> bool:
 
 def url(settings: Settings, listening: socket.socket) -> str:
     host = settings.address or settings.listen
-    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+    return f"http://{reached.bracketed(host)}:{listening.getsockname()[1]}"
 
 
 def tell(served: Served) -> None:

@@ -47,7 +47,9 @@ def run(start: Start, where: Where, limits: Collection[str]) -> list[str]:
     if start.image.mount:
         words += ["--security-opt=label=disable", *start.image.mount]  # SELinux: binds are not relabelled
     if where.own:
-        words.append(f"--publish={_bracketed(reached.bindable(start.address))}:{start.port}:{PORT}/tcp")
+        words.append(
+            f"--publish={reached.bracketed(reached.bindable(start.address))}:{start.port}:{PORT}/tcp"
+        )
     else:
         words.append("--network=host")
     if "memory" in limits:  # with as much of swap as none
@@ -94,7 +96,3 @@ def _volume(folder: str) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(["type=volume", f"destination={folder}"])
     return text.getvalue()
-
-
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
