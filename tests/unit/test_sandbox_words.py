@@ -194,14 +194,14 @@ def test_who_began_with_less_than_another_got_begins_again(
     told = Told(monkeypatch, bad("docker: network bridge not found"), GOOD, GOOD)
     told.inspected = PUBLISHED
     engine = DockerSandboxes(Settings())
-    other = engine._other
+    other = engine._granted.other
 
-    def meanwhile(where: Where, asked: Start, text: str) -> Where | None:
-        found = other(where, asked, text)
-        assert engine._settled(Where(), json.loads(PUBLISHED)[0])
+    def meanwhile(where: Where, text: str, **asked: bool) -> Where | None:
+        found = other(where, text, **asked)
+        assert engine._granted.settled(Where(), json.loads(PUBLISHED)[0])
         return found
 
-    monkeypatch.setattr(engine, "_other", meanwhile)
+    monkeypatch.setattr(engine._granted, "other", meanwhile)
     engine.start(start(tmp_path))
     engine.stop(ID)
     assert ["--network=host" in each for each in told.began] == [False, True, False]

@@ -1,24 +1,26 @@
 """What podman and docker do for sandboxes in the same words; podman.py and docker.py say where they differ.
 
-Found out by the first containers, and kept once one has begun: whether the engine can give a network of its
-own here, and which limits its control groups really hold. What they do not is watched by a warden of ours.
+What the engine cannot give here is found out by the first containers (granted.py), as is which limits its
+control groups really hold. What they do not is watched by a warden of ours.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from containers import complaints
-from kit import process, say
+from containers.engine import Engine
+from kit import process
 from kit.errors import HostError, NotFoundError, SlipworksError, UnsupportedError
 from runner.sandboxes import held_limits, processes
 from runner.sandboxes.backend import State
-from runner.sandboxes.backends import container_words, refusals
-from runner.sandboxes.backends.container_words import Where
+from runner.sandboxes.backends import container_words, inspected, refusals
+from runner.sandboxes.backends.granted import Granted
 from runner.sandboxes.nouns import LABEL, Limits, Start, Use
 from runner.sandboxes.settings import Settings
 from runner.sandboxes.warden import Measure, Warden, use_of
@@ -28,42 +30,43 @@ ASKED = 60.0  # seconds for a question
 BEGUN = 600.0  # and for a start: storage without overlay copies the image
 
 
-class Containers:
-    """A backend but for the words of one engine. Any thread may call it."""
+class Containers(ABC):
+    """A backend but for the words of one engine. Any thread may call it.
+
+    info  the form in which the engine's `info` is asked for, as JSON.
+    """
 
     name: str
+    info: str
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
         self._settings = settings
-        self._own = settings.network == "own"
-        self._settling = threading.Lock()
-        self._groups = True  # whether control groups are asked for limits
-        self._proved: set[str] = set()  # "own", "groups": that a container of ours had it here
+        self._engine = engine
+        self._granted = Granted(self.name, own=settings.network == "own")
         self._held: frozenset[str] | None = None
         self._warden = Warden(self._kill)
 
     # What engines differ in
 
+    @abstractmethod
     def program(self) -> list[str]:
-        raise NotImplementedError
+        """The first words of each command."""
 
-    def check(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def able(self, info: dict[str, Any]) -> frozenset[str]:
+        """Of "cpus", "memory", "pids", "freezer": what by its `info` the engine's control groups can do."""
 
-    def controllers(self) -> frozenset[str]:
-        """Of "cpus", "memory", "pids", "freezer": what the engine says its control groups can do."""
-        raise NotImplementedError
-
+    @abstractmethod
     def listed(self, words: Sequence[str]) -> Iterable[tuple[str, str, int]]:
         """What `ps` tells by these words: name, state, and first process (0: not known) of each container."""
-        raise NotImplementedError
 
+    @abstractmethod
     def own_words(self, start: Start, limits: Sequence[str]) -> list[str]:
         """Words of `run` that are only this engine's."""
-        raise NotImplementedError
 
-    def env_text(self, values: dict[str, str]) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def remove_words(self, grace: float) -> list[list[str]]:
+        """The commands that end a container in order and remove it, but for its name."""
 
     def inside(self, argv: Sequence[str]) -> list[str]:
         """The command with the right to read what sandboxes wrote."""
@@ -72,10 +75,6 @@ class Containers:
     def measure(self, told: dict[str, Any], pid: int) -> Measure:
         """What tells how much a sandbox has written, by what `inspect` told of it."""
         return written(told, pid, self.inside)
-
-    def remove_words(self, grace: float) -> list[list[str]]:
-        """The commands that end a container in order and remove it, but for its name."""
-        raise NotImplementedError
 
     def ask(self, words: Sequence[str], what: str) -> str:
         """What the engine answers. NotFoundError for a container that is not there."""
@@ -87,22 +86,31 @@ class Containers:
             raise complaints.explain(what, told, None, error=HostError)
         return done.out
 
+    @functools.cached_property
+    def controllers(self) -> frozenset[str]:
+        """What is `able` here; asked once."""
+        told = self.ask(["info", f"--format={self.info}"], f"ask {self.name} what it can")
+        return self.able(json.loads(told))
+
     # Backend
+
+    def check(self) -> str:
+        return self._engine.check()
 
     @property
     def pauses(self) -> str | None:
         return None
 
     def enforced(self) -> dict[str, str]:
-        held = self._held if self._held is not None else self.controllers() & held_limits.NAMES
+        held = self._held if self._held is not None else self.controllers & held_limits.NAMES
         holds = {name: "cgroup" if name in held else "watched" for name in ("cpus", "memory", "pids")}
         holds["cpus"] = "cgroup" if "cpus" in held else "affinity, watched"
-        return {**holds, "disk": "watched", "network": "own" if self._own else "the host's"}
+        return {**holds, "disk": "watched", "network": "own" if self._granted.own else "the host's"}
 
     def start(self, start: Start) -> str:
         folder = Path(start.folder).absolute()
         env_file = folder / "env"
-        argv_env, text = container_words.environment(start, self.env_text)
+        argv_env, text = container_words.environment(start, self._engine.env_text)
         env_file.touch(mode=0o600)
         env_file.write_text(text)
         try:
@@ -119,7 +127,7 @@ class Containers:
         self._watch(id, limits, self._inspected(id))
 
     def _watch(self, id: str, limits: Limits, told: dict[str, Any]) -> None:
-        pid = int((told.get("State") or {}).get("Pid") or 0)
+        pid = inspected.pid(told)
         if not pid:  # it ended already: `states` tells it
             return
         held = held_limits.held(pid, limits)
@@ -156,7 +164,7 @@ class Containers:
             raise HostError(f"could not resume the sandbox {id}: it is not paused")
 
     def _by_freezer(self, verb: str, id: str) -> bool:
-        if "freezer" not in self.controllers():
+        if "freezer" not in self.controllers:
             return False
         argv = [*self.program(), verb, _name(id)]
         return process.run(argv, what=f"{verb} {id}", check=False, timeout=ASKED).code == 0
@@ -179,16 +187,9 @@ class Containers:
         if ours := self._warden.why(id):
             return ours
         try:
-            state = self._inspected(id).get("State") or {}
+            return inspected.why(self._inspected(id))
         except SlipworksError:
             return ""
-        if state.get("Running"):
-            return ""
-        code = state.get("ExitCode")
-        if state.get("OOMKilled") and code == 137:
-            return f"it had more memory than it may: the kernel ended it (exit code {code})"
-        told = str(state.get("Error") or "").strip()
-        return f"exit code {code}{f': {told}' if told else ''}"
 
     def exec_argv(self, id: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
         words = ["--interactive", *(["--tty"] if terminal else [])]
@@ -196,18 +197,17 @@ class Containers:
 
     def use(self, id: str) -> Use:
         if self._warden.root(id) == (0, ""):  # another process's: `runner sandbox list` asks, too
-            pid = int((self._inspected(id).get("State") or {}).get("Pid") or 0)
+            pid = inspected.pid(self._inspected(id))
             return use_of(processes.namespace(pid)) if pid else Use()
         return self._warden.use(id)
 
     # Steps
 
     def _begin(self, start: Start, env: list[str]) -> dict[str, Any]:
-        """Runs it, and gives what `inspect` tells. What this host cannot give is found out by the first, and
-        then no longer asked for."""
-        where = Where(own=self._own, groups=self._groups)
+        """Runs it, and gives what `inspect` tells."""
+        where = self._granted.asked()
         while True:
-            limits = held_limits.NAMES & self.controllers() if where.groups else frozenset()
+            limits = held_limits.NAMES & self.controllers if where.groups else frozenset()
             words = container_words.run(start, where, limits)
             image = container_words.image(start, where)
             argv = [*self.program(), *words, *self.own_words(start, sorted(limits)), *env, *image]
@@ -217,60 +217,26 @@ class Containers:
             told = done.out + done.err
             if done.code == 0:
                 found = self._inspected(start.id)
-                if where.own and not _reached(found):  # docker without a bridge
+                if where.own and not inspected.reached(found):  # docker without a bridge
                     told = "setting up network: its port is published nowhere"
-                elif self._settled(where, found):
+                elif self._granted.settled(where, found):
                     return found
                 else:  # it lacks what another got meanwhile: the error was one of a moment
                     self._remove(start.name, 0.0)
-                    where = Where(own=self._own, groups=self._groups, folder=where.folder)
+                    where = self._granted.asked(where.folder)
                     continue
             log = self.logs(start.id, process.TAIL)
             self._remove(start.name, 0.0)
-            changed = self._other(where, start, told)
+            controlled = where.groups and bool(self.controllers)
+            changed = self._granted.other(where, told, controlled=controlled, workdir=bool(start.workdir))
             if changed is None:
                 raise refusals.failure(start, told, log, done.code)
             where = changed
 
-    def _settled(self, where: Where, told: dict[str, Any]) -> bool:
-        """Keeps what a container began with: what one had, this host gives, and all later ones have it, too.
-        False of one that has less than that."""
-        had = {"own"} if where.own and _published(told) else set()
-        had |= {"groups"} if where.groups else set()
-        with self._settling:
-            if ("own" in self._proved and not where.own) or ("groups" in self._proved and not where.groups):
-                return False
-            self._proved |= had
-            self._own = "own" in self._proved or (self._own and where.own)
-            self._groups = "groups" in self._proved or (self._groups and where.groups)
-            return True
-
-    def _other(self, where: Where, start: Start, told: str) -> Where | None:
-        """What to ask for instead, where the engine refused for a reason that can be lived with: while no
-        container of ours had it yet. Later it is an error of the moment."""
-        if (
-            where.own
-            and "own" not in self._proved
-            and refusals.NO_NETWORK.search(told)
-            and not refusals.TAKEN.search(told)
-        ):
-            say.once(f"note: {self.name} gives no network of its own here, sandboxes share the host's: "
-                     f"{refusals.line(told)}")  # fmt: skip
-            return Where(own=False, groups=where.groups, folder=where.folder)
-        no_groups = where.groups and "groups" not in self._proved and refusals.NO_GROUPS.search(told)
-        if no_groups and self.controllers():
-            say.once(
-                f"note: {self.name} has no control groups here, limits are watched: {refusals.line(told)}"
-            )
-            return Where(own=where.own, groups=False, folder=where.folder)
-        if start.workdir and not where.folder and refusals.NO_FOLDER.search(told):
-            return Where(own=where.own, groups=where.groups, folder=True)
-        return None
-
     def _root(self, id: str) -> tuple[int, str]:
         pid, namespace = self._warden.root(id)
         if not namespace:
-            pid = int((self._inspected(id).get("State") or {}).get("Pid") or 0)
+            pid = inspected.pid(self._inspected(id))
             namespace = processes.namespace(pid)
         if not namespace:
             raise NotFoundError(f"the sandbox {id} does not run")
@@ -299,15 +265,6 @@ def _state(told: str, pid: int) -> State:
     if told == "paused" or (told == "running" and pid and processes.frozen(pid)):
         return "paused"
     return "running" if told == "running" else "ended"
-
-
-def _reached(told: dict[str, Any]) -> bool:
-    """Whether a port of the container is one of the host's; true of one that has ended already."""
-    return _published(told) or not (told.get("State") or {}).get("Pid")
-
-
-def _published(told: dict[str, Any]) -> bool:
-    return any(((told.get("NetworkSettings") or {}).get("Ports") or {}).values())
 
 
 def _name(id: str) -> str:

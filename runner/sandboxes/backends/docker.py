@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,24 +19,16 @@ GROUPS = {"CPUSet": "cpus", "MemoryLimit": "memory", "PidsLimit": "pids"}
 
 class DockerSandboxes(Containers):
     name = "docker"
+    info = "{{json .}}"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._engine = Docker()
+        super().__init__(settings, Docker())
 
     def program(self) -> list[str]:
         return ["docker"]
 
-    def check(self) -> str:
-        return self._engine.check()
-
-    def controllers(self) -> frozenset[str]:
-        return self._controllers
-
-    @functools.cached_property
-    def _controllers(self) -> frozenset[str]:
-        told = json.loads(self.ask(["info", "--format={{json .}}"], "ask docker what it can"))
-        return frozenset({"freezer", *(name for key, name in GROUPS.items() if told.get(key))})
+    def able(self, info: dict[str, Any]) -> frozenset[str]:
+        return frozenset({"freezer", *(name for key, name in GROUPS.items() if info.get(key))})
 
     def listed(self, words: Sequence[str]) -> Iterable[tuple[str, str, int]]:
         lines = self.ask([*words, "--format={{.Names}}\t{{.State}}"], "list sandboxes").splitlines()
@@ -47,9 +37,6 @@ class DockerSandboxes(Containers):
 
     def own_words(self, start: Start, limits: Sequence[str]) -> list[str]:
         return ["--log-driver=json-file", f"--log-opt=max-size={LOG}", "--log-opt=max-file=1"]
-
-    def env_text(self, values: dict[str, str]) -> str:
-        return self._engine.env_text(values)
 
     def measure(self, told: dict[str, Any], pid: int) -> Measure:
         """Without root by the daemon, which does not count volumes."""

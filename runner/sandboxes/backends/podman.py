@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import resource
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from containers import host
 from containers.engines.podman import Podman
@@ -21,10 +21,11 @@ GROUPS = {"cpuset": "cpus", "memory": "memory", "pids": "pids", "freezer": "free
 
 class PodmanSandboxes(Containers):
     name = "podman"
+    info = "{{json .Host}}"
+    _engine: Podman
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        self._engine = Podman()
+        super().__init__(settings, Podman())
 
     def program(self) -> list[str]:
         words = self._engine.command()
@@ -33,18 +34,10 @@ class PodmanSandboxes(Containers):
             words += ["--cgroup-manager", "cgroupfs"]
         return words
 
-    def check(self) -> str:
-        return self._engine.check()
-
-    def controllers(self) -> frozenset[str]:
-        return self._controllers
-
-    @functools.cached_property
-    def _controllers(self) -> frozenset[str]:
+    def able(self, info: dict[str, Any]) -> frozenset[str]:
         """Without root those of version 2 alone, where the user's own control group has them."""
-        told = json.loads(self.ask(["info", "--format={{json .Host}}"], "ask podman what it can"))
-        found = {GROUPS[each] for each in told.get("cgroupControllers") or () if each in GROUPS}
-        if told.get("cgroupVersion") == "v2" and found:  # every group can be frozen there
+        found = {GROUPS[each] for each in info.get("cgroupControllers") or () if each in GROUPS}
+        if info.get("cgroupVersion") == "v2" and found:  # every group can be frozen there
             found.add("freezer")
         return frozenset(found)
 
@@ -70,9 +63,6 @@ class PodmanSandboxes(Containers):
         most, hard = each * slots + 512, resource.getrlimit(resource.RLIMIT_NPROC)[1]
         number = most if hard == resource.RLIM_INFINITY else min(most, hard)
         return f"--ulimit=nproc={number}:{number}"
-
-    def env_text(self, values: dict[str, str]) -> str:
-        return self._engine.env_text(values)
 
     def inside(self, argv: Sequence[str]) -> list[str]:
         if os.geteuid() == 0:
