@@ -141,8 +141,8 @@ def _pids() -> Iterator[int]:
 
 
 def _parent(pid: int) -> int:
-    fields = _text(pid, "stat").rpartition(")")[2].split()
-    return int(fields[1]) if len(fields) > 1 else 0
+    one = processes.stat(pid)
+    return one.parent if one else 0
 
 
 def _link(pid: str, namespace: str) -> str:

@@ -37,6 +37,15 @@ def namespace(pid: int | str) -> str:
         return ""
 
 
+def stat(pid: int) -> Process | None:
+    """What /proc/PID/stat has of a process; None: it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Process(pid, int(fields[1]), fields[0], int(fields[17]), int(fields[21]) * PAGE)
+
+
 def belonging(namespaces: Collection[str]) -> dict[str, list[Process]]:
     """namespace -> what runs there now, also in namespaces below it. One pass over /proc for any number."""
     found: dict[str, list[Process]] = {each: [] for each in namespaces}
@@ -98,7 +107,7 @@ def thaw(inside: str) -> None:
 
 def frozen(pid: int) -> bool:
     """Whether a process is stopped."""
-    one = _read(pid)
+    one = stat(pid)
     return one is not None and one.state == "T"
 
 
@@ -127,13 +136,5 @@ def _send(processes: Iterable[Process], sign: signal.Signals) -> None:
 
 def _all() -> Iterator[Process]:
     for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and (one := _read(int(folder.name))):
+        if folder.name.isdecimal() and (one := stat(int(folder.name))):
             yield one
-
-
-def _read(pid: int) -> Process | None:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return Process(pid, int(fields[1]), fields[0], int(fields[17]), int(fields[21]) * PAGE)
