@@ -17,7 +17,7 @@ from kit.errors import InvalidFileError, SlipworksError, UnknownNameError, Usage
 from runner import cli, site
 from slurm import clusters, detect
 from slurm.detect import Seen
-from tests.pages import PAGES
+from tests.pages import PAGES, separate
 
 
 @pytest.mark.parametrize("name", clusters.names())
@@ -221,8 +221,7 @@ def test_the_list(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_how_to_says_what_is_true() -> None:
     """Its tables are the user's file as it stands there."""
     page = (Path(clusters.__file__).parents[1] / "docs/how-to/add-a-cluster.md").read_text()
-    tables = [part.partition("```")[0] for part in page.split("```toml\n")[1:]]
-    own = tomllib.loads("\n".join(tables))["clusters"]
+    own = tomllib.loads("\n".join(separate(page, "toml")))["clusters"]
     assert set(own) == {"vista", "cosmos"}
     cosmos = clusters.load("cosmos", own)
     assert clusters.load("vista", own).account and cosmos.modules
@@ -233,8 +232,7 @@ def test_the_settings_that_pages_show_are_taken() -> None:
     """As they stand there: what a page leaves out of a table is the cluster's own."""
     seen = 0
     for page in PAGES:
-        parts = [part.partition("```")[0] for part in page.read_text().split("```toml\n")[1:]]
-        text = "\n".join(part for part in parts if "[clusters." in part)
+        text = "\n".join(part for part in separate(page.read_text(), "toml") if "[clusters." in part)
         for name, said in (own := tomllib.loads(text).get("clusters", {})).items():
             assert clusters.load(name, own), (page, said)
             seen += 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runner import cli
+from tests.pages import separate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -44,26 +46,28 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     assert dead(page) == ["none.md", "#c"]
 
 
-def test_the_job_of_the_how_to_runs_as_it_stands(
+@pytest.fixture
+def script_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (ROOT / "docs/how-to/submit-a-job.md").read_text()
-    job = tmp_path / "job.yaml"
-    job.write_text(text.split("```yaml\n")[1].split("```")[0])
-    monkeypatch.setenv("SCRATCH", str(tmp_path))
-    assert cli.main(["submit", str(job), "--cluster", "vista", "--dry-run", "sbatch.account=A1"]) == 0
-    assert "#SBATCH --job-name=hello" in capsys.readouterr().out
+) -> Callable[[str, str], str]:
+    """The script of the job that a how-to shows first, as it stands there, on a cluster."""
+
+    def made(page: str, cluster: str) -> str:
+        job = tmp_path / "job.yaml"
+        job.write_text(separate((ROOT / "docs/how-to" / page).read_text(), "yaml")[0])
+        monkeypatch.setenv("SCRATCH", str(tmp_path))
+        assert cli.main(["submit", str(job), "--cluster", cluster, "--dry-run", "sbatch.account=A1"]) == 0
+        return capsys.readouterr().out
+
+    return made
 
 
-def test_the_job_of_the_page_on_sandboxes_has_two_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (ROOT / "docs/how-to/sandboxes.md").read_text()
-    job = tmp_path / "job.yaml"
-    job.write_text(text.split("```yaml\n")[1].split("```")[0])
-    monkeypatch.setenv("SCRATCH", str(tmp_path))
-    assert cli.main(["submit", str(job), "--cluster", "jureca", "--dry-run", "sbatch.account=A1"]) == 0
-    head, second = capsys.readouterr().out.split("#SBATCH hetjob\n")
+def test_the_job_of_the_how_to_runs_as_it_stands(script_of: Callable[[str, str], str]) -> None:
+    assert "#SBATCH --job-name=hello" in script_of("submit-a-job.md", "vista")
+
+
+def test_the_job_of_the_page_on_sandboxes_has_two_parts(script_of: Callable[[str, str], str]) -> None:
+    head, second = script_of("sandboxes.md", "jureca").split("#SBATCH hetjob\n")
     assert "#SBATCH --gres=gpu:4\n" in head and "#SBATCH --partition=cpu\n" in second
     assert "#SBATCH --cpus-per-task=48\n" in second and "gres" not in second.partition("\n\n")[0]
 
