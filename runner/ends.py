@@ -44,6 +44,10 @@ class Lost(Died):
     """Another node gives no sign of life any more."""
 
 
+class HeadLost(Lost):
+    """The first node gives none, and its machine was the batch script's: nobody else tells Slurm."""
+
+
 class Hopeless(Died):
     """Another node could not begin, and would not in another attempt."""
 

@@ -10,6 +10,7 @@ No node asks a controller, and no clock is compared with another machine's. File
     ended-<k>    node k has ended, with its exit code and the reason; ended-0 ends the job
     stop         all nodes are asked to end
     warning      the time limit is near
+    reported     a node has told Slurm that node 0 is lost
 The folder lies on a file system that many nodes share: a reader lists it, which also makes NFS look anew, and
 opens only what is there.
 """
@@ -41,12 +42,14 @@ STALL = 5.0  # seconds: a reader that could not look for longer has been stalled
 
 class Ended(Struct, frozen=True, omit_defaults=True):
     """How a node ended. `why` is empty for a good end. `command`: its command failed, not the node.
-    `hopeless`: it could not begin, and would not in another attempt."""
+    `hopeless`: it could not begin, and would not in another attempt. `headless`: it lost node 0, on whose
+    machine the batch script was."""
 
     code: int
     why: str = ""
     command: bool = False
     hopeless: bool = False
+    headless: bool = False
 
 
 class Late(LaunchError):

@@ -23,7 +23,7 @@ from runner.artifacts import Artifacts
 from runner.attaching import Door, address
 from runner.egress import plan as egress
 from runner.egress.outlet import Outlet
-from runner.ends import CommandFailed, Died, HeadEnded, Lost, Stopped
+from runner.ends import CommandFailed, Died, HeadEnded, HeadLost, Lost, Stopped
 from runner.events import Events
 from runner.facts import Facts
 from runner.launch import Launch, RayPlan
@@ -54,7 +54,10 @@ def run(root: Path, attempt: int, rank: int) -> int:
         try:
             ended = _lived(node)
         except SlipworksError as failure:
-            ended = Ended(failure.code, failure.message, isinstance(failure, CommandFailed), node.hopeless)
+            ended = Ended(
+                failure.code, failure.message, command=isinstance(failure, CommandFailed),
+                hopeless=node.hopeless, headless=isinstance(failure, HeadLost),
+            )  # fmt: skip
             raise
         except Exception as unforeseen:
             ended = Ended(1, f"{type(unforeseen).__name__}: {unforeseen}")

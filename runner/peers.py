@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from runner import variables
-from runner.ends import CommandFailed, Died, HeadEnded, Hopeless, Lost, Stopped
+from runner.ends import CommandFailed, Died, HeadEnded, HeadLost, Hopeless, Lost, Stopped
 from runner.launch import Launch
 from runner.meeting import Ended, Late, Limit, Meeting, wait
 from runner.runs import Attempt, last_lines
@@ -65,7 +65,8 @@ class Peers:
         if ended is None:
             silent = self._silent(rank)
             if silent:
-                raise Lost(self.failed(rank, silent))
+                gone = rank == 0 and self.meeting.lives("0")
+                raise (HeadLost if gone else Lost)(self.failed(rank, silent))
             return
         kind = CommandFailed if ended.command else Hopeless if ended.hopeless else Died
         raise kind(self.failed(rank, _said(ended)))

@@ -153,6 +153,7 @@ def _named(batch: Batch) -> dict[str, Any]:
         "directives": _directives(batch.options),
         "run": _word(str(batch.run)),
         "nodes": batch.nodes,
+        "several": batch.nodes > 1,
         "restarts": batch.restarts,
         "patience": round(batch.patience),
         "engine": _word(batch.container[0]),

@@ -14,6 +14,8 @@ import pytest
 from kit import files, process
 from kit.errors import LaunchError
 from runner import meeting as meeting_
+from runner import peers
+from runner.ends import HeadLost, Lost
 from runner.launch import Service
 from runner.meeting import Ended, Meeting
 from runner.runs import RunFolder
@@ -295,3 +297,25 @@ def test_a_lost_nodes_peers_end_fast(folder: RunFolder) -> None:
     code, log = alone(folder)
     assert code == LaunchError.code and "ending the command, which has 5 s" in log
     assert time.monotonic() - began < 30
+    told = Meeting(folder.attempt(1).meeting).ended(0)
+    assert told and not told.headless, "it is the script's own node"
+
+
+def test_who_loses_node_0_says_so(folder: RunFolder) -> None:
+    """The batch script went with it: see report_loss there."""
+    job(folder, "true", nodes=2, interface="lo", silence=1.0)
+    files.write(folder.attempt(1).meeting / "alive-0", "1")
+    node = start(folder, rank=1)
+    assert node.wait(60) == LaunchError.code
+    told = Meeting(folder.attempt(1).meeting).ended(1)
+    assert told and told.headless and "no sign of life" in told.why
+
+
+def test_a_node_0_that_never_came_is_not_lost(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its script may be well, and tells itself how the job ends."""
+    monkeypatch.setattr(peers, "COMES_WITHIN", -1.0)
+    launch = job(folder, "true", nodes=2)
+    attempt = folder.attempt(1)
+    with pytest.raises(Lost, match="did not start") as late:
+        peers.Peers(attempt, Meeting(attempt.meeting), 1, launch).check()
+    assert not isinstance(late.value, HeadLost)

@@ -100,6 +100,40 @@ def _lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("JobState=RUNNING Reason=None Requeue=1 Restarts=0", ["requeue", "7"]),
+        ("JobState=RUNNING Reason=None Requeue=0 Restarts=0", ["7"]),
+        ("JobState=PENDING Reason=None Requeue=1 Restarts=1", None),
+        ("", None),
+    ],
+)
+def test_slurm_is_told_by_one_node_that_the_first_is_lost(
+    cluster: Cluster, said: str, asked: list[str] | None
+) -> None:
+    """It would see it minutes later; and what it has done already is not done again."""
+    cluster.answer("job", f"JobId=7 {said} BatchFlag=1\n")
+    cluster.container(
+        'if [ "$rank" -gt 0 ]; then\n'
+        'printf \'{"code":50,"headless":true}\' >"$meeting/ended-$rank"; exit 50; fi\n'
+        "await ended-1; await ended-2; await reported; ended 50"
+    )
+    cluster.finish(cluster.batch(nodes=3))
+    words = cluster.words("scontrol")
+    assert words.count("job") == 1, "one of the two"
+    requeued = words[words.index("requeue") :][:2] if "requeue" in words else None
+    cancelled = cluster.record / "scancel"
+    assert requeued or (cancelled.read_text().split() if cancelled.exists() else None) == asked
+    assert requeued in (asked, None)
+
+
+def test_slurm_hears_nothing_of_another_nodes_end(cluster: Cluster) -> None:
+    cluster.container('[ "$rank" -eq 0 ] || { ended 50; exit 50; }; await ended-1; ended 50')
+    cluster.finish(cluster.batch(nodes=2))
+    assert "job" not in cluster.words("scontrol") and not (cluster.record / "scancel").exists()
+
+
 class TestLeftovers:
     @pytest.fixture
     def folders(self, cluster: Cluster) -> dict[str, Path]:
