@@ -83,7 +83,7 @@ def argv(start: Start, where: Where) -> list[str]:
         words.append(f"--security=seccomp:{PROFILE}")
     if where.folder:
         words += ["--mount", mount_option(Bind(folder / WORKDIR, workdir(start)), "ro")]
-    if home := _variables(start).get(wished.HOME):  # of `A:B` the first would be a folder of the host
+    if home := start.secret.get(wished.HOME):  # of `A:B` the first would be a folder of the host
         words.append(f"--home={wished.folder(home, wished.HOME)}")
     return [*words, *start.image.mount, start.image.reference, *command(start)]
 
@@ -107,7 +107,7 @@ def workdir(start: Start) -> str:
 
 def env_text(start: Start) -> str:
     """Assignments as apptainer reads them. UsageError for what is no variable of a shell."""
-    both = {**OWN, **_variables(start)}
+    both = {**OWN, **start.secret}
     if bad := [name for name in both if not NAME.fullmatch(name)]:
         raise UsageError(
             f"apptainer passes no variable of the name {bad[0][:100]!r}", "use letters, digits and _"
@@ -145,7 +145,3 @@ def profile() -> str:
             *flags,
         ],
     })  # fmt: skip
-
-
-def _variables(start: Start) -> dict[str, str]:
-    return {**start.env, **start.secret}

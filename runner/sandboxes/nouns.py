@@ -135,7 +135,7 @@ class Start(Struct, frozen=True, kw_only=True):
             a moment ago, for its URL was told before it is started. In a network of its own the server
             listens at PORT, published at this one; in the host's network at this one itself.
     address of the host, at which clients reach it: others than loopback's where they are on other nodes.
-    env     visible values; secret: values that stand in no argv (the session key).
+    secret  the sandbox's variables, the client's and the session key: their values stand in no argv.
     folder  this sandbox's own, 0700, removed with it: the log, the env file, scratch of the backend.
     """
 
@@ -143,7 +143,6 @@ class Start(Struct, frozen=True, kw_only=True):
     name: str
     state: str
     image: Ready
-    env: dict[str, str] = {}
     secret: dict[str, str] = {}
     workdir: str | None = None
     limits: Limits = Limits()

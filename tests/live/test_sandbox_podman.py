@@ -85,7 +85,7 @@ def begun(node: Node, engine: backend.Backend, number: int, **more: Any) -> Star
     given: dict[str, Any] = {
         "id": f"{os.getpid():08x}{number:08x}", "state": f"test{os.getpid()}", "limits": LIMITS,
         "image": Ready(reference=IMAGE, command=("/bin/sh", "-c", SERVE, "serve")),
-        "env": {"TOLD": "a b", "LINES": "1\n2"}, "secret": {"SESSION": "of this one"},
+        "secret": {"TOLD": "a b", "SESSION": "of this one"},
         "folder": str(folder), "port": free_port(), **more,
     }  # fmt: skip
     start = Start(name=f"slipworks-{given['id']}", **given)
@@ -129,7 +129,7 @@ def test_a_sandbox_from_its_start_to_its_end(node: Node) -> None:
             assert not list(Path(start.folder).iterdir())  # the file that held the key is gone
 
             looked = said(engine, start, "env; pwd; cat /proc/1/status; cat /proc/1/limits")
-            for there in ("TOLD=a b", "LINES=1\n2", "SESSION=of this one", '/made/"for", it',
+            for there in ("TOLD=a b", "SESSION=of this one", '/made/"for", it',
                           "NoNewPrivs:\t1"):  # fmt: skip
                 assert there in looked, there
             assert "SECRET_OF_THE_SERVER" not in looked and "not-for-sandboxes" not in looked
@@ -319,8 +319,7 @@ def test_the_agents_layer_is_mounted_without_root(node: Node, agent: AgentLayer)
     def life() -> None:
         more = {
             "limits": Limits(memory=2 << 30),
-            "secret": {KEY: "of this one"},
-            "env": {"FROM_BASE": "here"},
+            "secret": {KEY: "of this one", "FROM_BASE": "here"},
         }
         with (
             sandbox(node, 7, image=image, **more) as (engine, start),

@@ -29,9 +29,10 @@ def argv(**changed: Any) -> list[str]:
 
 
 def test_no_value_of_a_variable_stands_in_the_command_line() -> None:
-    line = "\n".join(argv(env={"SEEN": "a value"}))
+    start = structs.replace(START, secret={**START.secret, "SEEN": "a value"})
+    line = "\n".join(words.argv(start, Where()))
     assert not [each for each in ("not-a-secret", "and more", "a value") if each in line]
-    text = words.env_text(structs.replace(START, env={"SEEN": "a value"}))
+    text = words.env_text(start)
     assert f"{KEY}=not-a-secret\n" in text and "SEEN='a value'\n" in text
     assert """MODEL_KEY='it'"'"'s $HOME\nand more'\n""" in text
 
@@ -68,14 +69,14 @@ def test_the_folder_to_start_in(wished: str | None, image: str | None, found: st
 
 
 def test_home_is_passed_as_apptainer_takes_it() -> None:
-    start = structs.replace(START, env={"HOME": "/home/agent"})
+    start = structs.replace(START, secret={"HOME": "/home/agent"})
     assert "--home=/home/agent" in words.argv(start, Where())
     assert "HOME=" not in words.env_text(start).replace("$HOME", "")
 
 
 def test_a_variable_that_apptainer_cannot_pass_is_told() -> None:
     with pytest.raises(UsageError, match="a-b"):
-        words.env_text(structs.replace(START, env={"a-b": "1"}))
+        words.env_text(structs.replace(START, secret={"a-b": "1"}))
 
 
 def test_the_command_has_nothing_of_the_servers_environment() -> None:

@@ -66,8 +66,7 @@ def test_a_session_is_told_at_once_where_it_will_be_and_becomes_ready(
     assert (ready.id, ready.url, ready.key, ready.engine) == (begun.id, begun.url, begun.key, "podman")
     start = engine.started[ready.id]
     assert (start.url, start.name, start.workdir) == (ready.url, f"slipworks-{ready.id}", "/w")
-    assert not start.env, "what a client sends is in no argv"
-    assert start.secret == {"A": "a\nb", KEY: ready.key}
+    assert start.secret == {"A": "a\nb", KEY: ready.key}, "what a client sends is in no argv"
     assert start.limits.cpus == (0, 1, 2, 3) and start.limits.memory == 2 * 8192 << 20
     assert stat.S_IMODE(Path(start.folder).stat().st_mode) == 0o700
     assert [each.id for each in desk.sessions()] == [ready.id] and desk.counts().free == 4

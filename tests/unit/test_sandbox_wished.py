@@ -113,11 +113,10 @@ def test_variables_become_lines_of_a_file_and_no_words(env: dict[str, str]) -> N
     def text(values: dict[str, str]) -> str:
         return "".join(f"{name}={value}\n" for name, value in values.items())
 
-    argv, file = container_words.environment(start, text)
-    assert argv == []
-    lines = file.split("\n")[:-1]
+    lines = container_words.environment(start, text).split("\n")[:-1]
     assert dict(line.partition("=")[::2] for line in lines) == env and len(lines) == len(env)
-    plain, theirs = words(START)[1], words(start)[1]
+    (none, plain), (ours, theirs) = words(START), words(start)
+    assert ours == none
     home = [f"--home={wished.folder(env['HOME'])}"] if env.get("HOME") else []
     assert [each for each in theirs if each not in plain] == home
 

@@ -91,20 +91,21 @@ def test_a_kept_entrypoint_a_user_a_folder_and_a_mount() -> None:
     assert words[words.index("--volume") + 1] == "/l:/slipworks-agent:O"
 
 
-def test_variables_go_by_a_file_and_secrets_by_nothing_else() -> None:
+def test_variables_go_by_a_file_and_by_nothing_else() -> None:
     def text(values: dict[str, str]) -> str:
         return "|".join(f"{name}={value}" for name, value in values.items())
 
-    env = {"PLAIN": "a b", "LINES": "a\nb", "#odd": "1"}
-    argv, held = container_words.environment(start(env=env, secret={"KEY": "hidden"}), text)
-    assert argv == ["--env=LINES=a\nb", "--env=#odd=1"]
-    assert held == "PLAIN=a b|KEY=hidden"
-    for bad in ({"": "x"}, {"A=B": "x"}, {"A": "\0"}):
-        with pytest.raises(UsageError):
-            container_words.environment(start(env=bad), text)
-    with pytest.raises(UsageError) as told:
-        container_words.environment(start(secret={"KEY": "hid\nden"}), text)
-    assert "hid" not in told.value.message
+    asked = start(secret={"PLAIN": "a b", "KEY": "hidden"})
+    assert container_words.environment(asked, text) == "PLAIN=a b|KEY=hidden"
+    assert container_words.run(asked, Where(), HELD) == container_words.run(start(), Where(), HELD)
+    assert container_words.image(asked, Where()) == container_words.image(start(), Where())
+    for bad in ("", "A=B", "A\0", "A B", "#odd"):
+        with pytest.raises(UsageError, match="no name of a variable"):
+            container_words.environment(start(secret={bad: "x"}), text)
+    for value in ("hid\nden", "hid\0den"):
+        with pytest.raises(UsageError, match="KEY") as told:
+            container_words.environment(start(secret={"KEY": value}), text)
+        assert "hid" not in told.value.message
 
 
 class Told:

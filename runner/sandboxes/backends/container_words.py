@@ -79,16 +79,14 @@ def image(start: Start, where: Where) -> list[str]:
     return [start.image.reference, *start.image.command, "--host", host, "--port", str(port)]
 
 
-def environment(start: Start, env_text: Callable[[dict[str, str]], str]) -> tuple[list[str], str]:
-    """Words for the command line, and the text of an env file. A file has all that it can carry, for clients
-    put keys of models into variables; values with line breaks stand in the command line."""
-    both = {**start.env, **start.secret}
-    if bad := [name for name in both if not name or "=" in name or "\0" in name + both[name]]:
+def environment(start: Start, env_text: Callable[[dict[str, str]], str]) -> str:
+    """The text of an env file with all variables: none stands in the command line, for clients put keys of
+    models into them. UsageError for what such a file cannot carry."""
+    if bad := [name for name in start.secret if not NAME.fullmatch(name)]:
         raise UsageError(f"no name of a variable: found {bad[0][:100]!r}")
-    carried = {name: value for name, value in both.items() if NAME.fullmatch(name) and "\n" not in value}
-    if kept := [name for name in start.secret if name not in carried]:
-        raise UsageError(f"the secret {kept[0]} holds a line break, which an env file cannot carry")
-    return [f"--env={name}={both[name]}" for name in both if name not in carried], env_text(carried)
+    if bad := [name for name, value in start.secret.items() if "\n" in value or "\0" in value]:
+        raise UsageError(f"the variable {bad[0]} holds a line break or NUL, which an env file cannot carry")
+    return env_text(start.secret)
 
 
 def _volume(folder: str) -> str:

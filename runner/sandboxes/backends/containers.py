@@ -110,11 +110,11 @@ class Containers(ABC):
     def start(self, start: Start) -> str:
         folder = Path(start.folder).absolute()
         env_file = folder / "env"
-        argv_env, text = container_words.environment(start, self._engine.env_text)
+        text = container_words.environment(start, self._engine.env_text)
         env_file.touch(mode=0o600)
         env_file.write_text(text)
         try:
-            told = self._begin(start, [*argv_env, f"--env-file={env_file}"])
+            told = self._begin(start, env_file)
             self._watch(start.id, start.limits, told)
         except BaseException:
             self._remove(start.name, 0.0)
@@ -203,14 +203,15 @@ class Containers(ABC):
 
     # Steps
 
-    def _begin(self, start: Start, env: list[str]) -> dict[str, Any]:
+    def _begin(self, start: Start, env_file: Path) -> dict[str, Any]:
         """Runs it, and gives what `inspect` tells."""
         where = self._granted.asked()
         while True:
             limits = held_limits.NAMES & self.controllers if where.groups else frozenset()
             words = container_words.run(start, where, limits)
             image = container_words.image(start, where)
-            argv = [*self.program(), *words, *self.own_words(start, sorted(limits)), *env, *image]
+            own = self.own_words(start, sorted(limits))
+            argv = [*self.program(), *words, *own, f"--env-file={env_file}", *image]
             # A container's monitor leaves a file `oom` where it was started, once the kernel has ended one.
             done = process.run(argv, what=f"start {start.image.reference}", check=False, timeout=BEGUN,
                                cwd=Path(start.folder))  # fmt: skip
