@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
 
 from containers.apt import Apt, Update
 from kit import files as kit_files
-from kit import process
+from kit import process, share
 from kit.errors import HashMismatchError, InvalidFileError, NotFoundError
 from kit.nouns import digest_file
 from kit.say import once
@@ -84,10 +85,15 @@ def _whole(path: Path, pin: Deb) -> bool:
 
 
 def extract(taken: Iterable[Deb], folder: Path, root: Path) -> None:
-    """Unpacks kept packages below `root`."""
+    """Unpacks kept packages below `root`, several at once: they share folders, and no files."""
     root.mkdir(parents=True, exist_ok=True)
-    for deb in taken:
+
+    def unpack(deb: Deb) -> None:
         process.run(["dpkg-deb", "--extract", folder / f"{deb.sha256}.deb", root], what=f"unpack {deb.name}")
+
+    with ThreadPoolExecutor(share.cpus()) as pool:
+        for _ in pool.map(unpack, taken):  # raises what one of them raised
+            pass
 
 
 def unpacked(

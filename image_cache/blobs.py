@@ -98,7 +98,7 @@ class Blobs:
             if media_type == oci.TAR:
                 return self.put_plain(tar)
             plain = streams.Hash()
-            for _ in plain.through(tar):  # to the end before the put: a damaged file is not taken in
+            for _ in plain.beside(tar):  # to the end before the put: a damaged file is not taken in
                 pass
             file.seek(0)
             return self.put_blob(streams.pieces(file), media_type), plain.digest
