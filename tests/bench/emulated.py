@@ -57,7 +57,7 @@ def emulating() -> Iterator[list[str]]:
 
 
 def emulated(work: Path, enter: list[str], native: float) -> tuple[float, float]:
-    """Seconds of the distribution packages, told at once, and of the stack. native: of the build beside it."""
+    """Seconds of the distribution packages, told at once, and of the stack. native: of the other build."""
     base, line, arm = bases.load("bootstrap"), lines.load("cpu"), Platform("arm64")
     root = work / "root"
     began = time.monotonic()
