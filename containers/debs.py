@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from msgspec import Struct
@@ -86,6 +85,8 @@ def _whole(path: Path, pin: Deb) -> bool:
 
 def extract(taken: Iterable[Deb], folder: Path, root: Path) -> None:
     """Unpacks kept packages below `root`, several at once: they share folders, and no files."""
+    from concurrent.futures import ThreadPoolExecutor
+
     root.mkdir(parents=True, exist_ok=True)
 
     def unpack(deb: Deb) -> None:
