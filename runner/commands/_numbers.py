@@ -7,5 +7,5 @@ import argparse
 
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text!r}")
     return int(text)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from runner.commands import _numbers
+
 if TYPE_CHECKING:
     from image_cache.wheelhouse import Kept
     from runner.planning import Wanted
@@ -24,7 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--line", help="the stack (default: the arch's)")
     parser.add_argument("--base", help="the base (default: the arch's)")
     parser.add_argument("--platform", help="linux/amd64 or linux/arm64, where the arch has both")
-    parser.add_argument("--jobs", type=_count, help="compile jobs (default: as CPUs and memory allow)")
+    parser.add_argument(
+        "--jobs", type=_numbers.count, help="compile jobs (default: as CPUs and memory allow)"
+    )
     parser.add_argument(
         "--engine", help="which runs the image: podman, docker, apptainer (default: the first)"
     )
@@ -37,12 +41,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and make nothing")
     parser.add_argument("--list", action="store_true", help="list the wheels that are there")
     parser.add_argument("--json", action="store_true", help="with --list: as JSON")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 on, found {text!r}")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
