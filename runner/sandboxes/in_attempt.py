@@ -51,8 +51,8 @@ def variables(
     folder, limit = attempt.folder / FOLDER, Limit(launch.sandboxes)
     where = "the server of sandboxes on the job's other nodes"
     url, key = wait(partial(_told, folder), awaited=where, seconds=limit, check=check)
-    reached = partial(_true, answers, f"{url}/health")
-    wait(reached, awaited=f"an answer of {url}, {where}", seconds=limit, check=check)
+    answered = f"an answer of {url}, {where}"
+    wait(lambda: answers(f"{url}/health") or None, awaited=answered, seconds=limit, check=check)
     said = {*launch.env, *launch.env_files, *launch.secrets}
     pairs = [each for each in PAIRS if not said & set(each)]
     found = {name: value for each in pairs for name, value in zip(each, (url, key), strict=True)}
@@ -68,10 +68,6 @@ def _told(folder: Path) -> tuple[str, str] | None:
     except OSError:
         return None
     return found if all(found) else None
-
-
-def _true(probe: Callable[[str], bool], word: str) -> bool | None:
-    return probe(word) or None
 
 
 def _no_proxy(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
