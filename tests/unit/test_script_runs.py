@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from slurm.script import Present
 from tests.unit.parts_script import RANK, Cluster, alive, send, until
 
 
@@ -318,101 +317,6 @@ class TestPatience:
         job.communicate(timeout=60)
         assert job.returncode == 50
         assert time.monotonic() - began < 20
-
-
-class TestNode:
-    def test_what_a_dead_client_left_is_removed(self, cluster: Cluster) -> None:
-        batch = cluster.batch(remove=("engine", "rm", f"x-{RANK}"))
-        cluster.container("kill -KILL $$")
-        cluster.finish(batch)
-        assert cluster.words("engine-0")[-3:] == ["engine", "rm", "x-0"]
-
-    def test_nothing_is_removed_after_a_good_end(self, cluster: Cluster) -> None:
-        assert cluster.finish(cluster.batch(remove=("engine", "rm", f"x-{RANK}")))[0] == 0
-        assert "rm" not in cluster.words("engine-0")
-
-    def test_the_image_is_fetched_where_it_is_not(self, cluster: Cluster) -> None:
-        cluster.program("have", '#!/bin/sh\necho noise\n[ -e "$RECORD/image" ]\n')
-        cluster.program("fetch", '#!/bin/sh\necho fetching "$@"\n: >"$RECORD/image"\n')
-        batch = cluster.batch(have=("have", "it"), fetch=("fetch", "it's"))
-        assert cluster.finish(batch)[0] == 0
-        log = cluster.attempt("node-0.log").read_text()
-        assert "fetching it's" in log
-        assert "noise" not in log
-        assert cluster.finish(batch)[0] == 0
-        assert "fetching" not in cluster.attempt("node-0.log", 2).read_text()
-
-    def test_an_image_that_cannot_be_fetched(self, cluster: Cluster) -> None:
-        batch = cluster.batch(have=("false",), fetch=("false",))
-        code, _ = cluster.finish(batch)
-        assert code == 40
-        assert "node 0 (n1) could not get the image" in cluster.attempt("meeting/ended-0").read_text()
-
-    def test_a_temporary_folder_of_its_own(self, cluster: Cluster) -> None:
-        cluster.container('ls -ld "$RECORD"/slipworks-7-* >"$RECORD/seen"; ended 0')
-        assert cluster.finish(cluster.batch(temporary=True, words_at=2))[0] == 0
-        (mount,) = [word for word in cluster.words("engine-0") if word.startswith("--mount")]
-        assert mount.startswith(f'--mount=type=bind,"source={cluster.record}/slipworks-7-0.')
-        assert mount.endswith(',"target=/tmp"')
-        assert cluster.words("engine-0")[:3] == ["engine", "run", mount]
-        assert (cluster.record / "seen").read_text().startswith("drwx------")
-        assert not list(cluster.record.glob("slipworks-7-*"))
-
-    def test_the_nodes_own_libraries_and_devices(self, cluster: Cluster) -> None:
-        host = cluster.record / 'lib a, "b" $(c)'
-        for name in ("one/libx.so.1", "two/libx.so.1", "two/liby.so"):
-            (host / name).parent.mkdir(parents=True, exist_ok=True)
-            (host / name).write_text("")
-        batch = cluster.batch(
-            words_at=2, fabric=(f"{host}/one/*.so*", f"{host}/two/*", f"{host}/none*"),
-            devices=(f"{host}/two/liby*", "/dev/none*"),
-        )  # fmt: skip
-        assert cluster.finish(batch)[0] == 0
-        quoted = str(host).replace('"', '""')
-        assert cluster.words("engine-0")[2:5] == [
-            f'--mount=type=bind,"source={quoted}/one/libx.so.1","target=/slipworks-fabric/libx.so.1",ro',
-            f'--mount=type=bind,"source={quoted}/two/liby.so","target=/slipworks-fabric/liby.so",ro',
-            f"--device={host}/two/liby.so",
-        ]
-
-    def test_what_a_node_has(self, cluster: Cluster) -> None:
-        """In its order, behind /tmp and before the mounts that the container's own words say."""
-        host = cluster.record / 'a, "b" $(c)'
-        (host / "home").mkdir(parents=True)
-        present = (
-            Present(str(host / "home"), "/home/me", False),
-            Present(str(host / "none"), "/x"),
-            Present(str(host), "/y"),
-        )
-        batch = cluster.batch(words_at=1, present=present, temporary=True)
-        assert cluster.finish(batch)[0] == 0
-        quoted = str(host).replace('"', '""')
-        assert cluster.words("engine-0")[2:5] == [
-            f'--mount=type=bind,"source={quoted}/home","target=/home/me"',
-            f'--mount=type=bind,"source={quoted}","target=/y",ro',
-            "run",
-        ]
-
-    def test_the_nodes_own_slurm_conf(self, cluster: Cluster) -> None:
-        """Once; of a folder of everybody's the file alone; nothing where Slurm says nothing of it."""
-        conf = cluster.record / "it's/slurm.conf"
-        conf.parent.mkdir()
-        conf.write_text("")
-        mount = f'--mount=type=bind,"source={conf.parent}","target={conf.parent}",ro'
-        there = (Present(str(conf.parent), str(conf.parent)),)
-        for number, (present, given, words) in enumerate((
-            ((), str(conf), [mount]),
-            (there, str(conf), [mount]),
-            ((), "/etc/passwd", ['--mount=type=bind,"source=/etc/passwd","target=/etc/passwd",ro']),
-            ((), "/none/slurm.conf", []),
-        )):  # fmt: skip
-            (cluster.record / "engine-0").unlink(missing_ok=True)
-            batch = cluster.batch(words_at=1, present=present, submits=True)
-            assert cluster.finish(batch, SLURM_CONF=given)[0] == 0
-            assert [word for word in cluster.words("engine-0") if word.startswith("--mount")] == words, number
-        (cluster.record / "engine-0").unlink()
-        assert cluster.finish(cluster.batch(submits=True))[0] == 0
-        assert cluster.words("engine-0")[:2] == ["engine", "run"]
 
 
 class TestModules:
