@@ -1,125 +1,23 @@
-"""Engines without an engine: what is passed to them, what their complaints mean, what a host lacks."""
+"""Engines without an engine: what is passed to them, what a host lacks."""
 
 from __future__ import annotations
 
 import csv
 import os
 import shlex
-import tempfile
 from pathlib import Path
 
 import pytest
-from msgspec import json
 
-from containers import complaints, engine, host, mounts, sif, sif_header, workplace
+from containers import engine, host, mounts, workplace
 from containers.engine import Bind, ContainerRun
-from kit import share
 from kit.errors import (
-    AuthError,
-    BuildError,
-    HashMismatchError,
     HostError,
     InvalidFileError,
     MissingToolError,
-    NetworkError,
-    NoSpaceError,
-    NotFoundError,
-    QuotaError,
     SlipworksError,
     UnknownNameError,
-    UnsupportedError,
 )
-from kit.nouns import Image, Platform, digest
-
-RECORDED = Path(__file__).parent / "recorded"
-KINDS = {
-    "401": AuthError,
-    "403": AuthError,
-    "404": NotFoundError,
-    "429": QuotaError,
-    "503": NetworkError,
-    "refused": NetworkError,
-    "name": NetworkError,
-    "hash": HashMismatchError,
-    "space": NoSpaceError,
-    "subids": HostError,
-    "capabilities": HostError,
-    "zstd": UnsupportedError,
-}
-
-
-@pytest.mark.parametrize("recorded", sorted(RECORDED.glob("*.txt")), ids=lambda path: path.stem)
-def test_recorded_complaints_are_understood(recorded: Path) -> None:
-    kind = KINDS[recorded.stem.rpartition("-")[2]]
-    found = complaints.explain("build tiny", recorded.read_text(), "localhost/base:1", code=1)
-    assert type(found) is kind, found.message
-    assert found.message.startswith("could not build tiny: ")
-    assert found.hint
-    assert "\n" not in found.message
-
-
-@pytest.mark.parametrize("tool", ["uv", "pip"])
-def test_a_hash_mismatch_names_package_and_both_hashes(tool: str) -> None:
-    found = complaints.explain("build tiny", (RECORDED / f"{tool}-hash.txt").read_text(), None)
-    assert isinstance(found, HashMismatchError)
-    assert "tinything" in found.message
-    assert "found sha256:a3eedf6b" in found.message
-    assert "expected sha256:0000" in found.message
-    assert "nothing was installed" in found.message
-
-
-def test_an_unknown_complaint_keeps_its_last_lines() -> None:
-    found = complaints.explain("build tiny", "one\n\ntwo\n", None, code=3)
-    assert type(found) is BuildError
-    assert found.message == "could not build tiny: ended with exit code 3, its last lines:\n  one\n  two"
-
-
-def test_a_quoted_line_never_shows_credentials() -> None:
-    text = "error: dial tcp: http://me:hunter2@index.invalid/simple: connection refused"
-    assert "hunter2" not in complaints.explain("build tiny", text, None).message
-
-
-def test_a_hash_mismatch_names_its_lock_and_what_to_do() -> None:
-    text = (RECORDED / "uv-hash.txt").read_text()
-    locks = {
-        "tools/build.lock": "",
-        "stacks/cpu/cp313-amd64.lock": f"tinything==1.0 --hash=sha256:{'0' * 64}",
-    }
-    found = complaints.explain("build tiny", text, None, context=locks)
-    assert "tinything==1.0" in found.message and "lock: stacks/cpu/cp313-amd64.lock" in found.message
-    assert found.hint and "runner lock --line cpu --again" in found.hint
-    assert "(lock: " not in complaints.explain("build tiny", text, None, context={}).message
-
-
-def test_a_pull_without_network_names_its_base() -> None:
-    base = "docker.io/library/python@sha256:12ab"
-    text = "Error: initializing source docker://python@sha256:12ab: pinging container registry: no such host"
-    found = complaints.explain("build tiny", text, base)
-    assert "docker://python@sha256:12ab" in found.message
-    assert f"pulling {base}" in found.message
-    index = complaints.explain("build tiny", "error: tcp connect error: http://index/simple", base)
-    assert base not in index.message, "not every trouble with the network is about the base"
-
-
-def test_a_long_line_is_quoted_from_a_whole_word_on() -> None:
-    words = " ".join(f"word{number}" for number in range(100))
-    quoted = complaints.explain("build tiny", f"{words} no such host", None).message.partition("… ")[2]
-    assert quoted.split()[0] in words.split() and quoted.endswith("no such host")
-    assert len(quoted) <= complaints.LONGEST
-
-
-def test_a_silence_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(complaints, "QUIET", 0.2)
-    argv = ["sh", "-c", "echo Trying to pull x:1; sleep 1"]
-    complaints.stream(argv, what="build tiny", base=None, update=lambda line: None)
-    told = capsys.readouterr().err.splitlines()
-    assert told == ["still trying to build tiny: not a word for 0 s, after: Trying to pull x:1"]
-    argv = ["sh", "-c", "for word in 1 2 3 4 5 6 7 8 9; do echo same; sleep 0.05; done"]
-    complaints.stream(argv, what="build tiny", base=None, update=lambda line: None)
-    assert capsys.readouterr().err == ""
-
-
-# What is passed to an engine
 
 
 def paths() -> list[str]:
@@ -403,69 +301,3 @@ def test_a_name_in_the_context_stays_inside(tmp_path: Path) -> None:
     ):
         pass
     assert not list(tmp_path.iterdir())
-
-
-def test_mksquashfs_gets_the_share_of_a_job_and_not_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "cpus", lambda: 3)
-    for limit, given in ((4 << 30, "1024M"), (100 << 20, "256M"), (1 << 40, "8192M")):
-        monkeypatch.setattr(share, "memory", lambda limit=limit: limit)
-        words = sif.squash().split()
-        assert words[words.index("-mem") + 1] == given
-        assert words[words.index("-processors") + 1] == "3"
-
-
-def test_a_small_disk_is_refused_before_apptainer_begins(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("APPTAINER_TMPDIR", str(tmp_path / "scratch, a"))
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    making = sif.Making(what="convert x", source="x", cwd=tmp_path, epoch=0, packed=1 << 60)
-    with pytest.raises(NoSpaceError, match=r"could not convert x: .* needed") as raised:
-        sif.make(making, tmp_path / "sifs/x.sif", print)
-    assert str(tmp_path) in raised.value.message
-    assert raised.value.hint and raised.value.hint.endswith("runner image gc")
-    assert not list((tmp_path / "sifs").iterdir())
-
-
-def test_a_file_that_is_no_sif_is_left_alone(tmp_path: Path) -> None:
-    for raw in (b"", b"short", bytes(200)):
-        (tmp_path / "x").write_bytes(raw)
-        sif_header.steady(tmp_path / "x", 1)
-        assert (tmp_path / "x").read_bytes() == raw
-
-
-def store_like(folder: Path, config: object, layers: object = ()) -> Image:
-    """The files of an image as a store keeps them: as far as engines look at them."""
-    blobs = folder / "blobs/sha256"
-    blobs.mkdir(parents=True)
-
-    def put(value: object) -> str:
-        raw = json.encode(value)
-        (blobs / digest(raw)[7:]).write_bytes(raw)
-        return digest(raw)
-
-    manifest = put({"config": {"digest": put(config)}, "layers": layers})
-    return Image(key="0" * 64, name="x", format="oci", platform=Platform.host(), digest=manifest, path=folder)
-
-
-@pytest.mark.parametrize(
-    ("config", "seconds"),
-    [
-        ({}, 0),
-        ({"created": "1970-01-01T00:00:00Z", "history": [{"created": "1970-01-01T00:00:10Z"}, {}]}, 10),
-        ({"created": "2026-01-02T03:04:05.123456789Z"}, 1767323045),
-        ({"created": "2026-01-02T04:04:05+01:00", "history": None}, 1767323045),
-    ],
-)
-def test_the_newest_time_of_an_image(tmp_path: Path, config: object, seconds: int) -> None:
-    image = store_like(tmp_path, config, [{"size": 3}, {"size": 4}])
-    assert workplace.created(image) == seconds
-    assert workplace.packed_size(image) == 7
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"{}", b'{"config": {"digest": "x"}}'])
-def test_a_damaged_manifest_is_named(tmp_path: Path, damage: bytes) -> None:
-    image = store_like(tmp_path, {})
-    (tmp_path / "blobs" / image.digest.replace(":", "/")).write_bytes(damage)
-    with pytest.raises(InvalidFileError, match="no readable manifest"):
-        workplace.config_digest(image)
