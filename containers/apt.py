@@ -261,9 +261,8 @@ def opened(given: Sources, update: Update, status: bytes = b"") -> Iterator[Apt]
         place = f"{given.platform} {given.text}"
         if given.home.root is not None:
             apt.refresh(update)
-        elif not apt_lists.lent(place, folder / "lists"):
-            apt.refresh(update)
-            apt_lists.keep(place, folder / "lists")
+        else:
+            apt_lists.fetched(place, folder / "lists", lambda: apt.refresh(update))
         yield apt
 
 

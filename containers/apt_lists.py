@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kit.nouns import digest
 
 _kept: list[Path] = []  # innermost last
+_turn = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -23,19 +25,18 @@ def one_state() -> Iterator[None]:
             _kept.pop()
 
 
-def lent(place: str, lists: Path) -> bool:
-    """Whether the lists of a place were kept; if so they lie in the folder `lists` now."""
-    if not _kept or not (there := _folder(place)).is_dir():
-        return False
-    _link(there, lists)
-    return True
-
-
-def keep(place: str, lists: Path) -> None:
-    """Keeps a place's lists until the end of `one_state`; outside of it, does nothing."""
-    if _kept:
-        _folder(place).mkdir()
-        _link(lists, _folder(place))
+def fetched(place: str, lists: Path, fetch: Callable[[], None]) -> None:
+    """Fills the folder `lists`: with what was fetched for that place before within `one_state`, else by
+    `fetch`. Of threads that ask at once one fetches, and the others wait."""
+    if not _kept:
+        return fetch()
+    with _turn:
+        there = _folder(place)
+        if there.is_dir():
+            return _link(there, lists)
+        fetch()
+        there.mkdir()
+        _link(lists, there)
 
 
 def _folder(place: str) -> Path:

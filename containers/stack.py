@@ -91,7 +91,9 @@ def _finish(spec: StackLayer, interpreter: Interpreter, stage: Path, work: Path,
         process.run(argv, what="lay out CUDA's folder", env=ENVIRONMENT)
     update("byte code")
     compiling = interpreter.compiling(stage, [str(site.relative_to(stage))], Path(STACK), jobs=share.cpus())
-    process.run(compiling, what=f"byte-compile the group {spec.group.name}", env=ENVIRONMENT)
+    # By `stream`: a group takes a minute, and is built beside others, which may fail meanwhile.
+    what = f"byte-compile the group {spec.group.name}"
+    process.stream(compiling, what=what, on_line=update, env=ENVIRONMENT)
 
 
 class _Install:

@@ -44,10 +44,15 @@ def ensure(
 
 
 def ensure_artifact(
-    store: Store, key: str, build: Callable[[], Artifact], *, silence: float = SILENCE
+    store: Store,
+    key: str,
+    build: Callable[[], Artifact],
+    *,
+    silence: float = SILENCE,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Artifact:
     """The layer of `key`, with the same promises as `ensure`; `build` must put it under that key."""
-    return once_only(store, key, "layer", lambda: store.artifact(key), build, silence)
+    return once_only(store, key, "layer", lambda: store.artifact(key), build, silence, sleep)
 
 
 def once_only(
@@ -57,8 +62,12 @@ def once_only(
     find: Callable[[], T | None],
     build: Callable[[], T],
     silence: float = SILENCE,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """What `find` finds, or else `build` has made, with the promises of `ensure`."""
+    """What `find` finds, or else `build` has made, with the promises of `ensure`.
+
+    sleep: how to wait until the next look for what another makes; what it raises passes through.
+    """
     if hit := find():
         return hit
     claim = Claim(store.claims / f"{key}.{kind}", silence)
@@ -74,7 +83,7 @@ def once_only(
         if (owner := claim.holder()) and owner.host:
             once(f"waiting for process {owner.pid} on {owner.host}, which is making {key[:12]} ({kind})")
         # No event tells of a file that another host writes; a look costs one small read.
-        time.sleep(pause)
+        sleep(pause)
         pause = min(LATEST, pause * 1.5)
         if hit := find():
             return hit

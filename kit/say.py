@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _said: set[str] = set()
 _taken: list[tuple[str, float]] = []
+_boards: list[Progress] = []  # the one that is shown, once for each step that is on it
+_turn = threading.Lock()
 
 
 def say(message: str) -> None:
@@ -30,11 +37,11 @@ def answer(text: str) -> None:
 
 @contextlib.contextmanager
 def step(title: str) -> Iterator[Callable[[str], None]]:
-    """A long step. Yields a function that takes each line of its progress.
+    """A long step. Yields a function that takes each line of its progress. Several may be under way at once.
 
-    On a terminal: one live line with the step's latest progress and its time. Without one: the title when it
+    On a terminal: a live line for each with its latest progress and its time. Without one: the title when it
     begins, one line when it ends with the seconds it took; what is handed over meanwhile is not printed.
-    An exception passes through; the step is then told as failed.
+    An exception passes through, and no end is told.
     """
     began = time.monotonic()
     if sys.stderr.isatty():
@@ -55,16 +62,37 @@ def taken() -> tuple[tuple[str, float], ...]:
 
 @contextlib.contextmanager
 def _live(title: str) -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.text import Text
+    """A line of the board, which is there as long as any step is."""
+    from rich.markup import escape
 
-    console = Console(stderr=True)
-    with console.status(Text(title)) as status:
+    with _turn:
+        board = _boards[0] if _boards else _board()
+        _boards.append(board)
+        line = board.add_task(escape(title), latest="", total=None)
 
-        def update(line: str) -> None:
-            latest = line.strip()
-            if latest:
-                room = max(20, console.width - len(title) - 8)
-                status.update(Text.assemble(title, ("  " + latest[:room], "dim")))
+    def update(told: str) -> None:
+        if latest := told.strip():
+            board.update(line, latest=escape(latest))
 
+    try:
         yield update
+    finally:
+        with _turn:
+            board.remove_task(line)
+            _boards.pop()
+            if not _boards:
+                board.stop()
+
+
+def _board() -> Progress:
+    """Steps under way, a line each: what, the latest of it as far as there is room, and the seconds."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    room = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    latest = TextColumn("[dim]{task.fields[latest]}", table_column=room)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), latest, TimeElapsedColumn())
+    board = Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+    board.start()
+    return board

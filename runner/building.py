@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from image_cache.blobs import Look
 from image_cache.ensure import ensure, ensure_artifact, once_only
 from image_cache.oci import Artifact
 from image_cache.store import Store
-from kit import files, say, settings
+from kit import files, lanes, say, settings, share
+from kit.lanes import Lanes
 from kit.nouns import Base, Image, LayerBuild, LayerSpec, Platform, Recipe, StackLayer, digest_file, key_of
 from runner import compiling, finishing, known, planning, proof, record, scratch
 from runner.compiling import Folder, Python
@@ -32,31 +34,50 @@ from runner.planning import Plan
 def oci(plan: Plan, store: Store) -> tuple[Recipe, Image]:
     """The image: its base, and on it the layers of system, stack and runner."""
     settings.writable("cache")
-    packages = plan.recipe().system  # refuses what cannot be built before anything is made
+    plan.recipe()  # refuses what cannot be built before anything is made
     with contextlib.ExitStack() as stays:
         stays.enter_context(apt_lists.one_state())
-        python = None
-        if compiling.fits(plan.layer, plan.ground):
-            python = compiling.of_layer(plan.layer, store, stays)
-        base = _base(plan.ground, plan.target, store, python)
-        if plan.ground.kind == "bootstrap":
-            plan = plan.with_base(base)
-        target = native = _unpacked(lambda: base, store, stays)
-        if plan.target != Platform.host():
-            native = _unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
-        layers = []
-        if packages:
-            plan = plan.with_system(_system(plan, packages, target, store, native))
-            layers.append(plan.system)
-        recipe = plan.recipe()
-        python = python or (lambda: Interpreter(root=native.root(), program=plan.ground.interpreter))
-        layers += [_stack(each, python, store) for each in recipe.stack]
-        layers.append(layer_artifact(plan.layer, plan.target, store))
-    made = [each for each in layers if each is not None]
+        with lanes.opened(share.cpus()) as beside:
+            plan, base, made = _parts(plan, store, stays, beside)
+    recipe = plan.recipe()
     image = ensure(
         store, recipe.key, "oci", lambda: finishing.put_together(recipe, plan.layer, base, made, store)
     )
     return recipe, image
+
+
+def _parts(
+    plan: Plan, store: Store, stays: contextlib.ExitStack, beside: Lanes
+) -> tuple[Plan, Image, list[Artifact]]:
+    """The plan, which knows its base and packages now; the base; the layers on it, lowest first.
+
+    The stack's layers are made beside the others, as soon as there is who compiles them.
+    """
+    python, stack = None, None
+    if compiling.fits(plan.layer, plan.ground):
+        python = compiling.of_layer(plan.layer, store, stays)
+        stack = _stack_begun(plan, python, store, beside)
+    base = _base(plan.ground, plan.target, store, python)
+    if plan.ground.kind == "bootstrap":
+        plan = plan.with_base(base)
+    target = native = _unpacked(lambda: base, store, stays)
+    if plan.target != Platform.host():
+        native = _unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
+    if stack is None:
+        own = partial(_interpreter, native, plan.ground.interpreter)
+        stack = _stack_begun(plan, own, store, beside)
+    beside.look()
+    layers = []
+    if packages := plan.recipe().system:
+        plan = plan.with_system(made := _system(plan, packages, target, store, native))
+        layers.append(made)
+    beside.look()
+    runners = layer_artifact(plan.layer, plan.target, store)
+    return plan, base, [*layers, *(each.result() for each in stack), runners]
+
+
+def _interpreter(of: Folder, program: str) -> Interpreter:
+    return Interpreter(root=of.root(), program=program)
 
 
 def _base(ground: Base, platform: Platform, store: Store, python: Python | None = None) -> Image:
@@ -114,7 +135,11 @@ def _system(
     return ensure_artifact(store, key, build)
 
 
-def _stack(spec: StackLayer, python: Python, store: Store) -> Artifact:
+def _stack_begun(plan: Plan, python: Python, store: Store, beside: Lanes) -> list[Future[Artifact]]:
+    return [beside.begin(partial(_stack, each, python, store, beside)) for each in plan.recipe().stack]
+
+
+def _stack(spec: StackLayer, python: Python, store: Store, beside: Lanes) -> Artifact:
     key = planning.stack_key(spec)
     name = f"stack {spec.group.name}"
 
@@ -125,10 +150,11 @@ def _stack(spec: StackLayer, python: Python, store: Store) -> Artifact:
         told = say.step(f"building {name} for {spec.platform}")
         with scratch.folder(store, "build-") as work, told as update:
             index = settings.load().settings.torch_index
-            pieces = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
+            made = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
+            pieces = beside.wanted(made)
             return _read_while_put(store, work, lambda look: store.put_tar(key, look(pieces), name=name))
 
-    return ensure_artifact(store, key, build)
+    return ensure_artifact(store, key, build, sleep=beside.pause)
 
 
 def _read_while_put(store: Store, work: Path, put: Callable[[Look], Artifact]) -> Artifact:

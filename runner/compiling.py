@@ -8,6 +8,7 @@ platform, and a newer base leaves the stack's layers as they are.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,18 +42,21 @@ def named(own: LayerSpec, ground: Base, platform: Platform) -> str | None:
 
 
 class Folder:
-    """Files that are put into a folder when they are first asked for; gone when `stays` ends."""
+    """Files that are put into a folder when they are first asked for, by any thread, while others wait; gone
+    when `stays` ends."""
 
     def __init__(self, fill: Callable[[Path], None], store: Store, stays: contextlib.ExitStack) -> None:
         self.fill, self.store, self.stays = fill, store, stays
         self.filled: Path | None = None
+        self._turn = threading.Lock()
 
     def root(self) -> Path:
-        if self.filled is None:
-            root = self.stays.enter_context(scratch.folder(self.store, "build-")) / "root"
-            self.fill(root)
-            self.filled = root
-        return self.filled
+        with self._turn:
+            if self.filled is None:
+                root = self.stays.enter_context(scratch.folder(self.store, "build-")) / "root"
+                self.fill(root)
+                self.filled = root
+            return self.filled
 
 
 def of_layer(own: LayerSpec, store: Store, stays: contextlib.ExitStack) -> Python:

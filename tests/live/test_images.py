@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import _imp
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -297,3 +299,34 @@ def test_distribution_packages_are_one_layer_upon_the_base(
 def test_pushed_to_a_registry(cpu: Made, registry_host: str) -> None:
     pushed = images.make("cpu", engine="none", push=f"{registry_host}/training/cpu:1")
     assert pushed.reference == f"{registry_host}/training/cpu:1@{cpu.image.digest}"
+
+
+def test_a_signal_ends_what_is_built_beside_and_the_next_run_goes_on(cpu: Made, shelf: Shelf) -> None:
+    """While the stack is byte-compiled and packed in threads, and the runner's layer by the main one."""
+    store = shelf(cpu, layers=False)
+    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with subprocess.Popen(
+            typed("build", "cpu", "--engine", "none"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as child:  # fmt: skip
+            assert child.stderr
+            begun: list[str] = []
+            while not {"building stack", "building the"} <= {" ".join(each.split()[:2]) for each in begun}:
+                begun.append(child.stderr.readline())
+                assert begun[-1], begun
+            child.send_signal(sign)
+            _, told = child.communicate(timeout=60)
+        assert child.returncode == code and "Traceback" not in told, told
+        assert not list((store.root.parent / "scratch").iterdir())
+        assert not [each for each in store.root.rglob("*.tmp") if each.is_file()]
+        assert not processes_of(store.root.parent)
+    assert images.make("cpu", engine="none").image.digest == cpu.image.digest
+
+
+def processes_of(folder: Path) -> list[bytes]:
+    """The command lines of living processes that name a place below a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append(path.read_bytes())
+    return [each for each in found if os.fsencode(folder) in each]

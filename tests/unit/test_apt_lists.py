@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,21 @@ def test_an_unpacked_root_has_lists_of_its_own(fetched: list[Platform], tmp_path
         for place in (PLACE, lent):
             read(place)
     assert len(fetched) == 2
+
+
+def test_of_two_at_once_one_fetches_and_the_other_waits(
+    fetched: list[Platform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, begun = Apt.refresh, threading.Event()
+
+    def slow(self: Apt, update: Callable[[str], None]) -> None:
+        begun.set()
+        time.sleep(0.2)  # the other would come in between, if it could
+        quick(self, update)
+
+    monkeypatch.setattr(Apt, "refresh", slow)
+    with one_state(), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(read, PLACE)
+        assert begun.wait(30)
+        assert read(PLACE) == first.result() == "of linux/amd64"
+    assert fetched == [PLACE.platform]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
 from definitions import bases, layers
+from image_cache.store import Store
 from kit.nouns import Platform
 from runner import compiling
 
@@ -38,3 +43,18 @@ def test_another_version_or_a_pulled_layer_leaves_it_to_the_base(own: object) ->
 def test_of_a_distribution_without_pins_the_name_tells_no_version() -> None:
     own, ground = layers.load("slipworks", "ubuntu"), bases.load("bootstrap", "ubuntu")
     assert compiling.named(own, ground, AMD) == "ubuntu noble python3.12-minimal as it is there"
+
+
+def test_files_that_two_ask_for_at_once_are_put_there_once(tmp_path: Path) -> None:
+    filled: list[Path] = []
+
+    def fill(root: Path) -> None:
+        filled.append(root)
+        time.sleep(0.2)  # the other would come in between, if it could
+        root.mkdir()
+
+    with contextlib.ExitStack() as stays, ThreadPoolExecutor(2) as pool:
+        folder = compiling.Folder(fill, Store(tmp_path / "images"), stays)
+        first, second = (pool.submit(folder.root) for _ in "ab")
+        assert first.result() == second.result() == filled[0] and filled[0].is_dir()
+    assert len(filled) == 1 and not filled[0].exists()
