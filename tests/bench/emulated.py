@@ -4,7 +4,7 @@
 
 Needs root, qemu-user-static and mmdebstrap. The emulated run is what an engine would do for the foreign
 platform: distribution packages with their maintainer scripts, then templates/install.sh, in a mount and user
-namespace that alone has the binfmt handler. It takes forty minutes of two cores; wheels are downloaded by both.
+namespace that alone has the binfmt handler. It takes forty minutes; wheels are downloaded by both.
 """
 
 from __future__ import annotations
