@@ -5,166 +5,20 @@ from __future__ import annotations
 import json
 import socket
 import stat
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from msgspec import structs
 
-from kit.errors import (
-    AuthError,
-    BusyError,
-    InvalidFileError,
-    NetworkError,
-    NotFoundError,
-    SlipworksError,
-    UnsupportedError,
-    UsageError,
-)
+from kit.errors import NetworkError, NotFoundError, UsageError
 from runner import cli
-from runner.sandboxes import backend, by_hand, here, images, places, records
-from runner.sandboxes.client import Client
-from runner.sandboxes.host import ImageFound
-from runner.sandboxes.nouns import KEY, Limits, Ready, Session, Start, Use, Wish
+from runner.sandboxes import backend, by_hand, here, places, records
+from runner.sandboxes.nouns import KEY, Wish
 from runner.sandboxes.settings import Settings
+from tests.unit.parts_by_hand import SECRET, Backend, Engine, Type, engine, listed, running, server_of, type_
 
-Type = Callable[..., tuple[int, str, str]]
-SECRET = "s3cret-of-the-shell"
-
-
-class Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class Engine:
-    """What all backends of a test know of containers. mute: their servers never listen; dead: they end."""
-
-    def __init__(self) -> None:
-        self.starts: dict[str, Start] = {}
-        self.states: dict[str, backend.State] = {}
-        self.pages: dict[str, ThreadingHTTPServer] = {}
-        self.mute = self.dead = False
-        self.graces: list[float] = []
-        self.watched: tuple[str, ...] = ()
-
-    def end(self, id: str) -> None:
-        if page := self.pages.pop(id, None):
-            page.shutdown()
-            page.server_close()
-
-
-class Backend:
-    """The engine "podman" of these tests."""
-
-    pauses = None
-
-    def __init__(self, engine: Engine) -> None:
-        self.name, self.engine = "podman", engine
-
-    def check(self) -> str:
-        return "1"
-
-    def enforced(self) -> dict[str, str]:
-        return {"cpus": "cgroup", **dict.fromkeys(self.engine.watched, "watched")}
-
-    def start(self, start: Start) -> str:
-        engine = self.engine
-        engine.starts[start.id] = start
-        engine.states[start.id] = "ended" if engine.dead else "running"
-        if not engine.mute and not engine.dead:
-            engine.pages[start.id] = page = ThreadingHTTPServer((start.address, start.port), Page)
-            threading.Thread(target=page.serve_forever, args=(0.01,), daemon=True).start()
-        return start.url
-
-    def adopt(self, id: str, limits: Limits, folder: str) -> None: ...
-
-    def states(self, state: str) -> dict[str, backend.State]:
-        return {id: said for id, said in self.engine.states.items() if self.engine.starts[id].state == state}
-
-    def pause(self, id: str) -> None: ...
-
-    def resume(self, id: str) -> None: ...
-
-    def stop(self, id: str, grace: float = 10.0) -> None:
-        self.engine.graces.append(grace)
-        self.engine.end(id)
-        self.engine.states.pop(id, None)
-
-    def logs(self, id: str, lines: int = 100) -> str:
-        return "".join([f"{number}\n" for number in range(1000)][-lines:])
-
-    def why(self, id: str) -> str:
-        return "exit code 3"
-
-    def exec_argv(self, id: str, argv: Sequence[str], *, terminal: bool = False) -> list[str]:
-        return ["env", f"IN={id}", *(["-"] if terminal else []), *argv]
-
-    def use(self, id: str) -> Use:
-        return Use()
-
-
-class Images:
-    """Has all images but those that are called missing."""
-
-    def ready(self, wish: Wish) -> Ready:
-        if "missing" in wish.image:
-            raise NotFoundError(f"no image {wish.image}")
-        return Ready(reference=wish.image, command=wish.command or ("serve",))
-
-    def exists(self, image: str) -> ImageFound | None:
-        return None
-
-    def close(self) -> None: ...
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a state"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("SLIPWORKS_CLUSTER", "local")
-    monkeypatch.setenv("TOKEN", SECRET)
-    made = Engine()
-    monkeypatch.setattr(backend, "get", lambda name, settings: Backend(made))
-    monkeypatch.setattr(backend, "chosen", lambda settings: Backend(made))
-    monkeypatch.setattr(images, "of", lambda settings, name: Images())
-    yield made
-    for id in list(made.pages):
-        made.end(id)
-
-
-@pytest.fixture
-def type_(engine: Engine, capfd: pytest.CaptureFixture[str]) -> Type:
-    """A command: code, stdout, stderr."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        code = cli.main(["sandbox", *words])
-        told = capfd.readouterr()
-        return code, told.out, told.err
-
-    return run
-
-
-def running(type_: Type, *words: str) -> dict[str, Any]:
-    code, out, err = type_("run", "debian:13", "--json", *words)
-    assert code == 0, err
-    found: dict[str, Any] = json.loads(out)
-    return found
-
-
-def listed(type_: Type, *words: str) -> dict[str, str]:
-    """Name and state of each."""
-    code, out, _ = type_("list", "--json", *words)
-    assert code == 0
-    return {each["name"]: each["state"] for each in json.loads(out)}
+__all__ = ["engine", "type_"]
 
 
 def test_run_prints_url_and_key_of_one_that_is_alive(type_: Type, engine: Engine) -> None:
@@ -296,20 +150,6 @@ def test_an_engine_that_gives_no_answer_kills_nobody(
     assert "podman does not tell what runs: the daemon does not answer" in err
 
 
-def server_of(folder: Path, engine: Engine, **more: Any) -> Session:
-    """A session that a server has in its state folder."""
-    wish = Wish(session="served", image="debian:13")
-    session = Session(id="a" * 16, wish=wish, phase="ready", engine="podman", key="k", began=time.time())
-    session = structs.replace(session, **more)
-    records.write(folder, session)
-    if session.live:
-        engine.starts[session.id] = Start(
-            id=session.id, name=session.name, state=records.label(folder), image=Ready(reference="x")
-        )
-        engine.states[session.id] = "running"
-    return session
-
-
 def test_a_servers_are_seen_and_only_its_own_with_state(type_: Type, engine: Engine, tmp_path: Path) -> None:
     running(type_, "--name", "mine")
     server_of(places.served(), engine)
@@ -392,67 +232,6 @@ def test_what_a_killed_server_left_goes_with_all(type_: Type, engine: Engine, tm
     assert type_("stop", "--all", "--grace", "1", *given)[0] == 0
     assert set(engine.graces) == {1.0}, "a job's node has little time at its end"
     assert engine.states == {} and {each.phase for each in records.read(tmp_path)} == {"stopped"}
-
-
-class Asked(BaseHTTPRequestHandler):
-    """A server that notes what it is asked, and answers as the path's last part says."""
-
-    said: ClassVar[list[tuple[str, str | None, bytes]]] = []
-
-    def do_POST(self) -> None:
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
-        self.said.append((self.path, self.headers["X-API-Key"], raw))
-        status = int(self.path[1:]) if self.path[1:].isdecimal() else 200
-        self.send_response(status)
-        self.send_header("Retry-After", "7")
-        self.end_headers()
-        self.wfile.write(b"no JSON" if status == 203 else b'{"detail":"as asked"}')
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def asked() -> Iterator[str]:
-    Asked.said.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Asked) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_one_of_a_server_that_serves_is_stopped_by_it(type_: Type, engine: Engine, asked: str) -> None:
-    folder = places.served()
-    sessions = [server_of(folder, engine, id=id * 16) for id in "ab"]
-    (folder / places.SERVER).write_text(json.dumps({"url": asked, "pid": 1, "host": "here"}))
-    (folder / "key").write_text("the key\n")
-    with records.held(folder):
-        assert type_("stop", *(each.id for each in sessions))[0] == 0
-    wanted = [("/stop", "the key", each.id) for each in sessions]
-    assert sorted((path, key, json.loads(raw)["runtime_id"]) for path, key, raw in Asked.said) == wanted
-    assert len(engine.states) == 2 and {each.phase for each in records.read(folder)} == {"ready"}
-    (folder / places.SERVER).unlink()
-    with records.held(folder):
-        code, _, err = type_("stop", "a" * 16)
-    assert code == 11 and "does not say there how it is asked" in err
-
-
-@pytest.mark.parametrize(("status", "kind"), [
-    (401, AuthError), (404, NotFoundError), (409, UsageError), (422, InvalidFileError),
-    (429, BusyError), (500, NetworkError), (501, UnsupportedError), (203, NetworkError),
-])  # fmt: skip
-def test_a_servers_refusal_is_told_by_its_kind(status: int, kind: type[SlipworksError], asked: str) -> None:
-    with (
-        Client(asked, "k") as client,
-        pytest.raises(kind, match="as asked" if status != 203 else "no JSON") as e,
-    ):
-        client.ask("POST", f"/{status}", {})
-    assert not isinstance(e.value, BusyError) or e.value.seconds == 7.0
-
-
-def test_a_server_that_is_not_there(asked: str) -> None:
-    with Client("http://127.0.0.1:1", "k") as client, pytest.raises(NetworkError, match="does not answer"):
-        client.ask("GET", "/list")
 
 
 def test_only_verbs_that_take_words_take_them(type_: Type) -> None:
