@@ -1,16 +1,12 @@
-"""The way out of nodes without internet: what is said, what is planned, and what keeps it open."""
+"""The way out of nodes without internet: what is said, and what is planned."""
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +15,11 @@ from msgspec.structs import replace
 
 from kit.errors import InvalidFileError, LaunchError, SlipworksError, UnsupportedError
 from runner import egress, job
-from runner.egress import outlet, plan, probe, submitting
+from runner.egress import outlet, plan, submitting
 from runner.egress.plan import EgressPlan
-from runner.egress.probe import Proxy
-from runner.egress.tunnel import Tunnel
 from runner.fixing import launch_like
 from runner.launch import RayPlan
 from slurm import clusters
-from tests.unit.parts_listening import listening
-from tests.unit.parts_node import seen
 
 PLAN = EgressPlan(kind="ssh", host="gw", port=22, user="me", probe="https://x.test", command=True)
 
@@ -230,156 +222,6 @@ def test_an_image_that_lacks_it_is_told(tmp_path: Path) -> None:
 
 def test_this_machines_networks() -> None:
     assert "127.0.0.0/8" in outlet.networks()
-
-
-Server = Callable[[Callable[[socket.socket], None]], int]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    """(what it does with each connection) -> its port."""
-    with contextlib.ExitStack() as open_:
-        yield lambda each: open_.enter_context(listening(each))
-
-
-def socks(code: int, then: bytes) -> Callable[[socket.socket], None]:
-    def each(line: socket.socket) -> None:
-        line.recv(3)
-        line.sendall(b"\x05\x00")
-        line.recv(100)
-        line.sendall(bytes([5, code, 0, 1, 0, 0, 0, 0, 0, 0]))
-        line.recv(100)  # also before it hangs up: what nobody has read makes a reset of it
-        line.sendall(then)
-
-    return each
-
-
-def answers(text: bytes, then: bytes = b"") -> Callable[[socket.socket], None]:
-    def each(line: socket.socket) -> None:
-        line.recv(1000)
-        line.sendall(text)
-        if text:
-            line.recv(1000)
-        line.sendall(then)
-
-    return each
-
-
-@pytest.mark.parametrize(
-    ("kind", "does", "wrong"),
-    [
-        ("socks5", socks(0, b"HTTP/1.0 404"), None),
-        ("socks5", socks(0, b""), "nothing came back"),
-        ("socks5", socks(5, b""), "SOCKS5 code 5"),
-        ("socks5", answers(b"\x05\xff"), "no open SOCKS5 server"),
-        ("socks5", answers(b""), "hung up"),
-        ("http", answers(b"HTTP/1.1 200 OK\r\n\r\n", b"x"), None),
-        ("http", answers(b"HTTP/1.1 200 OK\r\n\r\n"), "nothing came back"),
-        ("http", answers(b"HTTP/1.1 407 Authenticate\r\n\r\n"), "407 Authenticate"),
-        ("http", answers(b""), "hung up"),
-    ],
-)
-def test_a_probe_believes_only_what_comes_back(
-    server: Server, kind: str, does: Callable[[socket.socket], None], wrong: str | None
-) -> None:
-    """A SOCKS server may say yes before it has tried, as ssh does."""
-    found = probe.failure(
-        Proxy(kind, "127.0.0.1", server(does)), "http://web.test:81", by_name=True, seconds=5
-    )
-    assert found is None if wrong is None else wrong in str(found)
-
-
-def test_a_name_is_looked_up_here_as_programs_do(server: Server) -> None:
-    heard: list[bytes] = []
-
-    def each(line: socket.socket) -> None:
-        heard.append(line.recv(1000))
-
-    port = server(each)
-    told = probe.failure(Proxy("http", "127.0.0.1", port), "http://none.invalid")
-    assert told and "none.invalid is not known here" in told and not heard
-    probe.failure(Proxy("http", "127.0.0.1", port), "http://localhost:7")
-    assert heard[0].startswith(b"CONNECT 127.0.0.1:7 ")
-
-
-def test_a_proxy_that_is_not_there(server: Server) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    assert "refused" in str(probe.failure(Proxy("socks5", "127.0.0.1", port), "https://x.test", by_name=True))
-
-
-LISTENS = """
-import socket, sys, time
-if sys.argv[2] == "refuses": sys.exit("me@gw: Permission denied (publickey).")
-listening = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-time.sleep(1000)
-"""
-
-
-@pytest.fixture
-def tunnels(tmp_path: Path) -> Iterator[Callable[[str], tuple[Tunnel, list[str]]]]:
-    made: list[Tunnel] = []
-
-    def start(how: str) -> tuple[Tunnel, list[str]]:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        told: list[str] = []
-        words = [sys.executable, "-c", LISTENS, str(port), how]
-        made.append(Tunnel(words, port, tmp_path / "log", {}, told.append))
-        made[-1].start()
-        return made[-1], told
-
-    yield start
-    for each in made:
-        each.close()
-
-
-def test_a_tunnel_that_drops_is_opened_again(
-    tunnels: Callable[[str], tuple[Tunnel, list[str]]],
-) -> None:
-    tunnel, told = tunnels("listens")
-
-    def opened() -> bool:
-        tunnel.keep()
-        return tunnel.is_open
-
-    for drops in range(3):
-        seen(opened)
-        assert tunnel.drops == drops
-        child = tunnel._child
-        assert child
-        child.kill()
-        child.wait()
-        tunnel.keep()
-        assert not tunnel.is_open
-    seen(opened)
-    assert len([each for each in told if "dropped" in each]) == 3
-    assert len([each for each in told if "open again" in each]) == 3
-    child = tunnel._child
-    assert child
-    tunnel.close()
-    assert child.poll() is not None
-
-
-def test_a_gateway_that_refuses_is_not_asked_all_the_time(
-    tunnels: Callable[[str], tuple[Tunnel, list[str]]],
-) -> None:
-    tunnel, told = tunnels("refuses")
-
-    def failed() -> bool:
-        tunnel.keep()
-        return tunnel.failures == 2
-
-    seen(failed)
-    began = time.monotonic()
-    assert "Permission denied" in tunnel.said() and outlet._refuses(tunnel) and not told
-    seen(lambda: tunnel.keep() or tunnel.failures == 3)
-    assert time.monotonic() - began >= 0.9, "each pause is longer"
-
-
-def test_a_name_that_cannot_be_one_is_told() -> None:
-    told = probe.failure(Proxy("http", "127.0.0.1", 9), "https://a..b")
-    assert told and "a..b is not known here" in told
 
 
 @pytest.mark.parametrize(
