@@ -22,7 +22,7 @@ from containers import secrets
 from definitions import bases, lines
 from kit import settings
 from kit.nouns import Platform
-from tests.bench.images import ROOT, build, parts, processors, row
+from tests.bench.images import ROOT, build, busy, parts, processors, row
 
 # What ELF files for arm64 begin with, and which of those bytes count; F: the interpreter is opened now.
 HANDLER = (
@@ -87,11 +87,6 @@ def emulated(work: Path, enter: list[str], native: float) -> tuple[float, float]
     proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
     subprocess.run([*enter, "chroot", root, *words], check=True, env=env | proxies, stdout=subprocess.DEVNULL)
     return rooted - began, time.monotonic() - rooted
-
-
-def busy(used: float) -> str:
-    """What other work changes less than the clock, and how much of it there was."""
-    return f"{used:.0f} s of processors, load {os.getloadavg()[0]:.1f}"
 
 
 def main() -> None:

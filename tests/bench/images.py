@@ -62,6 +62,11 @@ def processors() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def busy(used: float) -> str:
+    """What other work changes less than the clock, and how much of it there was."""
+    return f"{used:.1f} s of processors, load {os.getloadavg()[0]:.1f}"
+
+
 def parts(told: str) -> str:
     """The steps that took a second or more, as the build itself tells them."""
     found = re.findall(r"(?m)^(.+): ([0-9.]+) s$", told)
@@ -90,11 +95,14 @@ def installed(line: str, arch_python: str, python: str, into: Path) -> float:
 
 
 def cold(work: Path, arch: str, line: str, python: str) -> None:
+    before = processors()
     uv = installed(line, bases.load("bootstrap").python, python, work / "venv")
     shutil.rmtree(work / "venv")
-    row(f"uv pip install --compile-bytecode, {line}", uv, 1.0)
+    between = processors()
+    row(f"uv pip install --compile-bytecode, {line}", uv, 1.0, busy(between - before))
     took, told = build(work / "cache", arch, f"--line={line}")
-    row(f"cold build, {arch} {line}, proof included", took, took / uv, parts(told))
+    more = f"{busy(processors() - between)}; {parts(told)}"
+    row(f"cold build, {arch} {line}, proof included", took, took / uv, more)
 
 
 def kit(work: Path, arch: str, line: str) -> None:
@@ -123,8 +131,7 @@ def foreign(work: Path) -> None:
             shutil.rmtree(work / f"{platform.arch}-{turn}")
             wall[platform] += took
             busy[platform] += used
-            load = f"{used:.1f} s of processors, load {os.getloadavg()[0]:.1f}"
-            row(f"cpu for {platform}, cold", took, more=f"{load}; {parts(told)}")
+            row(f"cpu for {platform}, cold", took, more=f"{busy(used)}; {parts(told)}")
     for what, sums in (("wall clock", wall), ("processors", busy)):
         row(f"all turns, {what}: {other} beside {host}", sums[other], sums[other] / sums[host])
 
