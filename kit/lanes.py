@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from kit import process
@@ -42,6 +42,12 @@ class Lanes:
             if each.done():
                 each.result()
 
+    def results(self, begun: Sequence[Future[T]]) -> list[T]:
+        """What some works told, in their order; raises what any of them has raised as soon as it has."""
+        wait(begun, return_when=FIRST_EXCEPTION)
+        self.look()
+        return [each.result() for each in begun]
+
     def pause(self, seconds: float) -> None:
         """time.sleep for a lane: Stopped, at once, when nobody waits for it any more."""
         if self._stop.wait(seconds):
@@ -54,13 +60,17 @@ class Lanes:
             yield piece
 
     def end(self) -> None:
-        """Ends all, and returns when they have ended."""
-        self._stop.set()
+        """Ends all, and returns when they have ended, whatever signal would have it end sooner."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._stop.set()
         begun = [each for each in self._begun if not each.cancelled()]
-        # Again and again: who was about to start a program at our last look has done so now.
-        while wait(begun, timeout=LOOK).not_done:
-            process.end_streams()
+        under_way = True
+        while under_way:
+            with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                # Again and again: who was about to start a program at our last look has done so now.
+                under_way = bool(wait(begun, timeout=LOOK).not_done)
+                if under_way:
+                    process.end_streams()
 
 
 @contextlib.contextmanager

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 _said: set[str] = set()
 _taken: list[tuple[str, float]] = []
-_boards: list[Progress] = []  # the one that is shown, once for each step that is on it
+_boards: list[Progress] = []  # the one that is shown while steps are under way
 _turn = threading.Lock()
 
 
 def say(message: str) -> None:
-    """One line of the story."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    """One line of the story, whole whatever other threads say."""
+    print(f"{message}\n", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def once(message: str) -> None:
@@ -63,25 +63,28 @@ def taken() -> tuple[tuple[str, float], ...]:
 @contextlib.contextmanager
 def _live(title: str) -> Iterator[Callable[[str], None]]:
     """A line of the board, which is there as long as any step is."""
-    from rich.markup import escape
-
-    with _turn:
-        board = _boards[0] if _boards else _board()
-        _boards.append(board)
-        line = board.add_task(escape(title), latest="", total=None)
-
-    def update(told: str) -> None:
-        if latest := told.strip():
-            board.update(line, latest=escape(latest))
-
+    lines: list[TaskID] = []
     try:
+        with _turn:
+            if not _boards:
+                _boards.append(_board())
+                _boards[0].start()
+            board = _boards[0]
+            lines.append(board.add_task(title, latest="", total=None))
+
+        def update(told: str) -> None:
+            if latest := " ".join(told.split()):
+                board.update(lines[0], latest=latest)
+
         yield update
     finally:
         with _turn:
-            board.remove_task(line)
-            _boards.pop()
-            if not _boards:
-                board.stop()
+            for line in lines:
+                board.remove_task(line)
+            if _boards and not _boards[0].tasks:
+                _boards.pop().stop()
+            elif _boards:
+                _boards[0].refresh()  # what is said next must not draw the line once more
 
 
 def _board() -> Progress:
@@ -90,9 +93,10 @@ def _board() -> Progress:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
-    room = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-    latest = TextColumn("[dim]{task.fields[latest]}", table_column=room)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), latest, TimeElapsedColumn())
-    board = Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
-    board.start()
-    return board
+    console = Console(stderr=True)
+    title = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, console.width - 32))
+    rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    what = TextColumn("{task.description}", markup=False, table_column=title)
+    latest = TextColumn("{task.fields[latest]}", style="dim", markup=False, table_column=rest)
+    columns = (SpinnerColumn(), what, latest, TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, expand=True)

@@ -73,7 +73,7 @@ def _parts(
         layers.append(made)
     beside.look()
     runners = layer_artifact(plan.layer, plan.target, store)
-    return plan, base, [*layers, *(each.result() for each in stack), runners]
+    return plan, base, [*layers, *beside.results(stack), runners]
 
 
 def _interpreter(of: Folder, program: str) -> Interpreter:
@@ -136,7 +136,12 @@ def _system(
 
 
 def _stack_begun(plan: Plan, python: Python, store: Store, beside: Lanes) -> list[Future[Artifact]]:
-    return [beside.begin(partial(_stack, each, python, store, beside)) for each in plan.recipe().stack]
+    """Begins to make all that the store lacks, by a Python that the main thread has by then: an interruption
+    ends what that does at once."""
+    specs = plan.recipe().stack
+    if any(each.compiler and not store.artifact(planning.stack_key(each)) for each in specs):
+        python()
+    return [beside.begin(partial(_stack, each, python, store, beside)) for each in specs]
 
 
 def _stack(spec: StackLayer, python: Python, store: Store, beside: Lanes) -> Artifact:

@@ -122,7 +122,7 @@ def kit(work: Path, arch: str, line: str) -> None:
 def foreign(work: Path) -> None:
     host = Platform.host()
     other = next(each for each in map(Platform, ("amd64", "arm64")) if each != host)
-    wall, busy = ({host: 0.0, other: 0.0} for _ in range(2))
+    wall, work_done = ({host: 0.0, other: 0.0} for _ in range(2))
     for turn in range(TURNS):
         for platform in (host, other):
             before = processors()
@@ -130,9 +130,9 @@ def foreign(work: Path) -> None:
             used = processors() - before
             shutil.rmtree(work / f"{platform.arch}-{turn}")
             wall[platform] += took
-            busy[platform] += used
+            work_done[platform] += used
             row(f"cpu for {platform}, cold", took, more=f"{busy(used)}; {parts(told)}")
-    for what, sums in (("wall clock", wall), ("processors", busy)):
+    for what, sums in (("wall clock", wall), ("processors", work_done)):
         row(f"all turns, {what}: {other} beside {host}", sums[other], sums[other] / sums[host])
 
 

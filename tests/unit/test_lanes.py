@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,6 +95,41 @@ def test_a_program_that_begins_late_is_ended_too() -> None:
     assert isinstance(begun.exception(), BuildError)
 
 
+def test_the_first_failure_is_told_before_others_end() -> None:
+    def fail() -> None:
+        raise BuildError("second")
+
+    with pytest.raises(BuildError, match="second"), lanes.opened(2) as beside:
+        beside.results([beside.begin(sleeping), beside.begin(fail)])
+    with lanes.opened(2) as beside:
+        assert beside.results([beside.begin(lambda: 1), beside.begin(lambda: 2)]) == [1, 2]
+
+
+def test_a_second_interruption_ends_nothing_sooner() -> None:
+    """Else what is begun after it would run to its end: nobody would look for it any more."""
+    begun, ends = threading.Event(), []
+
+    def late() -> None:
+        begun.set()
+        time.sleep(5 * lanes.LOOK)
+        sleeping()
+
+    def end_streams() -> None:
+        ends.append(True)
+        if len(ends) == 1:
+            raise KeyboardInterrupt
+        if len(ends) == 2:
+            raise SystemExit(143)
+        process.end_streams()
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError), lanes.opened(1) as beside:
+        patch.setattr(lanes, "process", SimpleNamespace(end_streams=end_streams))
+        working = beside.begin(late)
+        assert begun.wait(30)
+        raise ZeroDivisionError
+    assert len(ends) > 2 and isinstance(working.exception(0), BuildError)
+
+
 def test_who_looks_sees_what_failed_before_asking_for_results() -> None:
     with pytest.raises(BuildError, match="early"), lanes.opened(1) as beside:
         beside.look()
@@ -107,14 +143,14 @@ def test_who_looks_sees_what_failed_before_asking_for_results() -> None:
 
 
 INTERRUPTED = """
-import sys
+import os
 from kit import lanes, process
 from runner import cli
 cli.signal.signal(cli.signal.SIGTERM, cli._terminated)
+up = lambda line: os.write(1, f"{line}\\n".encode())  # whole, whoever else writes
 with lanes.opened(2) as beside:
-    work = lambda: process.stream(["sh", "-c", "echo up; exec sleep 600"], what="sleep", on_line=print)
+    work = lambda: process.stream(["sh", "-c", "echo up; exec sleep 600"], what="sleep", on_line=up)
     begun = [beside.begin(work), beside.begin(work)]
-    sys.stdout.flush()
     begun[0].result()
 """
 

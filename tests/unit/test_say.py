@@ -74,3 +74,37 @@ def test_a_step_that_fails_is_not_told_as_done(capsys: pytest.CaptureFixture[str
         raise ZeroDivisionError
     assert capsys.readouterr().err == "failing …\n"
     assert "failing" not in [what for what, _ in say.taken()]
+
+
+LONG = """
+from kit import say
+title = "pulling host/:100:/[name]@sha256:" + 64 * "0" + " for linux/amd64"
+with say.step(title) as update:
+    update("abc\\ndef" + 50 * "x")
+    import time; time.sleep(0.3)  # some looks of the screen
+"""
+
+
+def test_a_long_title_leaves_room_for_the_rest_and_stands_as_it_is() -> None:
+    lines = on_a_terminal(LONG)
+    drawn = [each for each in lines if "abc def" in each]
+    assert drawn and all(len(each) <= 80 and re.search(r"\d:\d\d:\d\d$", each.strip()) for each in drawn)
+    assert all("pulling host/:100:/[name]@sha256:0" in each for each in drawn)
+    assert re.match(
+        r"pulling host/:100:/\[name\]@sha256:0{64} for linux/amd64: \d\.\d s$", "".join(lines[-2:])
+    )
+
+
+SAYING = """
+import threading
+from kit import say
+both = [threading.Thread(target=lambda: [say.say("a whole line") for _ in range(3000)]) for _ in "ab"]
+[each.start() for each in both]
+"""
+
+
+def test_lines_of_two_threads_are_whole() -> None:
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", SAYING], stderr=subprocess.PIPE, text=True, cwd=ROOT, check=True
+    )
+    assert set(done.stderr.splitlines()) == {"a whole line"}
