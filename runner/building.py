@@ -16,7 +16,6 @@ from msgspec import json
 
 from containers import apt_lists, bootstrap, inventory, layer, secrets, stack, system
 from containers.engines.apptainer import Apptainer
-from containers.interpreter import Interpreter
 from definitions import bases
 from image_cache import streams, transfer, unpacking
 from image_cache.blobs import Look
@@ -53,10 +52,9 @@ def _parts(
 
     The stack's layers are made beside the others, as soon as there is who compiles them.
     """
-    python, stack = None, None
-    if compiling.fits(plan.layer, plan.ground):
-        python = compiling.of_layer(plan.layer, store, stays)
-        stack = _stack_begun(plan, python, store, beside)
+    fits = compiling.fits(plan.layer, plan.ground)
+    python = compiling.of_layer(plan.layer, store, stays) if fits else None
+    stack = _stack_begun(plan, python, store, beside) if python else None
     base = _base(plan.ground, plan.target, store, python)
     if plan.ground.kind == "bootstrap":
         plan = plan.with_base(base)
@@ -64,7 +62,7 @@ def _parts(
     if plan.target != Platform.host():
         native = _unpacked(lambda: _base(plan.ground, Platform.host(), store), store, stays)
     if stack is None:
-        own = partial(_interpreter, native, plan.ground.interpreter)
+        own = compiling.of_folder(native, plan.ground.interpreter)
         stack = _stack_begun(plan, own, store, beside)
     beside.look()
     layers = []
@@ -74,10 +72,6 @@ def _parts(
     beside.look()
     runners = layer_artifact(plan.layer, plan.target, store)
     return plan, base, [*layers, *beside.results(stack), runners]
-
-
-def _interpreter(of: Folder, program: str) -> Interpreter:
-    return Interpreter(root=of.root(), program=program)
 
 
 def _base(ground: Base, platform: Platform, store: Store, python: Python | None = None) -> Image:
@@ -139,7 +133,7 @@ def _stack_begun(plan: Plan, python: Python, store: Store, beside: Lanes) -> lis
     """Begins to make all that the store lacks, by a Python that the main thread has by then: an interruption
     ends what that does at once."""
     specs = plan.recipe().stack
-    if any(each.compiler and not store.artifact(planning.stack_key(each)) for each in specs):
+    if any(each.group.whole is None and not store.artifact(planning.stack_key(each)) for each in specs):
         python()
     return [beside.begin(partial(_stack, each, python, store, beside)) for each in specs]
 
@@ -149,14 +143,12 @@ def _stack(spec: StackLayer, python: Python, store: Store, beside: Lanes) -> Art
     name = f"stack {spec.group.name}"
 
     def build() -> Artifact:
-        if spec.group.whole is None:
-            python()  # before the step begins: it may be one of its own
         wheels = settings.load().settings.cache_folder / "wheels"
         told = say.step(f"building {name} for {spec.platform}")
         with scratch.folder(store, "build-") as work, told as update:
             index = settings.load().settings.torch_index
-            made = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
-            pieces = beside.wanted(made)
+            tar = stack.tar(spec, python, work, update, wheelhouse=wheels, torch_index=index)
+            pieces = beside.wanted(tar)
             return _read_while_put(store, work, lambda look: store.put_tar(key, look(pieces), name=name))
 
     return ensure_artifact(store, key, build, sleep=beside.pause)

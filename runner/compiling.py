@@ -66,5 +66,9 @@ def of_layer(own: LayerSpec, store: Store, stays: contextlib.ExitStack) -> Pytho
         with say.step(f"taking Python {own.python} of {own.suite}") as update:
             layer.fetched(own, Platform.host(), root, update)
 
-    files = Folder(fetch, store, stays)
-    return lambda: Interpreter(root=files.root(), program=f"{own.prefix}/bin/python{own.python}")
+    return of_folder(Folder(fetch, store, stays), f"{own.prefix}/bin/python{own.python}")
+
+
+def of_folder(files: Folder, program: str) -> Python:
+    """A Python among some files, of this machine's platform; they are asked for by its first call."""
+    return lambda: Interpreter(root=files.root(), program=program)

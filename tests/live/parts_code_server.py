@@ -55,6 +55,7 @@ class Server(Struct):
             return refused.code, json.decode(refused.read())
 
     def passes(self, program: str, test: str = "assert True", seconds: float = 3.0) -> int:
+        """1 or 0. A test that asserts nothing leaves it to the program, which must end well."""
         status, answer = self.ask("/test_program", program, [test], seconds)
         assert status == 200, answer
         (result,) = answer["results"]

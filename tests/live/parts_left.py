@@ -4,6 +4,7 @@ next one removes.
     folder = made("storage")     /tmp/slipworks-test-storage-…, locked as long as this process lives
     removed(folder)              with all that is mounted below it
     jobs_folders()               removes what jobs left that were killed with their node
+    processes("cmdline")         what lives, to look among it for what should not
 """
 
 from __future__ import annotations
@@ -54,6 +55,13 @@ def apart(what: str) -> Iterator[Path]:
         yield folder
     finally:
         removed(folder)
+
+
+def processes(what: str) -> Iterator[bytes]:
+    """A file of /proc ("cmdline", "environ") of each process of this machine whose can be read."""
+    for each in Path("/proc").glob(f"[0-9]*/{what}"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            yield each.read_bytes()
 
 
 def jobs_folders() -> None:

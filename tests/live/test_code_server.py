@@ -57,7 +57,7 @@ def test_programs_that_fail_are_zeros_and_do_no_harm(server: Server) -> None:
     asked = {**FAILING, **right}
     with ThreadPoolExecutor(8) as at_once:
         waiting = {
-            what: at_once.submit(server.passes, program, "assert True", 1.0 if what in FAILING else 20.0)
+            what: at_once.submit(server.passes, program, seconds=1.0 if what in FAILING else 20.0)
             for what, program in asked.items()
         }
         found = {what: each.result() for what, each in waiting.items()}

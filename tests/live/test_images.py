@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _imp
-import contextlib
 import os
 import shutil
 import signal
@@ -26,6 +25,7 @@ from runner import cli, compiling, images, known, proof
 from runner.images import Made
 from tests.live.needs import need
 from tests.live.parts_cpu import HERE, OTHER, Shelf, plan_of, stocked, typed
+from tests.live.parts_left import processes
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -319,13 +319,4 @@ def test_a_signal_ends_what_is_built_beside(cpu: Made, shelf: Shelf) -> None:
         assert child.returncode == code and "Traceback" not in told, told
         assert not list((store.root.parent / "scratch").iterdir())
         assert not [each for each in store.root.rglob("*.tmp") if each.is_file()]
-        assert not processes_of(store.root.parent)
-
-
-def processes_of(folder: Path) -> list[bytes]:
-    """The command lines of living processes that name a place below a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it ended meanwhile
-            found.append(path.read_bytes())
-    return [each for each in found if os.fsencode(folder) in each]
+        assert not [each for each in processes("cmdline") if os.fsencode(store.root.parent) in each]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -24,6 +23,7 @@ from tests.live.needs import need
 from tests.live.parts_bases import Zoo, put
 from tests.live.parts_code_server import BECOME
 from tests.live.parts_jobs import MAIN, PACKAGES, Told, interpreter
+from tests.live.parts_left import processes
 from tests.live.parts_roots import NATIVE
 from tests.live.parts_sandbox_server import Server, containers, gone, serving
 from tests.live.parts_slurm_daemons import until
@@ -108,20 +108,11 @@ def story(hand: Hand, image: str, *words: str) -> None:
 
 
 def command_lines() -> bytes:
-    return processes("cmdline")
+    return b"".join(processes("cmdline"))
 
 
 def environments() -> bytes:
-    return processes("environ")
-
-
-def processes(what: str) -> bytes:
-    """Of all processes of this machine that can be read."""
-    found = b""
-    for each in Path("/proc").glob(f"[0-9]*/{what}"):
-        with contextlib.suppress(OSError):
-            found += each.read_bytes()
-    return found
+    return b"".join(processes("environ"))
 
 
 def test_any_base_under_podman(hand: Hand, agent: AgentLayer, zoo: Zoo, registry_host: str) -> None:

@@ -9,12 +9,12 @@ import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.live.parts_jobs import Login, logs
+from tests.live.parts_left import processes
 from tests.live.parts_slurm_daemons import until
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
@@ -61,13 +61,6 @@ class Watch:
         while not self._end.wait(0.02):
             self.seen |= {raw for raw in processes("cmdline") if self.needle in raw}
             self.rounds += 1
-
-
-def processes(what: str) -> Iterator[bytes]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                yield (entry / what).read_bytes()
 
 
 def holders(folder: Path, needle: bytes) -> list[Path]:

@@ -81,16 +81,16 @@ def test_a_failure_ends_programs_pauses_pieces_and_what_was_not_begun() -> None:
 
 
 def test_a_program_that_begins_late_is_ended_too() -> None:
-    go = threading.Event()
+    up = threading.Event()
 
     def late() -> None:
-        go.wait(30)
+        up.set()
         time.sleep(2 * lanes.LOOK)  # longer than it takes to end the others
         sleeping()
 
     with pytest.raises(ZeroDivisionError), lanes.opened(1) as beside:
         begun = beside.begin(late)
-        go.set()
+        assert up.wait(30)  # what was not begun would be cancelled
         raise ZeroDivisionError
     assert isinstance(begun.exception(), BuildError)
 

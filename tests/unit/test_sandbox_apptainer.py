@@ -58,7 +58,7 @@ def test_the_image_and_its_command_are_the_last_words_with_our_address() -> None
 
 @pytest.mark.parametrize(
     ("wished", "image", "found"),
-    [("/work/space/", "/testbed", "/work/space"), (None, "/testbed", "/testbed"), (None, None, "/"),
+    [("/srv/space/", "/testbed", "/srv/space"), (None, "/testbed", "/testbed"), (None, None, "/"),
      (None, "../../etc", "/etc"), ("//x", None, "/x")],
 )  # fmt: skip
 def test_the_folder_to_start_in(wished: str | None, image: str | None, found: str) -> None:
