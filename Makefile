@@ -14,7 +14,8 @@ $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),\
 # A name that is misspelt would otherwise build the default without a word.
 $(foreach name,$(filter-out $(GIVEN) CI RUNNER PYTEST MAKEFLAGS MFLAGS,$(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(word))))),\
 	$(if $(filter command line,$(origin $(name))),$(error unknown variable $(name): expected one of $(GIVEN))))
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+# The last: thousands of programs begin in a run of the tests, and each would compile the kit anew.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 RECIPE = "$${ARCH:-cpu}" $${LINE:+--line="$$LINE"} $${BASE:+--base="$$BASE"} $${PLATFORM:+--platform="$$PLATFORM"}
 BUILD = $(RUNNER) image build $(RECIPE) $${ENGINE:+--engine="$$ENGINE"} $${FORMAT:+--format="$$FORMAT"} \
 	$${BY:+--by="$$BY"} $${PUSH:+--push="$$PUSH"}
@@ -73,7 +74,7 @@ doctor: kit ## list what this machine has and lacks
 	@$(RUNNER) doctor
 
 test: ## set up what the tests need (YES=1: all of it), and run everything
-	@./setup.sh test $${YES:+--yes} && { $(MAKE) -k lint types; quality=$$?; $(PYTEST) && exit $$quality; }
+	@./setup.sh test $${YES:+--yes} && { $(MAKE) -k lint types; quality=$$?; $(PYTEST) -n auto && exit $$quality; }
 
 check: lint types unit ## the quick part: lint, types, unit tests
 

@@ -1,7 +1,8 @@
-"""Where the fixtures of real parts come from, and who notes which tests ran."""
+"""Where the fixtures of real parts come from, who notes which tests ran, and which run beside each other."""
 
 pytest_plugins = [
     "tests.cited",
+    "tests.families",
     "tests.live.parts_cpu",
     "tests.live.parts_users",
     "tests.live.parts_engines",

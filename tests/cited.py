@@ -15,7 +15,6 @@ import pytest
 
 PAGE = Path(__file__).parents[1] / "docs/coverage.md"
 CITATION = re.compile(r"`((?:unit|live)/test_\w+\.py::test_\w+)`")
-LAST = "test_every_cited_test_ran"
 _ends: dict[str, set[str]] = {}
 """How the tests of this session ended: "passed", "failed", "skipped"."""
 
@@ -48,11 +47,21 @@ def whole(config: pytest.Config) -> bool:
     return config.args_source is config.ArgsSource.TESTPATHS and not any([*narrowed, *lately])
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.name == LAST)  # it looks back
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call" or report.outcome != "passed":
         _ends.setdefault(name(report.nodeid), set()).add(report.outcome)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A session that leaves a cited test out fails like one with a failed test, and says which."""
+    ended_early = exitstatus > pytest.ExitCode.TESTS_FAILED or session.shouldfail or session.shouldstop
+    if ended_early or session.config.option.collectonly or hasattr(session.config, "workerinput"):
+        return  # the last is one process of a session that has several
+    if left := idle(session, cited(PAGE.read_text())):
+        where = str(PAGE.relative_to(PAGE.parents[1]))
+        session.config.hook.pytest_runtest_logreport(report=pytest.TestReport(
+            nodeid=where, location=(where, None, "every cited test runs"), keywords={}, outcome="failed",
+            when="call", longrepr="cited, and did not run: " + ", ".join(left),
+        ))  # fmt: skip
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,6 +94,18 @@ def test_what_did_not_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cited.idle(some, names) == names[2:3]
 
 
-def test_every_cited_test_ran(request: pytest.FixtureRequest) -> None:
-    """The last of all: of what this session has; and where it is all of the tests, of all that is cited."""
-    assert cited.idle(request.session, cited.cited(TEXT)) == []
+LACKS = "1 failed, 1 passed"
+
+
+@pytest.mark.parametrize(("options", "told"), [([], LACKS), (["-n1"], LACKS), (["-k", "none"], "1 passed")])
+def test_a_session_of_all_that_leaves_one_out_fails(options: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_none.py").write_text("def test_none():\n    pass\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.pytest.ini_options]\ntestpaths = ["tests"]\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.cited", *options], cwd=tmp_path, text=True, check=False,
+        capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+    )  # fmt: skip
+    assert told in done.stdout.splitlines()[-1], done.stdout + done.stderr
+    assert done.returncode == (1 if "failed" in told else 0)
+    assert (f"cited, and did not run: {cited.cited(TEXT)[0]}" in done.stdout) == ("failed" in told)
