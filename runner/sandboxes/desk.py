@@ -102,11 +102,17 @@ class Desk:
         return self._admission.counts()
 
     def logs(self, id: str, lines: int = 100) -> str:
-        entry = self._table.one(id)
-        kept = records.log(self._table.folder, id).splitlines(keepends=True)
-        if kept or not entry.session.engine or entry.gone.is_set():
-            return "".join(kept[-lines:]) if lines > 0 else ""
-        return self.node.backend.logs(id, lines)
+        entry, folder = self._table.one(id), self._table.folder
+        contained = bool(entry.session.engine) and not entry.gone.is_set()
+        text = records.log(folder, id)
+        if contained and not text:
+            try:
+                return self.node.backend.logs(id, lines)
+            except SlipworksError:
+                text = records.log(folder, id)
+                if not text:
+                    raise  # else its container went meanwhile, and what it wrote was kept before that
+        return "".join(text.splitlines(keepends=True)[-lines:]) if lines > 0 else ""
 
     def exists(self, image: str) -> ImageFound | None:
         return self.node.images.exists(image)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,7 +156,7 @@ def test_submits_whatever_the_images_libc(
         ("host", "no client of a host's is bound"),
     ],
 )
-def test_what_is_missing_is_named_at_once(
+def test_what_is_missing_is_named(
     left_out: str,
     named: str,
     here: host_client.HostFacts,
@@ -170,10 +169,8 @@ def test_what_is_missing_is_named_at_once(
         "host": tuple(target for _, target in host_client.needed(here, HOST) if target.startswith(HOST)),
     }[left_out]
     binds = tuple(each for each in bound(here) if each.target not in lacking)
-    began = time.monotonic()
     told = tried(opened("bullseye"), binds, **host_client.variables(here))
     assert named in str(told.get("failure")), told
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.timeout(600)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from pathlib import Path
 
-from tests.families import family
+from tests.families import ROOT, family
 
-PAGE = "tests/live/test_sandbox_page.py::test_the_first_command"
+LIVE = sorted(str(each.relative_to(ROOT)) for each in Path(ROOT, "tests/live").glob("test_*.py"))
+PAGE = "tests/live/test_sandbox_podman.py"
 
 
-@pytest.mark.parametrize(
-    ("other", "together"),
-    [
-        ("tests/live/test_sandbox_front.py::test_two_nodes[a::b]", True),
-        ("tests/live/test_sandboxes.py::test_x", False),
-        ("tests/live/test_slurm_ends.py::test_x", False),
-        ("tests/unit/test_sandbox_client.py::test_x", False),
-    ],
-)
-def test_live_tests_of_a_family_share_a_process(other: str, together: bool) -> None:
-    assert (family(PAGE) == family(other)) == together
+def test_live_tests_of_a_family_share_a_process() -> None:
+    assert family(PAGE) == family("tests/live/test_sandbox_front.py")
+    others = ("live/test_registry.py", "live/test_slurm_ends.py", "unit/test_sandbox_job.py")
+    assert family(PAGE) not in {family(f"tests/{each}") for each in others}
+
+
+def test_no_two_processes_start_a_slurm() -> None:
+    """Who asks for one by the name of its fixture is found, too, however it is imported."""
+    asking = [each for each in LIVE if re.search(r"\bslurm(_like)?: ", (ROOT / each).read_text())]
+    assert len(asking) > 5
+    assert len({family(each) for each in [*asking, "tests/live/test_sandbox_slurm.py"]}) == 1
 
 
 def test_unit_tests_of_a_file_do() -> None:
-    first, second = "tests/unit/test_a.py::test_x", "tests/unit/test_a.py::test_y[b]"
-    assert family(first) == family(second) != family("tests/unit/test_a_b.py::test_x")
+    assert family("tests/unit/test_a.py") == "tests/unit/test_a.py" != family("tests/unit/test_a_b.py")

@@ -85,6 +85,22 @@ def test_one_that_ends_by_itself_fails_with_its_log(desk: Desk, engine: Engine) 
     assert engine.stopped == [id] and desk.logs(id) == "killed by\nitself\n"
 
 
+def test_a_log_is_told_although_its_container_goes_meanwhile(
+    desk: Desk, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = desk.start(wish()).id
+    reached(desk, "one", "ready")
+    engine.log[id] = "its last words\n"
+
+    def gone(id: str, lines: int = 100) -> str:
+        monkeypatch.undo()
+        desk.stop(id)
+        raise HostError("no such container")
+
+    monkeypatch.setattr(engine, "logs", gone)
+    assert desk.logs(id) == "its last words\n"
+
+
 def test_one_that_died_was_not_idle(tmp_path: Path, engine: Engine) -> None:
     now = [1000.0]
     desk = made(tmp_path, engine, idle=10.0, clock=lambda: now[0])
