@@ -109,6 +109,7 @@ def test_one_that_died_was_not_idle(tmp_path: Path, engine: Engine) -> None:
     engine.containers[id], now[0] = "ended", 1010.0
     desk.watch.look()
     assert "exit code 7" in reached(desk, "one", "failed").why
+    until(lambda: desk.node.table.one(id).gone.is_set())  # what is known of it is written then
     desk.close()
 
 
