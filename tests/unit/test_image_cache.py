@@ -194,7 +194,9 @@ def test_an_artifact_is_found_by_its_key(pack: Any, store: Store, tmp_path: Path
     assert store.artifact(KEY) is None
 
 
-@pytest.mark.parametrize("body", [b"no tar", b"#!/bin/sh\n" * 100, gzip.compress(b"no tar" * 200)])
+@pytest.mark.parametrize(
+    "body", [b"no tar", b"#!/bin/sh\n" * 100, gzip.compress(b"no tar" * 200)], ids=["short", "long", "packed"]
+)
 def test_what_is_no_tar_is_no_layer(body: bytes, store: Store, tmp_path: Path) -> None:
     (tmp_path / "layer").write_bytes(body)
     with pytest.raises(InvalidFileError, match="not a tar archive"):
