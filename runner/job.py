@@ -26,14 +26,14 @@ class Ray(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     num_cpus, num_gpus   a node's.
     object_store_memory  bytes, a node's.
     args                 further words for `ray start`, as Ray documents them.
-    ready_within         seconds until all nodes must have joined.
+    ready_within         seconds until all nodes must have joined: two tries of each, with Ray's own patience.
     """
 
     num_cpus: int | None = None
     num_gpus: int | None = None
     object_store_memory: int | None = None
     args: tuple[str, ...] = ()
-    ready_within: float = 180.0
+    ready_within: float = 300.0
 
 
 class Throughput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -36,7 +36,7 @@ class RayPlan(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     object_store_memory: int | None = None
     plasma_directory: str | None = None
     args: tuple[str, ...] = ()
-    ready_within: float = 180.0
+    ready_within: float = 300.0
     token_file: str | None = None
 
 

@@ -98,7 +98,7 @@ class Login:
         assert told.code == 0, told.err
         return told
 
-    def ended(self, told: Told, seconds: float = 240) -> str:
+    def ended(self, told: Told, seconds: float = 400) -> str:
         """The state of the first job once it has ended."""
         until(lambda: self.slurm.state(told.jobs[0]) not in LIVES, "the job's end", seconds,
               lambda: logs(told.folder))  # fmt: skip
